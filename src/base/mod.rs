@@ -1,0 +1,13 @@
+//! Level 0: what every other module may use. Digests, canonical values, spans, units, the world.
+
+pub mod canon;
+pub mod digest;
+pub mod source;
+pub mod text;
+pub mod units;
+pub mod world;
+
+pub use canon::Value;
+pub use digest::Digest;
+pub use source::{FileId, SourceMap, Span};
+pub use world::World;

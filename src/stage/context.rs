@@ -1,0 +1,182 @@
+//! What a stage's body gets, and how it fails.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
+
+use crate::base::Value;
+use crate::stage::action::{Action, Event, Failure, FailureKind};
+
+/// How a stage ends early.
+#[derive(Debug)]
+pub enum StageError {
+    /// Stopped on request, after saving its state.
+    Interrupted,
+    /// It failed.
+    Failed(Failure),
+}
+
+impl StageError {
+    /// Returns a failure by the user's input: file, place, what is wrong.
+    pub fn input(message: impl fmt::Display) -> Self {
+        Self::of(FailureKind::Input, message)
+    }
+
+    /// Returns a failure by the environment: disk, network, memory.
+    pub fn environment(message: impl fmt::Display) -> Self {
+        Self::of(FailureKind::Environment, message)
+    }
+
+    /// Returns a failed file operation.
+    pub fn io(operation: &str, path: &Path, error: &io::Error) -> Self {
+        let failed = Self::environment(format!("can't {operation} `{}`: {error}", path.display()));
+        match error.kind() {
+            io::ErrorKind::StorageFull => failed.help(
+                "free some space (`tlm gc` lists what may go), then run the same command again",
+            ),
+            _ => failed,
+        }
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn help(mut self, text: impl Into<String>) -> Self {
+        if let Self::Failed(failure) = &mut self {
+            failure.help = Some(text.into());
+        }
+        self
+    }
+
+    fn of(kind: FailureKind, message: impl fmt::Display) -> Self {
+        Self::Failed(Failure { kind, message: message.to_string(), help: None })
+    }
+}
+
+/// A stage's surroundings for one action.
+pub struct Context {
+    action: Action,
+    stop: Arc<AtomicBool>,
+    events: Box<dyn Write + Send>,
+    last_progress: Option<Instant>,
+}
+
+impl Context {
+    /// Returns the context of one action; events go to `events`, and `stop` asks it to stop.
+    pub fn new(action: Action, stop: Arc<AtomicBool>, events: Box<dyn Write + Send>) -> Self {
+        Self { action, stop, events, last_progress: None }
+    }
+
+    /// Returns the action.
+    pub fn action(&self) -> &Action {
+        &self.action
+    }
+
+    /// Returns the parameters as the stage's own struct. Enums come as their variant's name, quantities in base units.
+    ///
+    /// # Errors
+    /// When struct and stdlib declaration disagree (a bug).
+    pub fn params<P: DeserializeOwned>(&self) -> Result<P, StageError> {
+        let json = serde_json::to_value(&self.action.params).and_then(serde_json::from_value);
+        json.map_err(|error| {
+            StageError::of(
+                FailureKind::Internal,
+                format!("parameters of `{}` do not fit: {error}", self.action.stage),
+            )
+        })
+    }
+
+    /// Returns the path of an input artifact.
+    ///
+    /// # Panics
+    /// When the declaration has no such input (a bug).
+    pub fn input(&self, name: &str) -> &Path {
+        &self.inputs(name)[0]
+    }
+
+    /// Returns the paths of an input of local files.
+    ///
+    /// # Panics
+    /// When the declaration has no such input (a bug).
+    pub fn inputs(&self, name: &str) -> &[PathBuf] {
+        self.action.inputs.get(name).expect("the action has every declared input")
+    }
+
+    /// Returns the path at which to write an output; nothing is there yet.
+    pub fn out(&self, name: &str) -> PathBuf {
+        self.action.out.join(name)
+    }
+
+    /// Creates the folder of an output and returns it.
+    ///
+    /// # Errors
+    /// When the folder can't be created.
+    pub fn out_dir(&self, name: &str) -> Result<PathBuf, StageError> {
+        let path = self.out(name);
+        std::fs::create_dir_all(&path).map_err(|e| StageError::io("create", &path, &e))?;
+        Ok(path)
+    }
+
+    /// Returns the folder for resume states.
+    pub fn state_dir(&self) -> &Path {
+        &self.action.state
+    }
+
+    /// Returns the seed, derived from the content key.
+    pub fn seed(&self) -> u64 {
+        self.action.seed
+    }
+
+    /// Returns whether the stage should save its state and return [`StageError::Interrupted`].
+    pub fn interrupted(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Tells how far the stage is; at most ten times a second goes out.
+    pub fn progress(&mut self, done: u64, total: Option<u64>, unit: &str) {
+        let due = self.last_progress.is_none_or(|at| at.elapsed() > Duration::from_millis(100));
+        if due || total == Some(done) {
+            self.last_progress = Some(Instant::now());
+            self.emit(&Event::Progress { done, total, unit: unit.to_owned() });
+        }
+    }
+
+    /// Tells a live number.
+    pub fn metric(&mut self, name: &str, value: f64) {
+        self.emit(&Event::Metric { name: name.to_owned(), value });
+    }
+
+    /// Writes a line to the step's log.
+    pub fn log(&mut self, line: impl fmt::Display) {
+        self.emit(&Event::Log { line: line.to_string() });
+    }
+
+    /// Sets a scalar output.
+    pub fn output(&mut self, name: &str, value: Value) {
+        self.emit(&Event::Output { name: name.to_owned(), value });
+    }
+
+    /// Tells that the state folder holds the first `done` units of work.
+    pub fn checkpointed(&mut self, done: u64) {
+        self.emit(&Event::Checkpointed { done });
+    }
+
+    /// Sends an event. A closed pipe means that nobody waits any more, so the stage is asked to stop.
+    pub fn emit(&mut self, event: &Event) {
+        let mut line = serde_json::to_string(event).expect("events are plain data");
+        line.push('\n');
+        if self.events.write_all(line.as_bytes()).and_then(|()| self.events.flush()).is_err() {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the parameter map, for stages that show it.
+    pub fn raw_params(&self) -> &BTreeMap<String, Value> {
+        &self.action.params
+    }
+}

@@ -1,0 +1,16 @@
+//! Level 6: stages. One file per stage without tensors, the trait and the protocol for all.
+//!
+//! A stage is a function over a [`Context`]: typed parameters, input paths, an output folder, a seed, a progress
+//! sink and a checkpoint folder. It never sees the store. `src/torch/stage/` holds the tensor stages.
+
+pub mod action;
+pub mod context;
+
+pub use action::{Action, Event, Failure, FailureKind};
+pub use context::{Context, StageError};
+
+/// A stage's body.
+pub type Body = fn(&mut Context) -> Result<(), StageError>;
+
+/// Stages by name, as declared in `stdlib/*.tlm`.
+pub type Registry = &'static [(&'static str, Body)];

@@ -1,0 +1,286 @@
+//! The tree of a recipe, as written. Every node has its span; nothing is resolved.
+
+use crate::base::Span;
+use crate::base::source::Spanned;
+
+/// A name with its place.
+pub type Name = Spanned<String>;
+
+/// One `.tlm` file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct File {
+    /// Its items in source order.
+    pub items: Vec<Item>,
+}
+
+/// A top-level item.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// The doc comment above it (`## text` lines, joined by newlines), if any.
+    pub doc: Option<String>,
+    /// The whole item.
+    pub span: Span,
+    /// What it is.
+    pub kind: ItemKind,
+}
+
+/// What an item is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ItemKind {
+    /// `use std.*`, `use std.{a, b}`, `use std.model`, `use std.model as m`
+    Use(Use),
+    /// `param name : Type = value`
+    Param(Binding),
+    /// `axis name : Type = [values]`; the first value is the baseline
+    Axis(Binding),
+    /// `let name : Type = value`
+    Let(Binding),
+    /// `fn name(inputs; params) -> Type = body`
+    Fn(Fn),
+    /// `stage name(inputs; params) -> Type  version 1 tensor`
+    Stage(Stage),
+    /// `artifact Name { field: Type }`
+    Artifact(Artifact),
+    /// `plan name = target vary a, b`
+    Plan(Plan),
+    /// `report name = table(...)`
+    Report(Binding),
+}
+
+/// An import.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Use {
+    /// `std`, `std.model`
+    pub path: Vec<Name>,
+    /// What is taken from it.
+    pub names: UseNames,
+}
+
+/// What an import takes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum UseNames {
+    /// The module itself, perhaps under another name.
+    Module(Option<Name>),
+    /// `.*`
+    All(Span),
+    /// `.{a, b}`
+    Some(Vec<Name>),
+}
+
+/// `name : Type = value`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Binding {
+    /// The name.
+    pub name: Name,
+    /// The declared type, if written.
+    pub ty: Option<Type>,
+    /// The value.
+    pub value: Expr,
+}
+
+/// A pure function.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fn {
+    /// The name.
+    pub name: Name,
+    /// Positional parameters, before the `;`.
+    pub inputs: Vec<Parameter>,
+    /// Named parameters, after the `;`.
+    pub params: Vec<Parameter>,
+    /// The result's type, if written.
+    pub result: Option<Type>,
+    /// The body.
+    pub body: Expr,
+}
+
+/// A stage declaration; the body is Rust.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stage {
+    /// The name.
+    pub name: Name,
+    /// Positional artifacts.
+    pub inputs: Vec<Parameter>,
+    /// Named parameters.
+    pub params: Vec<Parameter>,
+    /// One artifact, or a record of them.
+    pub result: Type,
+    /// `version N`
+    pub version: Spanned<u32>,
+    /// `tensor`: runs in `tlm-torch`, and its numerics class enters the key.
+    pub tensor: bool,
+}
+
+/// A parameter of a function or a stage: `name: Type = default` with attributes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameter {
+    /// The doc comment above it, if any.
+    pub doc: Option<String>,
+    /// The name.
+    pub name: Name,
+    /// The type.
+    pub ty: Type,
+    /// The default, if any.
+    pub default: Option<Expr>,
+    /// `in low .. high`: the closed range a number must lie in; either end may be missing.
+    pub range: Option<(Option<Expr>, Option<Expr>)>,
+    /// `since N`: not hashed at its default, as it came with version N.
+    pub since: Option<u32>,
+    /// `place`: says where something is, not what it is; never hashed.
+    pub place: bool,
+}
+
+/// An artifact type with the fields that every artifact of the type has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Artifact {
+    /// The name.
+    pub name: Name,
+    /// Its fields: artifacts or scalars, known once a stage made it.
+    pub fields: Vec<(Name, Type)>,
+}
+
+/// `plan name = target vary a, b`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The name.
+    pub name: Name,
+    /// What to make: an expression, or a list of them.
+    pub target: Expr,
+    /// The axes changed one at a time around the baseline.
+    pub vary: Vec<Name>,
+}
+
+/// A type as written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Type {
+    /// Its place.
+    pub span: Span,
+    /// What it is.
+    pub kind: TypeKind,
+}
+
+/// What a type is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TypeKind {
+    /// `Tokens`, `Corpus`
+    Named(String),
+    /// `random | l1 | l2`
+    Enum(Vec<Name>),
+    /// `{ a: Int, b: Tokens = 4k }`
+    Record(Vec<RecordField>),
+    /// `[T]`
+    List(Box<Type>),
+    /// `T?`
+    Optional(Box<Type>),
+}
+
+/// A field of a record type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordField {
+    /// The doc comment above it, if any.
+    pub doc: Option<String>,
+    /// The name.
+    pub name: Name,
+    /// The type.
+    pub ty: Type,
+    /// The default, if any.
+    pub default: Option<Expr>,
+}
+
+/// An expression.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expr {
+    /// Its place.
+    pub span: Span,
+    /// What it is.
+    pub kind: ExprKind,
+}
+
+/// What an expression is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ExprKind {
+    /// A number as written (`1_000`, `1e-3`, `2.5`) with its unit words (`k`, `%`, `tokens`, or
+    /// a scale and a dimension: `4k tokens`).
+    Number {
+        /// Digits without `_`.
+        digits: String,
+        /// Unit words in order.
+        units: Vec<Name>,
+    },
+    /// A text, escapes resolved.
+    Str(String),
+    /// `true`, `false`
+    Bool(bool),
+    /// `none`
+    None,
+    /// A name: a binding, an import, or a variant where an enum is expected.
+    Name(String),
+    /// `[a, b]`
+    List(Vec<Expr>),
+    /// `{a: 1, b: 2}`
+    Record(Vec<(Name, Expr)>),
+    /// `x.field`
+    Field(Box<Expr>, Name),
+    /// `f(a, b, c: 1) run { limit: 1h }`
+    Call(Box<Call>),
+    /// `x[axis: value, ...]`: fixes axes.
+    At(Box<Expr>, Vec<(Name, Expr)>),
+    /// `-x`, `not x`
+    Unary(UnaryOp, Box<Expr>),
+    /// `a + b`
+    Binary(BinaryOp, Box<Expr>, Box<Expr>),
+    /// `if c then a else b`
+    If(Box<[Expr; 3]>),
+    /// What could not be parsed; already reported.
+    Error,
+}
+
+/// A call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// What is called.
+    pub callee: Expr,
+    /// Positional arguments.
+    pub inputs: Vec<Expr>,
+    /// Named arguments.
+    pub params: Vec<(Name, Expr)>,
+    /// `run { ... }`: what must not change the result.
+    pub run: Vec<(Name, Expr)>,
+}
+
+/// An operator with one operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnaryOp {
+    /// `-`
+    Neg,
+    /// `not`
+    Not,
+}
+
+/// An operator with two operands, weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BinaryOp {
+    /// `or`
+    Or,
+    /// `and`
+    And,
+    /// `==`
+    Eq,
+    /// `!=`
+    Ne,
+    /// `<`
+    Lt,
+    /// `<=`
+    Le,
+    /// `>`
+    Gt,
+    /// `>=`
+    Ge,
+    /// `+`
+    Add,
+    /// `-`
+    Sub,
+    /// `*`
+    Mul,
+    /// `/`
+    Div,
+}

@@ -1,0 +1,3 @@
+//! The `tlm-torch` program: the worker of tensor stages.
+
+fn main() {}
