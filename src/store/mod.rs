@@ -245,6 +245,7 @@ impl Store {
     ///
     /// # Errors
     /// When an artifact of `artifacts` was not written, or the disk fails; then nothing is recorded.
+    #[expect(clippy::needless_pass_by_value, reason = "publishing uses the lease up")]
     pub fn publish(
         &self,
         lease: Lease,
