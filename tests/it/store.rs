@@ -42,7 +42,7 @@ fn publish(store: &Store, name: &str, text: &str) -> Record {
 fn object_of(store: &Store, record: &Record) -> std::path::PathBuf {
     match &record.outputs["out"] {
         Output::Object { digest, .. } => store.object_path(*digest),
-        other => panic!("not an object: {other:?}"),
+        other @ Output::Scalar(_) => panic!("not an object: {other:?}"),
     }
 }
 
