@@ -10,3 +10,6 @@ pub(crate) mod runtime;
 pub(crate) mod select;
 pub(crate) mod sequences;
 pub(crate) mod weights;
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -9,6 +9,9 @@ mod state;
 mod tokenizer;
 mod train;
 
+#[cfg(test)]
+mod tests;
+
 use tlm::stage::{Context, Registry, StageError};
 
 use crate::nn::config::Config;
