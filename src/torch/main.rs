@@ -1,3 +1,9 @@
 //! The `tlm-torch` program: the worker of tensor stages.
 
-fn main() {}
+mod nn;
+mod stage;
+
+fn main() {
+    nn::runtime::load_cuda();
+    let _ = stage::REGISTRY;
+}
