@@ -57,7 +57,11 @@ impl Grid {
             .enumerate()
             .map(|(column, (text, width))| {
                 let blank = " ".repeat(width - columns(text));
-                if column < self.labels { format!("{text}{blank}") } else { format!("{blank}{text}") }
+                if column < self.labels {
+                    format!("{text}{blank}")
+                } else {
+                    format!("{blank}{text}")
+                }
             })
             .collect();
         format!("{open}{}{close}\n", cells.join(between))
@@ -116,7 +120,8 @@ fn csv(table: &Table) -> String {
             Shown::NotPlanned | Shown::Pending => String::new(),
             Shown::Failed => "failed".to_owned(),
         });
-        let keys = row.cells.iter().map(|c| c.source.as_ref().map_or_else(String::new, |s| s.key.clone()));
+        let keys =
+            row.cells.iter().map(|c| c.source.as_ref().map_or_else(String::new, |s| s.key.clone()));
         out += &record(row.labels.iter().cloned().chain(values).chain(keys));
     }
     out

@@ -43,9 +43,9 @@ pub fn failure_text(report: &FailureReport<'_>) -> String {
 fn general_help(kind: FailureKind) -> Option<&'static str> {
     match kind {
         FailureKind::Internal => Some("this is a bug in tlm; please report it with the log"),
-        FailureKind::Crashed => {
-            Some("the worker died; if memory ran out, set a smaller `micro_batch` in the step's `run { }`")
-        }
+        FailureKind::Crashed => Some(
+            "the worker died; if memory ran out, set a smaller `micro_batch` in the step's `run { }`",
+        ),
         FailureKind::TimedOut => {
             Some("raise `limit` in the step's `run { }`; it goes on from its last checkpoint")
         }

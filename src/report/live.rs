@@ -38,14 +38,18 @@ impl Live {
         let line = self.lines.insert_before(&self.whole, ProgressBar::new_spinner());
         line.set_style(style("{prefix} {spinner:18.cyan} {time:>6}  {wide_msg}"));
         line.set_prefix(fit(board.name(step), self.name_columns));
-        line.set_message(board.facts.get(&step).map_or_else(String::new, |facts| facts.stage.clone()));
+        line.set_message(
+            board.facts.get(&step).map_or_else(String::new, |facts| facts.stage.clone()),
+        );
         line.enable_steady_tick(Duration::from_millis(250));
         self.steps.insert(step, line);
         self.refresh(board, now_s);
     }
 
     pub(super) fn moved(&mut self, board: &Board, step: StepId, now_s: f64) {
-        let (Some(line), Some(running)) = (self.steps.get(&step), board.running(step)) else { return };
+        let (Some(line), Some(running)) = (self.steps.get(&step), board.running(step)) else {
+            return;
+        };
         if let Some((done, total)) = running.position() {
             if line.length().is_none() {
                 line.set_style(style("{prefix} {bar:18.cyan/dim} {time:>6}  {wide_msg}"));

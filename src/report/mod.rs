@@ -7,16 +7,16 @@
 pub mod draw;
 pub mod failure;
 pub mod html;
-//J pub mod jsonl;
+pub mod jsonl;
 mod live;
 pub mod names;
 pub mod number;
 mod plain;
 pub mod progress;
-//J pub mod summary;
+pub mod summary;
 pub mod table;
-//J pub mod terminal;
+pub mod terminal;
 
 pub use names::{StepFacts, step_name};
 pub use table::{Found, Shown, Source, Table, resolve};
-//J pub use terminal::Terminal;
+pub use terminal::Terminal;

@@ -22,8 +22,10 @@ pub fn value(value: &Value) -> String {
             format!("[{}]", items.join(", "))
         }
         Value::Map(fields) => {
-            let fields: Vec<_> =
-                fields.iter().map(|(name, field)| format!("{name}: {}", self::value(field))).collect();
+            let fields: Vec<_> = fields
+                .iter()
+                .map(|(name, field)| format!("{name}: {}", self::value(field)))
+                .collect();
             format!("{{{}}}", fields.join(", "))
         }
     }
@@ -78,7 +80,13 @@ pub fn compact(number: f64) -> String {
         n if n >= 10.0 || n == n.trunc() => return format!("{number:.0}"),
         _ => return trim_zeros(&format!("{number:.2}")),
     };
-    let decimals = if scaled.abs() >= 100.0 { 0 } else if scaled.abs() >= 10.0 { 1 } else { 2 };
+    let decimals = if scaled.abs() >= 100.0 {
+        0
+    } else if scaled.abs() >= 10.0 {
+        1
+    } else {
+        2
+    };
     format!("{}{suffix}", trim_zeros(&format!("{scaled:.decimals$}")))
 }
 
@@ -118,9 +126,14 @@ mod tests {
 
     #[test]
     fn compact_counts() {
-        for (number, text) in
-            [(0.0, "0"), (950.0, "950"), (48e3, "48k"), (1.35e6, "1.35M"), (409_600.0, "410k"), (2.5, "2.5")]
-        {
+        for (number, text) in [
+            (0.0, "0"),
+            (950.0, "950"),
+            (48e3, "48k"),
+            (1.35e6, "1.35M"),
+            (409_600.0, "410k"),
+            (2.5, "2.5"),
+        ] {
             assert_eq!(compact(number), text);
         }
     }

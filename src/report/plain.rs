@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use crate::base::text::duration;
 use crate::report::progress::Board;
 use crate::sema::steps::StepId;
 
@@ -40,7 +39,8 @@ impl Plain {
             return;
         }
         self.told.insert(step, (now_s, tenth));
-        let percent = running.fraction().map(|part| format!("{:.0}% · ", part * 100.0)).unwrap_or_default();
+        let percent =
+            running.fraction().map(|part| format!("{:.0}% · ", part * 100.0)).unwrap_or_default();
         self.line(&format!("  {}: {percent}{}", board.name(step), running.describe()));
     }
 
@@ -54,9 +54,5 @@ impl Plain {
     /// Writes a line. Nobody can be told of a closed stderr, so errors are dropped.
     pub(super) fn line(&mut self, text: &str) {
         let _ = writeln!(self.out, "{text}");
-    }
-
-    pub(super) fn closed(&mut self, elapsed_s: f64, text: &str) {
-        self.line(&format!("{text} in {}", duration(elapsed_s)));
     }
 }

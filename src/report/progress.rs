@@ -32,7 +32,9 @@ impl Running {
 
     /// Returns the part that is done.
     pub fn fraction(&self) -> Option<f64> {
-        self.position().filter(|(_, total)| *total > 0).map(|(done, total)| done as f64 / total as f64)
+        self.position()
+            .filter(|(_, total)| *total > 0)
+            .map(|(done, total)| done as f64 / total as f64)
     }
 
     /// Returns units per second of late.
@@ -51,7 +53,9 @@ impl Running {
     pub fn describe(&self) -> String {
         let mut parts = Vec::new();
         if let Some((done, total, unit)) = &self.progress {
-            let count = |n: &u64| if unit == "bytes" { crate::base::text::bytes(*n) } else { compact(*n as f64) };
+            let count = |n: &u64| {
+                if unit == "bytes" { crate::base::text::bytes(*n) } else { compact(*n as f64) }
+            };
             let unit_word = if unit == "bytes" { String::new() } else { format!(" {unit}") };
             parts.push(match total {
                 Some(total) => format!("{} of {}{unit_word}", count(done), count(total)),
@@ -61,7 +65,9 @@ impl Running {
                 parts.push(format!("{}{unit_word}/s", count(&(rate.round() as u64))));
             }
         }
-        parts.extend(self.metrics.iter().map(|(name, v)| format!("{name} {}", float(*v, decimals([*v])))));
+        parts.extend(
+            self.metrics.iter().map(|(name, v)| format!("{name} {}", float(*v, decimals([*v])))),
+        );
         if let Some(left) = self.left_s() {
             parts.push(format!("{} left", duration(left)));
         }
@@ -157,7 +163,9 @@ impl Board {
     /// Returns the seconds to go, a step after the other, and whether every step's time is known.
     pub fn left_s(&self, now_s: f64) -> (f64, bool) {
         let (mut left, mut known) = (0.0, true);
-        for (step, facts) in self.facts.iter().filter(|(id, f)| f.due && !self.ended.contains_key(id)) {
+        for (step, facts) in
+            self.facts.iter().filter(|(id, f)| f.due && !self.ended.contains_key(id))
+        {
             let running = self.running.get(step);
             let expected = facts
                 .expected_seconds
@@ -195,7 +203,10 @@ mod tests {
             due: true,
             ..StepFacts::default()
         };
-        Board::new(BTreeMap::from([(StepId(0), facts("a", None)), (StepId(1), facts("b", Some(30.0)))]))
+        Board::new(BTreeMap::from([
+            (StepId(0), facts("a", None)),
+            (StepId(1), facts("b", Some(30.0))),
+        ]))
     }
 
     #[test]

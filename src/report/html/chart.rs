@@ -5,8 +5,8 @@
 
 use plotters::coord::Shift;
 use plotters::prelude::{
-    ChartBuilder, Color, DrawingArea, IntoDrawingArea, IntoFont, LineSeries, PathElement,
-    RGBColor, SVGBackend, Text,
+    ChartBuilder, Color, DrawingArea, IntoDrawingArea, IntoFont, LineSeries, PathElement, RGBColor,
+    SVGBackend, Text,
 };
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{ShapeStyle, TextStyle};
@@ -102,7 +102,11 @@ fn draw(root: &Area<'_>, curves: &[&Curve]) -> Result<(), DrawError> {
 }
 
 /// Writes each line's name beside its end, moved apart where they would overlap.
-fn labels(root: &Area<'_>, mut ends: Vec<((i32, i32), RGBColor, &str)>, x: i32) -> Result<(), DrawError> {
+fn labels(
+    root: &Area<'_>,
+    mut ends: Vec<((i32, i32), RGBColor, &str)>,
+    x: i32,
+) -> Result<(), DrawError> {
     ends.sort_by_key(|((_, y), ..)| *y);
     let wanted: Vec<_> = ends.iter().map(|((_, y), ..)| f64::from(*y)).collect();
     let placed = super::layout::spread(&wanted, &vec![f64::from(LABEL_PX); wanted.len()]);
@@ -139,7 +143,8 @@ fn ranges(curves: &[&Curve]) -> (f64, f64, f64) {
 fn themed(svg: &str) -> String {
     let mut out = svg.to_owned();
     let series = (0..COLORS).map(|i| (RGBColor(250, 0, i as u8), format!("--c{i}")));
-    let fixed = [(INK, "--ink"), (MUTED, "--muted"), (GRID, "--line")].map(|(c, v)| (c, v.to_owned()));
+    let fixed =
+        [(INK, "--ink"), (MUTED, "--muted"), (GRID, "--line")].map(|(c, v)| (c, v.to_owned()));
     for (RGBColor(r, g, b), variable) in series.chain(fixed) {
         for property in ["fill", "stroke"] {
             out = out.replace(

@@ -74,9 +74,8 @@ mod tests {
 
     #[test]
     fn smoothing_keeps_both_ends() {
-        let points: Vec<_> = (0..100)
-            .map(|i| Point { tokens: f64::from(i), loss: f64::from(i) })
-            .collect();
+        let points: Vec<_> =
+            (0..100).map(|i| Point { tokens: f64::from(i), loss: f64::from(i) }).collect();
         assert_eq!(smooth(&points), points);
         assert_eq!(thin(&points, 10).last(), points.last());
         assert!(smooth(&[]).is_empty());

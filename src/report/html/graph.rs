@@ -51,7 +51,11 @@ pub(super) fn svg(steps: &[StepCard]) -> String {
 fn node(step: &StepCard) -> Node<'_> {
     let point: Vec<_> = step.point.iter().map(|(axis, value)| format!("{axis}={value}")).collect();
     let time = step.seconds.map(|s| format!(" · {}", duration(s))).unwrap_or_default();
-    let head = if point.is_empty() { step.label.clone() } else { format!("{} [{}]", step.label, point.join(", ")) };
+    let head = if point.is_empty() {
+        step.label.clone()
+    } else {
+        format!("{} [{}]", step.label, point.join(", "))
+    };
     let lines = [head, step.stage.clone(), format!("{}{time}", step.status.word())];
     Node { step, lines: lines.map(|line| fit(&line, NODE_COLUMNS).trim_end().to_owned()) }
 }
@@ -62,7 +66,9 @@ fn edges(steps: &[StepCard]) -> Vec<(usize, usize)> {
     let mut edges: Vec<_> = steps
         .iter()
         .enumerate()
-        .flat_map(|(to, step)| step.inputs.iter().filter_map(move |(_, id, _)| Some((index_of(*id)?, to))))
+        .flat_map(|(to, step)| {
+            step.inputs.iter().filter_map(move |(_, id, _)| Some((index_of(*id)?, to)))
+        })
         .filter(|(from, to)| from < to)
         .collect();
     edges.sort_unstable();
@@ -96,14 +102,23 @@ impl Frame {
     }
 
     /// A curve from node to node, flat across each layer it passes.
-    fn edge(&self, out: &mut String, drawn: &Layout, (from, to): (usize, usize), bends: &[(usize, f64)]) {
+    fn edge(
+        &self,
+        out: &mut String,
+        drawn: &Layout,
+        (from, to): (usize, usize),
+        bends: &[(usize, f64)],
+    ) {
         let (mut x, mut y) = (self.right(drawn.layer[from]), drawn.y[from]);
         let mut path = format!("M{x:.1},{y:.1}");
         let end = (drawn.layer[to], drawn.y[to]);
         for &(layer, next_y) in bends.iter().chain([&end]) {
             let next_x = self.left[layer];
             let middle = f64::midpoint(x, next_x);
-            let _ = write!(path, " C{middle:.1},{y:.1} {middle:.1},{next_y:.1} {next_x:.1},{next_y:.1}");
+            let _ = write!(
+                path,
+                " C{middle:.1},{y:.1} {middle:.1},{next_y:.1} {next_x:.1},{next_y:.1}"
+            );
             (x, y) = (self.right(layer), next_y);
             if layer != end.0 {
                 let _ = write!(path, " H{x:.1}");

@@ -56,7 +56,8 @@ fn layers(nodes: usize, edges: &[(usize, usize)]) -> Vec<usize> {
     // Nodes that feed more than they are fed move towards what they feed, which shortens edges.
     for node in (0..nodes).rev() {
         let fed = edges.iter().filter(|(_, to)| *to == node).count();
-        let next: Vec<_> = edges.iter().filter(|(f, _)| *f == node).map(|(_, to)| layer[*to]).collect();
+        let next: Vec<_> =
+            edges.iter().filter(|(f, _)| *f == node).map(|(_, to)| layer[*to]).collect();
         if next.len() > fed {
             layer[node] = next.iter().min().map_or(layer[node], |nearest| nearest - 1);
         }
@@ -158,10 +159,8 @@ impl Layered {
                 .flat_map(|v| self.right[*v].iter().map(|to| (place[*v], place[*to])))
                 .collect();
             for (index, a) in edges.iter().enumerate() {
-                count += edges[index + 1..]
-                    .iter()
-                    .filter(|b| (a.0 - b.0) * (a.1 - b.1) < 0.0)
-                    .count();
+                count +=
+                    edges[index + 1..].iter().filter(|b| (a.0 - b.0) * (a.1 - b.1) < 0.0).count();
             }
         }
         count
@@ -224,7 +223,8 @@ pub(super) fn spread(wanted: &[f64], sizes: &[f64]) -> Vec<f64> {
         }
         pools.push(pool);
     }
-    let means = pools.iter().flat_map(|&(sum, count)| std::iter::repeat_n(sum / count as f64, count));
+    let means =
+        pools.iter().flat_map(|&(sum, count)| std::iter::repeat_n(sum / count as f64, count));
     means.zip(offsets).map(|(mean, offset)| mean + offset).collect()
 }
 

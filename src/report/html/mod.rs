@@ -76,7 +76,8 @@ fn write_atomic(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // A report is for passing on, so it gets the permissions of any new file, not a temporary's.
     let open = std::fs::Permissions::from_mode(0o666);
-    let mut file = tempfile::Builder::new().prefix(".report").permissions(open).tempfile_in(folder)?;
+    let mut file =
+        tempfile::Builder::new().prefix(".report").permissions(open).tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
@@ -102,11 +103,12 @@ fn table(table: &Table) -> Value {
         .iter()
         .zip(table.texts())
         .map(|(row, texts)| {
-            let cells: Vec<_> = row.cells.iter().zip(texts).map(|(c, text)| cell(c, text)).collect();
+            let cells: Vec<_> =
+                row.cells.iter().zip(texts).map(|(c, text)| cell(c, text)).collect();
             context! { labels => row.labels.clone(), cells }
         })
         .collect();
-    context! { 
+    context! {
         name => &*table.name, caption => table.caption.clone(), axes => table.axes.clone(),
         columns => table.columns.clone(), rows,
     }
