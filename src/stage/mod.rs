@@ -5,6 +5,7 @@
 
 pub mod action;
 pub mod context;
+pub mod worker;
 
 pub use action::{Action, Event, Failure, FailureKind};
 pub use context::{Context, StageError};

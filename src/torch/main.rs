@@ -3,7 +3,16 @@
 mod nn;
 mod stage;
 
-fn main() {
+use std::io::{self, BufReader};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tlm::stage::worker;
+
+fn main() -> io::Result<()> {
     nn::runtime::load_cuda();
-    let _ = stage::REGISTRY;
+    let stop = Arc::new(AtomicBool::new(false));
+    worker::stop_on_signals(&stop)?;
+    worker::serve(stage::REGISTRY, BufReader::new(io::stdin()), worker::Stdout, &stop);
+    Ok(())
 }

@@ -2,4 +2,6 @@
 
 mod base;
 mod parse;
+mod report;
 mod store;
+mod worker;

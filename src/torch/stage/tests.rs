@@ -115,7 +115,8 @@ fn dataset(tokens: &[u16], seq: usize) -> tempfile::TempDir {
 }
 
 fn reference_data() -> tempfile::TempDir {
-    let tokens: Vec<u16> = serde_json::from_value(stored("model_train.json")["tokens"].clone()).unwrap();
+    let tokens: Vec<u16> =
+        serde_json::from_value(stored("model_train.json")["tokens"].clone()).unwrap();
     dataset(&tokens, 8)
 }
 
@@ -286,7 +287,8 @@ fn impossible_shapes_name_parameter_and_limit() {
     check(json!({"heads": 3, "kv_heads": 2}), "2 query heads for each");
     let large = tokenizer(65, None);
     let inputs: [(&str, &Path); 2] = [("donor", &donor), ("tokenizer", large.path())];
-    Bench::new(inherit_params(json!({}), "l2"), &inputs).fails("model.inherit", "embeddings for 64");
+    Bench::new(inherit_params(json!({}), "l2"), &inputs)
+        .fails("model.inherit", "embeddings for 64");
 }
 
 #[test]
