@@ -1,7 +1,11 @@
 //! What the HTML report tells, as plain data.
 
+use crate::base::{Digest, Value};
 use crate::report::html::curves::Curve;
+use crate::report::names::step_name;
+use crate::report::number;
 use crate::report::table::Table;
+use crate::sema::steps::{Arg, Input, OutputRef, Step, StepId};
 
 /// The report of one run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,6 +55,44 @@ pub struct StepCard {
     pub inputs: Vec<(String, u32, String)>,
     /// The log's path.
     pub log: Option<String>,
+}
+
+impl StepCard {
+    /// Returns the card of a step that did not run yet. `name_of` gives the names of the steps before it.
+    pub fn new(id: StepId, step: &Step, key: Digest, name_of: &dyn Fn(StepId) -> String) -> Self {
+        let mut inputs = Vec::new();
+        let mut params = Vec::new();
+        let text = |output: &OutputRef| match &*output.output {
+            "out" => name_of(output.step),
+            name => format!("{}.{}", name_of(output.step), name.trim_start_matches("out.")),
+        };
+        for (name, input) in &step.inputs {
+            match input {
+                Input::Output(output) => inputs.push((name.clone(), output.step.0, text(output))),
+                Input::Files { pattern, .. } => {
+                    params.push((name.clone(), format!("\"{pattern}\"")))
+                }
+            }
+        }
+        for (name, arg) in &step.params {
+            match arg {
+                Arg::Value(Value::Null) => {}
+                Arg::Value(value) => params.push((name.clone(), number::exact(value))),
+                Arg::Late(output) => inputs.push((name.clone(), output.step.0, text(output))),
+            }
+        }
+        Self {
+            id: id.0,
+            label: step.label.clone(),
+            name: step_name(step),
+            point: step.point.clone(),
+            stage: step.stage.name.clone(),
+            key: key.to_string(),
+            params,
+            inputs,
+            ..Self::default()
+        }
+    }
 }
 
 /// An artifact of a step.
