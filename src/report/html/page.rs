@@ -70,7 +70,7 @@ impl StepCard {
             match input {
                 Input::Output(output) => inputs.push((name.clone(), output.step.0, text(output))),
                 Input::Files { pattern, .. } => {
-                    params.push((name.clone(), format!("\"{pattern}\"")))
+                    params.push((name.clone(), format!("\"{pattern}\"")));
                 }
             }
         }
@@ -129,5 +129,52 @@ impl Status {
             Self::Failed => "failed",
             Self::NotRun => "not run",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::{FileId, Span};
+    use crate::sema::steps::{RunSpec, StageDecl};
+
+    #[test]
+    fn a_card_shows_files_as_parameters_and_late_values_as_inputs() {
+        let output = |step, output: &str| OutputRef { step: StepId(step), output: output.into() };
+        let span = Span::new(FileId(0), 0, 0);
+        let files = Input::Files { pattern: "data/*.txt".into(), base: "x".into(), span };
+        let step = Step {
+            stage: Arc::new(StageDecl {
+                name: "a.b".into(),
+                version: 1,
+                tensor: false,
+                outputs: BTreeMap::new(),
+            }),
+            label: "c".into(),
+            point: vec![("rate".into(), "50%".into())],
+            inputs: vec![
+                ("data".into(), Input::Output(output(0, "train"))),
+                ("files".into(), files),
+            ],
+            params: BTreeMap::from([
+                ("keep".into(), Arg::Late(output(1, "out.size"))),
+                ("none".into(), Arg::Value(Value::Null)),
+                ("seed".into(), Arg::Value(Value::Int(10_000))),
+            ]),
+            unkeyed: BTreeMap::new(),
+            run: RunSpec::default(),
+            span,
+            arg_spans: BTreeMap::new(),
+        };
+        let name = |id: StepId| format!("s{}", id.0);
+        let card = StepCard::new(StepId(2), &step, Digest::of(b"key"), &name);
+        assert_eq!(card.name, "c[rate=50%]");
+        let inputs: Vec<_> = card.inputs.iter().map(|(n, i, t)| (&**n, *i, &**t)).collect();
+        assert_eq!(inputs, [("data", 0, "s0.train"), ("keep", 1, "s1.size")]);
+        let params: Vec<_> = card.params.iter().map(|(n, v)| (&**n, &**v)).collect();
+        assert_eq!(params, [("files", "\"data/*.txt\""), ("seed", "10000")]);
     }
 }
