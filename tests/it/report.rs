@@ -192,8 +192,11 @@ fn json_lines() {
     }
 }
 
-/// The quickstart's graph: label, stage, axis values, inputs.
-const STEPS: &[(&str, &str, &[&str], &[u32])] = &[
+/// A step: label, stage, axis values, inputs.
+type Call = (&'static str, &'static str, &'static [&'static str], &'static [u32]);
+
+/// The quickstart's graph.
+const STEPS: &[Call] = &[
     ("donor_file", "source.fetch", &[], &[]),
     ("donor", "model.open", &[], &[0]),
     ("text", "corpus.text", &[], &[]),
@@ -220,7 +223,7 @@ const STEPS: &[(&str, &str, &[&str], &[u32])] = &[
 ];
 
 fn page() -> Page {
-    let card = |(id, (label, stage, point, inputs)): (usize, &(&str, &str, &[&str], &[u32]))| {
+    let card = |(id, (label, stage, point, inputs)): (usize, &Call)| {
         let point: Vec<_> = ["arm", "rate"]
             .iter()
             .zip(*point)
@@ -295,7 +298,7 @@ fn page() -> Page {
 /// Returns the values of an attribute over the whole page.
 fn attributes<'a>(html: &'a str, name: &str) -> Vec<&'a str> {
     let open = format!(" {name}=\"");
-    html.split(&*open).skip(1).map(|rest| rest.split('"').next().unwrap()).collect()
+    html.split(&*open).skip(1).filter_map(|rest| rest.split('"').next()).collect()
 }
 
 #[test]

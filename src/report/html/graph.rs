@@ -8,19 +8,35 @@ use crate::report::html::page::{Status, StepCard};
 use crate::report::html::{anchor, escape};
 use crate::report::names::{columns, fit};
 
-const NODE_HEIGHT: f64 = 50.0;
+const LINE: f64 = 14.0;
+/// Above and below a node's lines, together.
+const PADDING: f64 = 12.0;
 const ROW_GAP: f64 = 16.0;
 const BEND: f64 = 16.0;
-const LAYER_GAP: f64 = 46.0;
+const LAYER_GAP: f64 = 38.0;
 const MARGIN: f64 = 8.0;
-/// Mean width of a character of the 12-pixel font.
-const CHAR: f64 = 7.0;
-const NODE_COLUMNS: usize = 26;
+/// Mean width of a character of the 12-pixel font, and of its bold.
+const CHAR: f64 = 6.9;
+const BOLD: f64 = 7.7;
+const NODE_COLUMNS: usize = 24;
 
-/// A node's three lines.
+/// A node's lines, each with its class.
 struct Node<'a> {
     step: &'a StepCard,
-    lines: [String; 3],
+    lines: Vec<(&'static str, String)>,
+}
+
+impl Node<'_> {
+    fn height(&self) -> f64 {
+        self.lines.len() as f64 * LINE + PADDING
+    }
+
+    fn width(&self) -> f64 {
+        let width = |(class, line): &(&str, String)| {
+            columns(line) as f64 * if *class == "name" { BOLD } else { CHAR }
+        };
+        self.lines.iter().map(width).fold(0.0, f64::max) + 22.0
+    }
 }
 
 /// Returns the graph of the steps; an empty text when there are none.
@@ -30,7 +46,7 @@ pub(super) fn svg(steps: &[StepCard]) -> String {
     }
     let nodes: Vec<_> = steps.iter().map(node).collect();
     let edges = edges(steps);
-    let sizes = vec![NODE_HEIGHT + ROW_GAP; nodes.len()];
+    let sizes: Vec<_> = nodes.iter().map(|node| node.height() + ROW_GAP).collect();
     let drawn = layout(&sizes, &edges, BEND);
     let frame = Frame::new(&nodes, &drawn);
     let mut out = format!(
@@ -49,15 +65,16 @@ pub(super) fn svg(steps: &[StepCard]) -> String {
 }
 
 fn node(step: &StepCard) -> Node<'_> {
-    let point: Vec<_> = step.point.iter().map(|(axis, value)| format!("{axis}={value}")).collect();
     let time = step.seconds.map(|s| format!(" · {}", duration(s))).unwrap_or_default();
-    let head = if point.is_empty() {
-        step.label.clone()
-    } else {
-        format!("{} [{}]", step.label, point.join(", "))
-    };
-    let lines = [head, step.stage.clone(), format!("{}{time}", step.status.word())];
-    Node { step, lines: lines.map(|line| fit(&line, NODE_COLUMNS).trim_end().to_owned()) }
+    let values = step.point.iter().map(|(axis, value)| ("point", format!("{axis} = {value}")));
+    let lines = [("name", step.label.clone())]
+        .into_iter()
+        .chain(values)
+        .chain([("stage", step.stage.clone())])
+        .chain([("state", format!("{}{time}", step.status.word()))])
+        .map(|(class, line)| (class, fit(&line, NODE_COLUMNS).trim_end().to_owned()))
+        .collect();
+    Node { step, lines }
 }
 
 /// Returns each pair of connected steps once, as indices.
@@ -88,8 +105,7 @@ impl Frame {
     fn new(nodes: &[Node<'_>], drawn: &Layout) -> Self {
         let mut widths = vec![0.0_f64; drawn.layers];
         for (node, layer) in nodes.iter().zip(&drawn.layer) {
-            let text = node.lines.iter().map(|line| columns(line)).max().unwrap_or(0);
-            widths[*layer] = widths[*layer].max(text as f64 * CHAR + 22.0);
+            widths[*layer] = widths[*layer].max(node.width());
         }
         let mut left = Vec::new();
         let mut x = MARGIN;
@@ -98,7 +114,8 @@ impl Frame {
             x += width + LAYER_GAP;
         }
         let width = x - LAYER_GAP + MARGIN;
-        Self { left, widths, width, height: drawn.height + (NODE_HEIGHT + ROW_GAP) / 2.0 + MARGIN }
+        // Heights begin half a gap above the first node, which serves as the upper margin.
+        Self { left, widths, width, height: drawn.height }
     }
 
     /// A curve from node to node, flat across each layer it passes.
@@ -128,7 +145,7 @@ impl Frame {
     }
 
     fn node(&self, out: &mut String, drawn: &Layout, index: usize, node: &Node<'_>) {
-        let (x, y) = (self.left[drawn.layer[index]], drawn.y[index] - NODE_HEIGHT / 2.0);
+        let (x, y) = (self.left[drawn.layer[index]], drawn.y[index] - node.height() / 2.0);
         let class = match node.step.status {
             Status::Ran => "ran",
             Status::Reused => "reused",
@@ -138,13 +155,14 @@ impl Frame {
         let _ = write!(
             out,
             "<a href=\"#{}\"><g class=\"node {class}\"><title>{}</title>\
-             <rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{NODE_HEIGHT}\" rx=\"6\"/>",
+             <rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"6\"/>",
             anchor(node.step.id),
             escape(&format!("{} ({})", node.step.name, node.step.stage)),
             self.widths[drawn.layer[index]],
+            node.height(),
         );
-        for (line, (text, class)) in node.lines.iter().zip(["name", "stage", "state"]).enumerate() {
-            let baseline = y + 16.0 + line as f64 * 14.0;
+        for (line, (class, text)) in node.lines.iter().enumerate() {
+            let baseline = y + 17.0 + line as f64 * LINE;
             let _ = write!(
                 out,
                 "<text class=\"{class}\" x=\"{:.1}\" y=\"{baseline:.1}\">{}</text>",

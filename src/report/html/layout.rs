@@ -1,5 +1,8 @@
 //! A layered drawing of a DAG, left to right: layers by longest path, order within layers by barycentres, heights by
-//! least squares. Long edges run through a bend in each layer they cross, so that they go around nodes.
+//! least squares. Long edges run through a bend in each layer they cross, so that they go around nodes; the long edges of one
+//! node share their bends, so that they run as one line until they part.
+
+use std::collections::BTreeMap;
 
 /// Sweeps over the layers; orders settle after a few.
 const SWEEPS: usize = 12;
@@ -15,7 +18,7 @@ pub(super) struct Layout {
     pub(super) bends: Vec<Vec<(usize, f64)>>,
     /// How many layers there are.
     pub(super) layers: usize,
-    /// The lowest node's or bend's middle.
+    /// The lower end of the lowest node.
     pub(super) height: f64,
 }
 
@@ -39,7 +42,7 @@ pub(super) fn layout(sizes: &[f64], edges: &[(usize, usize)], bend_size: f64) ->
     let bends = bends.into_iter().map(|b| b.into_iter().map(|v| (graph.layer[v], y[v])).collect());
     Layout {
         layers: graph.rows.len(),
-        height: y.iter().copied().fold(0.0, f64::max),
+        height: y.iter().zip(&graph.size).map(|(y, size)| y + size / 2.0).fold(0.0, f64::max),
         bends: bends.collect(),
         y: y[..sizes.len()].to_vec(),
         layer,
@@ -80,23 +83,37 @@ impl Layered {
             right: vec![Vec::new(); sizes.len()],
             rows: vec![Vec::new(); count],
         };
-        let bends = edges.iter().map(|&(from, to)| graph.connect(from, to, bend_size)).collect();
+        let mut shared = BTreeMap::new();
+        let bends = edges
+            .iter()
+            .map(|&(from, to)| graph.connect(from, to, bend_size, &mut shared))
+            .collect();
         for vertex in 0..graph.layer.len() {
             graph.rows[graph.layer[vertex]].push(vertex);
         }
         (graph, bends)
     }
 
-    fn connect(&mut self, from: usize, to: usize, bend_size: f64) -> Vec<usize> {
+    /// Joins two nodes through bends, those that `from` has already first. `shared` holds them by node and layer.
+    fn connect(
+        &mut self,
+        from: usize,
+        to: usize,
+        bend_size: f64,
+        shared: &mut BTreeMap<(usize, usize), usize>,
+    ) -> Vec<usize> {
         let mut bends = Vec::new();
         let mut last = from;
         for layer in self.layer[from] + 1..self.layer[to] {
-            let bend = self.layer.len();
-            self.layer.push(layer);
-            self.size.push(bend_size);
-            self.left.push(vec![last]);
-            self.right.push(Vec::new());
-            self.right[last].push(bend);
+            let bend = *shared.entry((from, layer)).or_insert_with(|| {
+                let bend = self.layer.len();
+                self.layer.push(layer);
+                self.size.push(bend_size);
+                self.left.push(vec![last]);
+                self.right.push(Vec::new());
+                self.right[last].push(bend);
+                bend
+            });
             bends.push(bend);
             last = bend;
         }

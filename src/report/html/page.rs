@@ -1,7 +1,11 @@
 //! What the HTML report tells, as plain data.
 
+use crate::base::{Digest, Value};
 use crate::report::html::curves::Curve;
+use crate::report::names::step_name;
+use crate::report::number;
 use crate::report::table::Table;
+use crate::sema::steps::{Arg, Input, OutputRef, Step, StepId};
 
 /// The report of one run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -53,6 +57,44 @@ pub struct StepCard {
     pub log: Option<String>,
 }
 
+impl StepCard {
+    /// Returns the card of a step that did not run yet. `name_of` gives the names of the steps before it.
+    pub fn new(id: StepId, step: &Step, key: Digest, name_of: &dyn Fn(StepId) -> String) -> Self {
+        let mut inputs = Vec::new();
+        let mut params = Vec::new();
+        let text = |output: &OutputRef| match &*output.output {
+            "out" => name_of(output.step),
+            name => format!("{}.{}", name_of(output.step), name.trim_start_matches("out.")),
+        };
+        for (name, input) in &step.inputs {
+            match input {
+                Input::Output(output) => inputs.push((name.clone(), output.step.0, text(output))),
+                Input::Files { pattern, .. } => {
+                    params.push((name.clone(), format!("\"{pattern}\"")));
+                }
+            }
+        }
+        for (name, arg) in &step.params {
+            match arg {
+                Arg::Value(Value::Null) => {}
+                Arg::Value(value) => params.push((name.clone(), number::exact(value))),
+                Arg::Late(output) => inputs.push((name.clone(), output.step.0, text(output))),
+            }
+        }
+        Self {
+            id: id.0,
+            label: step.label.clone(),
+            name: step_name(step),
+            point: step.point.clone(),
+            stage: step.stage.name.clone(),
+            key: key.to_string(),
+            params,
+            inputs,
+            ..Self::default()
+        }
+    }
+}
+
 /// An artifact of a step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Artifact {
@@ -87,5 +129,52 @@ impl Status {
             Self::Failed => "failed",
             Self::NotRun => "not run",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::{FileId, Span};
+    use crate::sema::steps::{RunSpec, StageDecl};
+
+    #[test]
+    fn a_card_shows_files_as_parameters_and_late_values_as_inputs() {
+        let output = |step, output: &str| OutputRef { step: StepId(step), output: output.into() };
+        let span = Span::new(FileId(0), 0, 0);
+        let files = Input::Files { pattern: "data/*.txt".into(), base: "x".into(), span };
+        let step = Step {
+            stage: Arc::new(StageDecl {
+                name: "a.b".into(),
+                version: 1,
+                tensor: false,
+                outputs: BTreeMap::new(),
+            }),
+            label: "c".into(),
+            point: vec![("rate".into(), "50%".into())],
+            inputs: vec![
+                ("data".into(), Input::Output(output(0, "train"))),
+                ("files".into(), files),
+            ],
+            params: BTreeMap::from([
+                ("keep".into(), Arg::Late(output(1, "out.size"))),
+                ("none".into(), Arg::Value(Value::Null)),
+                ("seed".into(), Arg::Value(Value::Int(10_000))),
+            ]),
+            unkeyed: BTreeMap::new(),
+            run: RunSpec::default(),
+            span,
+            arg_spans: BTreeMap::new(),
+        };
+        let name = |id: StepId| format!("s{}", id.0);
+        let card = StepCard::new(StepId(2), &step, Digest::of(b"key"), &name);
+        assert_eq!(card.name, "c[rate=50%]");
+        let inputs: Vec<_> = card.inputs.iter().map(|(n, i, t)| (&**n, *i, &**t)).collect();
+        assert_eq!(inputs, [("data", 0, "s0.train"), ("keep", 1, "s1.size")]);
+        let params: Vec<_> = card.params.iter().map(|(n, v)| (&**n, &**v)).collect();
+        assert_eq!(params, [("files", "\"data/*.txt\""), ("seed", "10000")]);
     }
 }
