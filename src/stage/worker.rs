@@ -22,7 +22,7 @@ use crate::stage::{Body, Registry};
 pub fn serve<W>(
     registry: Registry,
     input: impl BufRead + Send + 'static,
-    output: W,
+    output: &W,
     stop: &Arc<AtomicBool>,
 ) where
     W: Write + Send + Clone + 'static,

@@ -13,6 +13,6 @@ fn main() -> io::Result<()> {
     nn::runtime::load_cuda();
     let stop = Arc::new(AtomicBool::new(false));
     worker::stop_on_signals(&stop)?;
-    worker::serve(stage::REGISTRY, BufReader::new(io::stdin()), worker::Stdout, &stop);
+    worker::serve(stage::REGISTRY, BufReader::new(io::stdin()), &worker::Stdout, &stop);
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod base;
 mod parse;
+mod plan;
 mod report;
 mod store;
 mod worker;

@@ -64,7 +64,7 @@ fn action(stage: &str) -> Action {
 fn serve(lines: &[String], stop: &Arc<AtomicBool>) -> Vec<Event> {
     let sink = Sink::default();
     let open_end = Cursor::new(lines.join("\n") + "\n").chain(Blocked(Arc::clone(stop)));
-    worker::serve(REGISTRY, BufReader::new(open_end), sink.clone(), stop);
+    worker::serve(REGISTRY, BufReader::new(open_end), &sink, stop);
     let bytes = sink.0.lock().expect("no panic inside").clone();
     let text = String::from_utf8(bytes).expect("text");
     text.lines().map(|line| serde_json::from_str(line).expect("an event")).collect()
@@ -125,7 +125,7 @@ fn the_end_of_the_input_stops_a_running_stage() {
     let stop = Arc::new(AtomicBool::new(false));
     let sink = Sink::default();
     let line = serde_json::to_string(&action("test.wait")).expect("plain data") + "\n";
-    worker::serve(REGISTRY, BufReader::new(Cursor::new(line)), sink.clone(), &stop);
+    worker::serve(REGISTRY, BufReader::new(Cursor::new(line)), &sink, &stop);
     let bytes = sink.0.lock().expect("no panic inside").clone();
     assert_eq!(bytes, b"{\"event\":\"interrupted\"}\n");
 }
