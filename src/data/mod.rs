@@ -1,1 +1,25 @@
-//! TODO
+//! Level 5: the artifact formats on disk. Readers map files and check them; writers stream.
+//!
+//! All integers are little endian. A reader's error names the file and the place in it. `tokenizer.rs` is the only
+//! file that names the `tokenizers` crate, `mapped.rs` the only one with unsafe code.
+
+pub mod array;
+pub mod corpus;
+pub mod counts;
+pub mod dataset;
+pub mod error;
+pub mod gguf;
+pub mod losses;
+pub mod mapped;
+pub mod mix;
+pub mod prune;
+pub mod tokenizer;
+pub mod tokenizer_files;
+pub mod wheel;
+
+pub use corpus::{Corpus, CorpusWriter};
+pub use dataset::{Dataset, DatasetWriter};
+pub use error::DataError;
+pub use gguf::Gguf;
+pub use losses::{Losses, LossesWriter};
+pub use tokenizer::Tokenizer;

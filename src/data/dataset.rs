@@ -1,0 +1,327 @@
+//! `Dataset`: token ids end to end in `tokens.u16` or `tokens.u32`, document starts in `documents.u64`, `meta.json`.
+//!
+//! Sequence `i` is the tokens `i * seq ..= (i + 1) * seq`. A view has the base's tokens as a link, and
+//! `sequences.u64` with the base's ids of its sequences.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::data::array::{Array, ArrayWriter, write_array};
+use crate::data::error::DataError;
+
+/// Width of a stored token id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dtype {
+    /// Vocabularies up to 65,536.
+    U16,
+    /// Larger ones.
+    U32,
+}
+
+impl Dtype {
+    fn of(vocab: u64) -> Self {
+        if vocab <= 1 << 16 { Self::U16 } else { Self::U32 }
+    }
+
+    fn file(self) -> &'static str {
+        match self {
+            Self::U16 => "tokens.u16",
+            Self::U32 => "tokens.u32",
+        }
+    }
+}
+
+/// `meta.json`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetMeta {
+    /// Tokens a sequence trains.
+    pub seq: u64,
+    /// Size of the vocabulary.
+    pub vocab: u64,
+    /// Width of an id.
+    pub dtype: Dtype,
+    /// Tokens stored.
+    pub tokens: u64,
+    /// Sequences.
+    pub sequences: u64,
+}
+
+#[derive(Debug)]
+enum Tokens {
+    U16(Array<u16>),
+    U32(Array<u32>),
+}
+
+/// A mapped dataset or view.
+#[derive(Debug)]
+pub struct Dataset {
+    folder: PathBuf,
+    meta: DatasetMeta,
+    tokens: Tokens,
+    view: Option<Array<u64>>,
+}
+
+impl Dataset {
+    /// Maps a dataset folder.
+    ///
+    /// # Errors
+    /// When a file can't be mapped or sizes don't fit. Token ids are checked as they are read.
+    pub fn open(folder: &Path) -> Result<Self, DataError> {
+        let meta: DatasetMeta = read_json(&folder.join("meta.json"))?;
+        let path = folder.join(meta.dtype.file());
+        let tokens = match meta.dtype {
+            Dtype::U16 => Tokens::U16(Array::open(&path)?),
+            Dtype::U32 => Tokens::U32(Array::open(&path)?),
+        };
+        let view_path = folder.join("sequences.u64");
+        let view = if view_path.exists() { Some(Array::open(&view_path)?) } else { None };
+        let dataset = Self { folder: folder.to_owned(), meta, tokens, view };
+        dataset.check()?;
+        Ok(dataset)
+    }
+
+    fn check(&self) -> Result<(), DataError> {
+        let meta_path = self.folder.join("meta.json");
+        let stored = match &self.tokens {
+            Tokens::U16(ids) => ids.len(),
+            Tokens::U32(ids) => ids.len(),
+        } as u64;
+        if self.meta.seq == 0 {
+            return Err(DataError::invalid(&meta_path, "`seq` must not be 0"));
+        }
+        if stored != self.meta.tokens {
+            let message = format!("has {stored} tokens, but `meta.json` says {}", self.meta.tokens);
+            return Err(DataError::invalid(&self.folder.join(self.meta.dtype.file()), message));
+        }
+        let base = self.base_sequences();
+        let sequences = self.view.as_ref().map_or(base, |view| view.len() as u64);
+        if sequences != self.meta.sequences {
+            let message =
+                format!("says {} sequences, but there are {sequences}", self.meta.sequences);
+            return Err(DataError::invalid(&meta_path, message));
+        }
+        if let Some(view) = &self.view
+            && let Some((at, id)) = view.iter().enumerate().find(|&(_, id)| id >= base)
+        {
+            let message = format!("entry {at} is sequence {id}, but there are only {base}");
+            return Err(DataError::invalid(view.path(), message));
+        }
+        Ok(())
+    }
+
+    fn base_sequences(&self) -> u64 {
+        self.meta.tokens.saturating_sub(1) / self.meta.seq
+    }
+
+    /// Returns the description.
+    pub fn meta(&self) -> &DatasetMeta {
+        &self.meta
+    }
+
+    /// Returns the number of sequences.
+    pub fn len(&self) -> usize {
+        self.meta.sequences as usize
+    }
+
+    /// Returns whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the tokens a sequence trains.
+    pub fn seq(&self) -> usize {
+        self.meta.seq as usize
+    }
+
+    /// Returns the size of the vocabulary.
+    pub fn vocab(&self) -> usize {
+        self.meta.vocab as usize
+    }
+
+    /// Returns the id of a sequence in the base dataset.
+    ///
+    /// # Panics
+    /// When there is no such sequence.
+    pub fn sequence_id(&self, index: usize) -> u64 {
+        self.view.as_ref().map_or(index as u64, |view| view.get(index))
+    }
+
+    /// Appends the `seq + 1` tokens of a sequence to `out`.
+    ///
+    /// # Errors
+    /// When a token is outside the vocabulary.
+    ///
+    /// # Panics
+    /// When there is no such sequence.
+    pub fn sequence(&self, index: usize, out: &mut Vec<u32>) -> Result<(), DataError> {
+        let start = self.sequence_id(index) as usize * self.seq();
+        let from = out.len();
+        match &self.tokens {
+            Tokens::U16(ids) => out.extend(ids.range(start, self.seq() + 1).map(u32::from)),
+            Tokens::U32(ids) => out.extend(ids.range(start, self.seq() + 1)),
+        }
+        match out[from..].iter().position(|&id| u64::from(id) >= self.meta.vocab) {
+            None => Ok(()),
+            Some(at) => Err(DataError::invalid(
+                &self.folder.join(self.meta.dtype.file()),
+                format!(
+                    "token {} is id {}, but the vocabulary has {}",
+                    start + at,
+                    out[from + at],
+                    self.meta.vocab
+                ),
+            )),
+        }
+    }
+
+    /// Writes a view of these sequences, given by base ids, into a folder that exists. Tokens are linked, not copied.
+    ///
+    /// # Errors
+    /// When a file can't be written.
+    pub fn write_view(&self, folder: &Path, ids: &[u64]) -> Result<(), DataError> {
+        for name in [self.meta.dtype.file(), "documents.u64"] {
+            let (from, to) = (self.folder.join(name), folder.join(name));
+            if fs::hard_link(&from, &to).is_err() {
+                reflink_copy::reflink_or_copy(&from, &to).map_err(DataError::io("write", &to))?;
+            }
+        }
+        write_array(folder.join("sequences.u64"), ids.iter().copied())?;
+        let meta = DatasetMeta { sequences: ids.len() as u64, ..self.meta.clone() };
+        write_json(&folder.join("meta.json"), &meta)
+    }
+}
+
+#[derive(Debug)]
+enum TokensWriter {
+    U16(ArrayWriter<u16>),
+    U32(ArrayWriter<u32>),
+}
+
+/// Writes a dataset, document by document.
+#[derive(Debug)]
+pub struct DatasetWriter {
+    folder: PathBuf,
+    meta: DatasetMeta,
+    tokens: TokensWriter,
+    documents: ArrayWriter<u64>,
+}
+
+impl DatasetWriter {
+    /// Creates the files in a folder that exists.
+    ///
+    /// # Errors
+    /// When a file can't be created.
+    pub fn create(folder: &Path, seq: u64, vocab: u64) -> Result<Self, DataError> {
+        let dtype = Dtype::of(vocab);
+        let path = folder.join(dtype.file());
+        let tokens = match dtype {
+            Dtype::U16 => TokensWriter::U16(ArrayWriter::create(path)?),
+            Dtype::U32 => TokensWriter::U32(ArrayWriter::create(path)?),
+        };
+        Ok(Self {
+            folder: folder.to_owned(),
+            meta: DatasetMeta { seq, vocab, dtype, tokens: 0, sequences: 0 },
+            tokens,
+            documents: ArrayWriter::create(folder.join("documents.u64"))?,
+        })
+    }
+
+    /// Appends a document.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    ///
+    /// # Panics
+    /// When an id is outside the vocabulary.
+    pub fn push(&mut self, ids: &[u32]) -> Result<(), DataError> {
+        assert!(ids.iter().all(|&id| u64::from(id) < self.meta.vocab), "ids are of the vocabulary");
+        self.documents.push(self.meta.tokens)?;
+        self.meta.tokens += ids.len() as u64;
+        match &mut self.tokens {
+            TokensWriter::U16(out) => ids.iter().try_for_each(|&id| out.push(id as u16)),
+            TokensWriter::U32(out) => ids.iter().try_for_each(|&id| out.push(id)),
+        }
+    }
+
+    /// Writes out what is buffered; returns the description.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn finish(mut self) -> Result<DatasetMeta, DataError> {
+        match self.tokens {
+            TokensWriter::U16(out) => out.finish()?,
+            TokensWriter::U32(out) => out.finish()?,
+        }
+        self.documents.finish()?;
+        self.meta.sequences = self.meta.tokens.saturating_sub(1) / self.meta.seq;
+        write_json(&self.folder.join("meta.json"), &self.meta)?;
+        Ok(self.meta)
+    }
+}
+
+/// Reads a JSON file.
+///
+/// # Errors
+/// When it can't be read or has another form.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, DataError> {
+    let bytes = fs::read(path).map_err(DataError::io("read", path))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| DataError::invalid(path, format!("not the JSON expected: {error}")))
+}
+
+/// Writes a JSON file.
+///
+/// # Errors
+/// When it can't be written.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), DataError> {
+    let mut text = serde_json::to_vec(value).expect("plain data turns into JSON");
+    text.push(b'\n');
+    fs::write(path, text).map_err(DataError::io("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_overlap_by_one_and_views_follow() {
+        for vocab in [100, 70_000] {
+            let folder = tempfile::tempdir().unwrap();
+            let (base, view) = (folder.path().join("base"), folder.path().join("view"));
+            fs::create_dir_all(&base).unwrap();
+            fs::create_dir_all(&view).unwrap();
+            let mut writer = DatasetWriter::create(&base, 3, vocab).unwrap();
+            writer.push(&[1, 2, 3, 4]).unwrap();
+            writer.push(&[5, 6, 7, 8]).unwrap();
+            assert_eq!(writer.finish().unwrap().sequences, 2);
+            let dataset = Dataset::open(&base).unwrap();
+            dataset.write_view(&view, &[1]).unwrap();
+            let view = Dataset::open(&view).unwrap();
+            let mut ids = Vec::new();
+            view.sequence(0, &mut ids).unwrap();
+            assert_eq!(ids, [4, 5, 6, 7]);
+            assert_eq!(view.sequence_id(0), 1);
+        }
+    }
+
+    #[test]
+    fn damage_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = DatasetWriter::create(folder.path(), 1, 10).unwrap();
+        writer.push(&[1, 2, 3]).unwrap();
+        writer.finish().unwrap();
+        let path = folder.path().join("tokens.u16");
+        let whole = fs::read(&path).unwrap();
+        for len in 0..whole.len() {
+            fs::write(&path, &whole[..len]).unwrap();
+            assert!(Dataset::open(folder.path()).unwrap_err().to_string().contains("tokens.u16"));
+        }
+        fs::write(&path, [1, 0, 99, 0, 3, 0]).unwrap();
+        let error = Dataset::open(folder.path()).unwrap().sequence(0, &mut Vec::new());
+        assert!(error.unwrap_err().to_string().contains("token 1 is id 99"));
+    }
+}
