@@ -53,7 +53,14 @@ impl AdamW {
             while start < to {
                 let count = block.min(to - start);
                 let part = |buffer: &Tensor| buffer.f_narrow(0, start, count);
-                self.update(part(flat)?, part(gradient)?, start, scale, if decay { lr * self.hyper.weight_decay } else { 0.0 }, lr)?;
+                self.update(
+                    part(flat)?,
+                    part(gradient)?,
+                    start,
+                    scale,
+                    if decay { lr * self.hyper.weight_decay } else { 0.0 },
+                    lr,
+                )?;
                 start += count;
             }
         }

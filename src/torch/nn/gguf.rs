@@ -73,15 +73,18 @@ impl Gguf {
         if scaling != "none" && scaling != "linear" {
             return Err(broken(format!("unsupported rope scaling `{scaling}`")));
         }
-        if self.numbers.contains_key("llama.expert_count") || self.tensors.contains_key("rope_freqs.weight") {
+        if self.numbers.contains_key("llama.expert_count")
+            || self.tensors.contains_key("rope_freqs.weight")
+        {
             return Err(broken("experts and stored rope frequencies are not supported".to_owned()));
         }
         for (name, stored) in &self.tensors {
             let Some(kind) = Quant::of(stored.kind) else {
-                return Err(broken(format!("tensor `{name}` is of unsupported type {}", stored.kind))
-                    .help(
-                        "use a file of F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K or Q6_K",
-                    ));
+                return Err(broken(format!(
+                    "tensor `{name}` is of unsupported type {}",
+                    stored.kind
+                ))
+                .help("use a file of F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K or Q6_K"));
             };
             if self.bytes(stored, kind).is_none() {
                 return Err(broken(format!("it is truncated: tensor `{name}` is not whole"))
@@ -93,9 +96,10 @@ impl Gguf {
 
     fn bytes(&self, stored: &Stored, kind: Quant) -> Option<&[u8]> {
         let (numbers, size) = kind.block();
-        let count = stored.shape.iter().try_fold(1_usize, |product, &size| {
-            product.checked_mul(usize::try_from(size).ok()?)
-        })?;
+        let count = stored
+            .shape
+            .iter()
+            .try_fold(1_usize, |product, &size| product.checked_mul(usize::try_from(size).ok()?))?;
         let row = usize::try_from(*stored.shape.last()?).ok()?;
         let start = self.data.checked_add(stored.offset)?;
         let end = start.checked_add((count / numbers).checked_mul(size)?)?;
@@ -220,9 +224,7 @@ impl Header {
         }
         let version = reader.u32()?;
         if !(2..=3).contains(&version) {
-            return Err(Stop::Foreign(format!(
-                "is GGUF version {version}; 2 and 3 are supported"
-            )));
+            return Err(Stop::Foreign(format!("is GGUF version {version}; 2 and 3 are supported")));
         }
         let (tensors, pairs) = (reader.u64()?, reader.u64()?);
         let mut header =

@@ -95,7 +95,8 @@ impl Layout {
         for layer in 0..config.depth as usize {
             let name = |what: &str| format!("model.layers.{layer}.{what}_layernorm.weight");
             let norms = [name("input"), name("post_attention")];
-            self.layers[layer].attention_norm = self.leaf(&[(&norms[0], config.width, false)], None);
+            self.layers[layer].attention_norm =
+                self.leaf(&[(&norms[0], config.width, false)], None);
             self.layers[layer].mlp_norm = self.leaf(&[(&norms[1], config.width, false)], None);
             if !config.attention_bias && !config.mlp_bias {
                 continue;
@@ -154,7 +155,8 @@ impl Layout {
         let shape = |rows: i64| [rows].into_iter().chain(columns).collect::<Vec<i64>>();
         let offset = self.total;
         for &(name, rows, rotary) in parts {
-            let part = Part { name: name.to_owned(), shape: shape(rows), offset: self.total, rotary };
+            let part =
+                Part { name: name.to_owned(), shape: shape(rows), offset: self.total, rotary };
             self.total += part.shape.iter().product::<i64>();
             self.parts.push(part);
         }

@@ -82,7 +82,8 @@ impl Llama {
 
     /// Returns e^(i * angle) for each position and pair: `[length, 1, head_dim / 2]`.
     fn turns(&self, length: i64) -> Result<Tensor, TchError> {
-        let frequencies = Tensor::f_from_slice(&self.config.rope.frequencies(self.config.head_dim))?;
+        let frequencies =
+            Tensor::f_from_slice(&self.config.rope.frequencies(self.config.head_dim))?;
         let positions = Tensor::f_arange(length, (Kind::Double, Device::Cpu))?;
         let angles = positions.f_outer(&frequencies)?.f_unsqueeze(1)?;
         let ones = angles.f_ones_like()?;
@@ -97,9 +98,12 @@ impl Llama {
     ) -> Result<Tensor, TchError> {
         let Config { heads, kv_heads, head_dim, .. } = self.config;
         let (batch, length) = (x.size()[0], x.size()[1]);
-        let qkv = self
-            .project(&self.normed(x, layer.attention_norm)?, layer.qkv)?
-            .f_view([batch, length, heads + 2 * kv_heads, head_dim])?;
+        let qkv = self.project(&self.normed(x, layer.attention_norm)?, layer.qkv)?.f_view([
+            batch,
+            length,
+            heads + 2 * kv_heads,
+            head_dim,
+        ])?;
         let parts = qkv.f_split_with_sizes([heads + kv_heads, kv_heads], 2)?;
         let turned = parts[0]
             .f_to_kind(Kind::Float)?
@@ -209,7 +213,8 @@ impl Llama {
             // The gradient by logits is the probabilities, less one at the target.
             let mut d_logits = log.f_exp_()?;
             let minus_one = picked.f_full_like(-1.0)?;
-            let d_logits = d_logits.f_scatter_add_(1, &targets, &minus_one)?.f_to_kind(self.kind)?;
+            let d_logits =
+                d_logits.f_scatter_add_(1, &targets, &minus_one)?.f_to_kind(self.kind)?;
             let d_rows = d_logits.f_mm(&head)?.f_to_kind(Kind::Float)?.f_mul_scalar(scale)?;
             let _ = d_hidden.f_narrow(0, start, count)?.f_copy_(&d_rows)?;
             let scaled = rows.f_mul_scalar(scale)?.f_to_kind(self.kind)?;

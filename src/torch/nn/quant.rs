@@ -121,7 +121,8 @@ fn q4_k(block: &[u8], out: &mut Vec<f32>) {
 
 /// 256 six-bit numbers in groups of 16 with an eight-bit scale; four low bits and two high bits lie apart.
 fn q6_k(block: &[u8], out: &mut Vec<f32>) {
-    let (low, high, scales, scale) = (&block[..128], &block[128..192], &block[192..208], half(block, 208));
+    let (low, high, scales, scale) =
+        (&block[..128], &block[128..192], &block[192..208], half(block, 208));
     for index in 0..256 {
         let (part, at) = (index / 128, index % 128);
         let four = low[part * 64 + at % 64] >> (at / 64 * 4) & 15;

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use tch::{Device, Kind, TchError, Tensor};
-use tlm::stage::action::{Action, Failure, FailureKind};
 use tlm::stage::StageError;
+use tlm::stage::action::{Action, Failure, FailureKind};
 
 /// Sets threads and seed for an action and returns its device.
 pub(crate) fn prepare(action: &Action) -> Result<Device, StageError> {

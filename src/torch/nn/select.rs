@@ -53,9 +53,7 @@ pub(crate) fn layers(how: Layers, from: i64, keep: i64) -> Vec<i64> {
     match how {
         Layers::Ends => (0..(keep + 1) / 2).chain(from - keep / 2..from).collect(),
         Layers::Even if keep == 1 => vec![0],
-        Layers::Even => {
-            (0..keep).map(|i| (i * (from - 1) + (keep - 1) / 2) / (keep - 1)).collect()
-        }
+        Layers::Even => (0..keep).map(|i| (i * (from - 1) + (keep - 1) / 2) / (keep - 1)).collect(),
     }
 }
 
@@ -118,7 +116,10 @@ impl Selector<'_> {
             let per_row = self.sums(&matrix, i64::from(!writes))?;
             let per_head = per_row.chunks(head_dim as usize).map(|head| head.iter().sum::<f64>());
             let per_head: Vec<f64> = per_head.collect();
-            add(if count == heads && matches!(name, "q" | "o") { &mut queries } else { &mut keys }, &per_head);
+            add(
+                if count == heads && matches!(name, "q" | "o") { &mut queries } else { &mut keys },
+                &per_head,
+            );
             add(hidden, &self.sums(&matrix, i64::from(writes))?);
         }
         let salt = (layer as u64 + 1) << 8;
@@ -150,7 +151,9 @@ impl Selector<'_> {
     fn sums(&self, matrix: &Tensor, over: i64) -> Result<Vec<f64>, StageError> {
         let reduce = || -> Result<Vec<f64>, TchError> {
             let parts = match self.criterion {
-                Criterion::Random => return Ok(vec![0.0; matrix.size()[1 - over as usize] as usize]),
+                Criterion::Random => {
+                    return Ok(vec![0.0; matrix.size()[1 - over as usize] as usize]);
+                }
                 Criterion::L1 => matrix.f_abs()?,
                 Criterion::L2 => matrix.f_square()?,
             };

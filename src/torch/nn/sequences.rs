@@ -43,7 +43,8 @@ impl Sequences {
         let wide = meta.dtype != "u16";
         let tokens = map_file(&folder.join(if wide { "tokens.u32" } else { "tokens.u16" }))?;
         let view = folder.join("sequences.u64");
-        let chosen = if view.exists() && meta.sequences > 0 { Some(map_file(&view)?) } else { None };
+        let chosen =
+            if view.exists() && meta.sequences > 0 { Some(map_file(&view)?) } else { None };
         let all = Self {
             tokens,
             chosen,
@@ -94,7 +95,10 @@ impl Sequences {
         let ids = Tensor::f_from_slice(&ids)?
             .f_view([indices.len() as i64, length + 1])?
             .f_to_device(device)?;
-        Ok((ids.f_narrow(1, 0, length)?.f_contiguous()?, ids.f_narrow(1, 1, length)?.f_contiguous()?))
+        Ok((
+            ids.f_narrow(1, 0, length)?.f_contiguous()?,
+            ids.f_narrow(1, 1, length)?.f_contiguous()?,
+        ))
     }
 
     fn token(&self, at: usize) -> i64 {

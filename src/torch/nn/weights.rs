@@ -61,8 +61,11 @@ impl Safetensors {
     fn add(&mut self, path: &Path) -> Result<(), StageError> {
         let map = map_file(path)?;
         let broken = |what: &dyn std::fmt::Display| {
-            StageError::input(format!("`{}` is not a whole safetensors file: {what}", path.display()))
-                .help("fetch or write the file again")
+            StageError::input(format!(
+                "`{}` is not a whole safetensors file: {what}",
+                path.display()
+            ))
+            .help("fetch or write the file again")
         };
         let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| broken(&e))?;
         let data = header + 8;

@@ -78,9 +78,8 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
 
 /// Returns the donor's embedding row of each token; none where the vocabulary stays as it is.
 fn embedding_rows(info: &TokenizerInfo, donor: &Config) -> Result<Option<Vec<i64>>, StageError> {
-    let largest = info.id_map.as_ref().map_or(info.size, |ids| {
-        ids.iter().max().map_or(0, |last| last + 1)
-    });
+    let largest =
+        info.id_map.as_ref().map_or(info.size, |ids| ids.iter().max().map_or(0, |last| last + 1));
     if largest > donor.vocab {
         return Err(StageError::input(format!(
             "the tokenizer has ids up to {}, but the donor has embeddings for {}",
@@ -165,16 +164,18 @@ impl Cutter<'_> {
         let shape = self.shape(&donor_name);
         let matrix = self.weights.load(&donor_name, &shape)?;
         let (rows, columns) = self.kept(name, within);
-        let take = |tensor: Tensor, over: i64, kept: Option<Vec<i64>>| -> Result<Tensor, TchError> {
-            match kept {
-                Some(kept) if kept.len() as i64 != tensor.size()[over as usize]
-                    || kept.iter().zip(0..).any(|(&index, at)| index != at) =>
-                {
-                    tensor.f_index_select(over, &Tensor::f_from_slice(&kept)?)
+        let take =
+            |tensor: Tensor, over: i64, kept: Option<Vec<i64>>| -> Result<Tensor, TchError> {
+                match kept {
+                    Some(kept)
+                        if kept.len() as i64 != tensor.size()[over as usize]
+                            || kept.iter().zip(0..).any(|(&index, at)| index != at) =>
+                    {
+                        tensor.f_index_select(over, &Tensor::f_from_slice(&kept)?)
+                    }
+                    Some(_) | None => Ok(tensor),
                 }
-                Some(_) | None => Ok(tensor),
-            }
-        };
+            };
         let cut = take(matrix, 0, rows);
         let cut = if shape.len() == 2 { cut.and_then(|cut| take(cut, 1, columns)) } else { cut };
         cut.map_err(fault)

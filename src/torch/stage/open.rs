@@ -65,7 +65,8 @@ fn source(context: &Context) -> Result<PathBuf, StageError> {
     match paths {
         [one] if one.file_name().is_none_or(|name| name != "config.json") => Ok(one.clone()),
         files => {
-            let config = files.iter().find(|path| path.file_name().is_some_and(|n| n == "config.json"));
+            let config =
+                files.iter().find(|path| path.file_name().is_some_and(|n| n == "config.json"));
             let folder = config.and_then(|path| path.parent());
             folder.map(Path::to_path_buf).ok_or_else(|| {
                 StageError::input(format!("{} files, and no `config.json` among them", files.len()))

