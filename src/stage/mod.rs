@@ -5,9 +5,11 @@
 
 pub mod action;
 pub mod context;
+pub mod worker;
 
 pub use action::{Action, Event, Failure, FailureKind};
 pub use context::{Context, StageError};
+pub use worker::serve;
 
 /// A stage's body.
 pub type Body = fn(&mut Context) -> Result<(), StageError>;

@@ -3,7 +3,13 @@
 mod nn;
 mod stage;
 
-fn main() {
+use std::io::{BufReader, stdin, stdout};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
     nn::runtime::load_cuda();
-    let _ = stage::REGISTRY;
+    match tlm::stage::serve(stage::REGISTRY, BufReader::new(stdin()), stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(4),
+    }
 }

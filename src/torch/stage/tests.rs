@@ -234,7 +234,7 @@ fn tokenizer(size: usize, id_map: Option<&[u32]>) -> tempfile::TempDir {
     folder
 }
 
-fn inherit_params(shape: serde_json::Value, criterion: &str) -> serde_json::Value {
+fn inherit_params(shape: &serde_json::Value, criterion: &str) -> serde_json::Value {
     json!({"shape": shape, "criterion": criterion, "layers": "ends", "seed": 0})
 }
 
@@ -245,7 +245,7 @@ fn inheriting_the_same_shape_gives_the_same_logits() {
         let donor = reference(donor);
         for criterion in ["random", "l1", "l2"] {
             let inputs: [(&str, &Path); 2] = [("donor", &donor), ("tokenizer", tokens.path())];
-            let bench = Bench::new(inherit_params(json!({}), criterion), &inputs);
+            let bench = Bench::new(inherit_params(&json!({}), criterion), &inputs);
             bench.done("model.inherit");
             let input = ids(&stored("model_logits.json")["ids"]);
             let logits = |folder: &Path| f32_values(&open(folder).logits(&input).unwrap()).unwrap();
@@ -259,7 +259,7 @@ fn inheriting_gathers_embeddings_through_the_id_map() {
     let (tokens, donor) = (tokenizer(3, Some(&[5, 9, 40])), reference("model_plain"));
     let inputs: [(&str, &Path); 2] = [("donor", &donor), ("tokenizer", tokens.path())];
     let shape = json!({"depth": 1, "width": 8, "heads": 2, "kv_heads": 1, "ffn": 12});
-    let bench = Bench::new(inherit_params(shape, "l2"), &inputs);
+    let bench = Bench::new(inherit_params(&shape, "l2"), &inputs);
     bench.done("model.inherit");
     let small = open(&bench.path("out"));
     assert_eq!((small.config.vocab, small.config.head_dim), (3, 4));
@@ -279,16 +279,16 @@ fn inheriting_gathers_embeddings_through_the_id_map() {
 fn impossible_shapes_name_parameter_and_limit() {
     let (tokens, donor) = (tokenizer(64, None), reference("model_plain"));
     let inputs: [(&str, &Path); 2] = [("donor", &donor), ("tokenizer", tokens.path())];
-    let check = |shape: serde_json::Value, expected: &str| {
+    let check = |shape: &serde_json::Value, expected: &str| {
         Bench::new(inherit_params(shape, "l2"), &inputs).fails("model.inherit", expected);
     };
-    check(json!({"depth": 3}), "`shape.depth` is 3, but the donor has 2 layers");
-    check(json!({"width": 17}), "`shape.width` is 17, but the donor has 16 hidden dimensions");
-    check(json!({"ffn": 0}), "`shape.ffn` is 0");
-    check(json!({"heads": 3, "kv_heads": 2}), "2 query heads for each");
+    check(&json!({"depth": 3}), "`shape.depth` is 3, but the donor has 2 layers");
+    check(&json!({"width": 17}), "`shape.width` is 17, but the donor has 16 hidden dimensions");
+    check(&json!({"ffn": 0}), "`shape.ffn` is 0");
+    check(&json!({"heads": 3, "kv_heads": 2}), "2 query heads for each");
     let large = tokenizer(65, None);
     let inputs: [(&str, &Path); 2] = [("donor", &donor), ("tokenizer", large.path())];
-    Bench::new(inherit_params(json!({}), "l2"), &inputs)
+    Bench::new(inherit_params(&json!({}), "l2"), &inputs)
         .fails("model.inherit", "embeddings for 64");
 }
 
