@@ -6,7 +6,7 @@ use serde_json::json;
 #[track_caller]
 fn check(line: &str, expected: &str) {
     let mut program = Command::new(env!("CARGO_BIN_EXE_tlm-torch"));
-    let output = program.env_clear().write_stdin(format!("{line}\n")).output().unwrap();
+    let output = program.env_clear().write_stdin(format!("{line}\n")).output().expect("it runs");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("\"failed\"") && text.contains(expected), "{text}");
