@@ -79,8 +79,8 @@ fn lines(input: impl BufRead + Send + 'static, stop: &Arc<AtomicBool>) -> Receiv
 }
 
 fn read(registry: Registry, line: &str) -> Result<(Action, Body), Failure> {
-    let action: Action =
-        serde_json::from_str(line).map_err(|error| internal(format!("bad action: {error}")))?;
+    let action: Action = serde_json::from_str(line)
+        .map_err(|error| internal(format!("can't read the action: {error}")))?;
     if action.protocol != PROTOCOL {
         return Err(Failure {
             help: Some("build tlm and tlm-torch from the same sources".to_owned()),

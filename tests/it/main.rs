@@ -5,4 +5,6 @@ mod parse;
 mod plan;
 mod report;
 mod store;
+#[cfg(feature = "torch")]
+mod torch;
 mod worker;

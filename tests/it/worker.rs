@@ -109,7 +109,10 @@ fn a_failing_action_is_the_last_one() {
     check(&["test.fail", "test.double"], &["Input: `a.txt` is empty"]);
     check(&["test.panic", "test.double"], &["Internal: internal error: a bug"]);
     check(&["test.none"], &["Internal: this worker has no stage `test.none`"]);
-    check(&["{}"], &["Internal: bad action: missing field `protocol` at line 1 column 2"]);
+    check(
+        &["{}"],
+        &["Internal: can't read the action: missing field `protocol` at line 1 column 2"],
+    );
 }
 
 #[test]

@@ -48,6 +48,9 @@ pub(crate) struct LayerLeaves {
     pub(crate) mlp_norm: usize,
 }
 
+/// Name, number of rows, and whether these are rotary.
+type Rows<'a> = (&'a str, i64, bool);
+
 /// Indices of a projection's leaves.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Projection {
@@ -120,7 +123,7 @@ impl Layout {
         let (width, ffn) = (config.width, config.ffn);
         let attention = what == "weight" || config.attention_bias;
         let mlp = what == "weight" || config.mlp_bias;
-        let groups: [(bool, i64, &[(&str, i64, bool)]); 4] = [
+        let groups: [(bool, i64, &[Rows]); 4] = [
             (
                 attention,
                 width,
@@ -144,14 +147,14 @@ impl Layout {
                     (format!("model.layers.{layer}.{name}.{what}"), rows, rotary)
                 })
                 .collect();
-            let named: Vec<(&str, i64, bool)> =
+            let named: Vec<Rows> =
                 named.iter().map(|(name, rows, rotary)| (&**name, *rows, *rotary)).collect();
             self.leaf(&named, (what == "weight").then_some(columns))
         })
     }
 
     /// Adds a leaf of these parts (name, rows, whether rotary) and returns its index.
-    fn leaf(&mut self, parts: &[(&str, i64, bool)], columns: Option<i64>) -> usize {
+    fn leaf(&mut self, parts: &[Rows], columns: Option<i64>) -> usize {
         let shape = |rows: i64| [rows].into_iter().chain(columns).collect::<Vec<i64>>();
         let offset = self.total;
         for &(name, rows, rotary) in parts {

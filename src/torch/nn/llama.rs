@@ -74,8 +74,8 @@ impl Llama {
         let turns = self.turns(length)?;
         let mut x = Tensor::f_embedding(&self.leaves[0], ids, -1, false, false)?;
         for layer in &self.layout.layers {
-            x = (&x).f_add(&self.attention(layer, &x, &turns)?)?;
-            x = (&x).f_add(&self.mlp(layer, &x)?)?;
+            x = x.f_add(&self.attention(layer, &x, &turns)?)?;
+            x = x.f_add(&self.mlp(layer, &x)?)?;
         }
         self.normed(&x, self.layout.norm)?.f_reshape([-1, self.config.width])
     }
@@ -216,7 +216,7 @@ impl Llama {
             let d_logits =
                 d_logits.f_scatter_add_(1, &targets, &minus_one)?.f_to_kind(self.kind)?;
             let d_rows = d_logits.f_mm(&head)?.f_to_kind(Kind::Float)?.f_mul_scalar(scale)?;
-            let _ = d_hidden.f_narrow(0, start, count)?.f_copy_(&d_rows)?;
+            d_hidden.f_narrow(0, start, count)?.f_copy_(&d_rows)?;
             let scaled = rows.f_mul_scalar(scale)?.f_to_kind(self.kind)?;
             if self.kind == Kind::Float {
                 let _ = d_head.f_addmm_(&d_logits.f_tr()?, &scaled)?;

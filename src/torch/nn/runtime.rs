@@ -32,6 +32,7 @@ pub(crate) fn kind(dtype: &str) -> Kind {
 }
 
 /// Returns a failed tensor operation as a stage's failure.
+#[expect(clippy::needless_pass_by_value, reason = "made for `map_err`")]
 pub(crate) fn fault(error: TchError) -> StageError {
     let text = error.to_string();
     let first = text.lines().next().unwrap_or("libtorch failed").to_owned();

@@ -69,7 +69,8 @@ impl Safetensors {
         };
         let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| broken(&e))?;
         let data = header + 8;
-        for (name, info) in metadata.tensors() {
+        let tensors: BTreeMap<_, _> = metadata.tensors().into_iter().collect();
+        for (name, info) in tensors {
             let (start, end) = (data + info.data_offsets.0, data + info.data_offsets.1);
             if end > map.len() {
                 return Err(broken(&format!("it ends inside tensor `{name}`")));

@@ -79,7 +79,7 @@ pub(crate) fn sequence_losses(
             .nll(&inputs, &targets)
             .and_then(|nll| nll.f_view([indices.len() as i64, -1]))
             .and_then(|nll| nll.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Double))
-            .and_then(|sums| Vec::<f64>::try_from(sums))
+            .and_then(Vec::<f64>::try_from)
             .map_err(fault)?;
         if let Some(bad) = batch.iter().position(|sum| !sum.is_finite()) {
             let index = start + bad as u64;

