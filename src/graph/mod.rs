@@ -1,1 +1,11 @@
-//! TODO
+//! Level 4: steps as a graph. What each step's key is, what has to run and why, and drawings of it.
+
+mod draw;
+pub mod key;
+mod plan;
+mod sources;
+mod why;
+
+pub use draw::{dot, mermaid};
+pub use plan::{Plan, Planned, Status, plan};
+pub use why::{Change, Why, why};

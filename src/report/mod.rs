@@ -1,1 +1,22 @@
-//! TODO
+//! Level 8: what a run looks like. Terminal lines, JSON lines, tables and the HTML page.
+//!
+//! Everything here consumes events, plans and records; nothing here decides what runs. Reading (`html::curves`,
+//! `table::resolve`), the data model (`html::Page`, `table::Table`) and drawing (`html::*`, `draw`) are apart, so
+//! that each can be tested alone.
+
+pub mod draw;
+pub mod failure;
+pub mod html;
+pub mod jsonl;
+mod live;
+pub mod names;
+pub mod number;
+mod plain;
+pub mod progress;
+pub mod summary;
+pub mod table;
+pub mod terminal;
+
+pub use names::{StepFacts, step_name};
+pub use table::{Found, Shown, Source, Table, resolve};
+pub use terminal::Terminal;

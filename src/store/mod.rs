@@ -1,1 +1,333 @@
-//! TODO
+//! Level 1: the store. Immutable objects named by their digests, and an index from keys to records.
+//!
+//! It knows digests, not stages. [`Store::begin`] gives either a record or a [`Lease`], and only a lease can publish:
+//! outputs to disk, one rename each, then the index record. Locks are the kernel's, so a dead process holds none.
+
+mod atomic;
+mod index;
+pub mod object;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{Digest, Value};
+use crate::store::index::Index;
+
+/// The version of the layout on disk.
+pub const FORMAT: u32 = 1;
+
+/// A store, usually `.tlm/` beside the recipe.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    index: Mutex<Index>,
+}
+
+/// An output of a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Output {
+    /// A file or folder among the objects.
+    Object {
+        /// Its name.
+        digest: Digest,
+        /// The size of its files.
+        bytes: u64,
+    },
+    /// A number or text.
+    Scalar(Value),
+}
+
+/// What a step made, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The key by what the inputs are made of.
+    pub recipe: Digest,
+    /// The key by the inputs' contents.
+    pub content: Digest,
+    /// The stage's name.
+    pub stage: String,
+    /// The step's name when it was made; for people.
+    pub label: String,
+    /// The outputs by name.
+    pub outputs: BTreeMap<String, Output>,
+    /// What the recipe key was computed from.
+    pub manifest: Value,
+    /// How long it took.
+    pub seconds: f64,
+    /// When it was finished, in seconds since 1970.
+    pub finished_unix: i64,
+}
+
+/// What [`Store::begin`] found.
+#[derive(Debug)]
+pub enum Begin {
+    /// Somebody made it meanwhile.
+    Hit(Box<Record>),
+    /// It is to be made, by whoever holds the lease.
+    Miss(Lease),
+}
+
+/// The right to make what belongs under one key; held by one process at a time.
+#[derive(Debug)]
+pub struct Lease {
+    recipe: Digest,
+    root: PathBuf,
+    staging: PathBuf,
+    _lock: File,
+}
+
+/// Why the store could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file operation failed.
+    #[error("can't {operation} `{}`: {source}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The folder was written by a newer tlm.
+    #[error("store `{}` has format {found}, this tlm knows {FORMAT}", path.display())]
+    Newer {
+        /// The store.
+        path: PathBuf,
+        /// Its format.
+        found: String,
+    },
+    /// A stage did not write what it declares.
+    #[error("output `{name}` is missing")]
+    MissingOutput {
+        /// The output's name.
+        name: String,
+    },
+}
+
+impl StoreError {
+    /// Returns what to do about it.
+    pub fn help(&self) -> String {
+        match self {
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                "free some space, then run the same command again; finished work is kept".to_owned()
+            }
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "make the store writable, or choose another with `--store DIR`".to_owned()
+            }
+            Self::Io { .. } => "check the disk and run the same command again".to_owned(),
+            Self::Newer { .. } => {
+                "update tlm, or choose another store with `--store DIR`".to_owned()
+            }
+            Self::MissingOutput { .. } => "this is a bug in the stage; please report it".to_owned(),
+        }
+    }
+}
+
+/// Turns an I/O error into one that names operation and path.
+fn failed<'a>(
+    operation: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> StoreError + 'a {
+    move |source| StoreError::Io { operation, path: path.to_owned(), source }
+}
+
+impl Store {
+    /// Opens a store, creating it if missing.
+    ///
+    /// # Errors
+    /// When the folder can't be made or read, or is of a newer format.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        for folder in ["objects", "locks", "staging", "state", "logs"] {
+            let path = root.join(folder);
+            fs::create_dir_all(&path).map_err(failed("create", &path))?;
+        }
+        let format = root.join("format");
+        match fs::read_to_string(&format) {
+            Ok(found) if found.trim() == FORMAT.to_string() => {}
+            Ok(found) => {
+                let found = found.trim().to_owned();
+                return Err(StoreError::Newer { path: root.to_owned(), found });
+            }
+            Err(_) => Self::create(root)?,
+        }
+        let index = index::path(root);
+        let index = Index::open(index.clone()).map_err(failed("read", &index))?;
+        Ok(Self { root: root.to_owned(), index: Mutex::new(index) })
+    }
+
+    fn create(root: &Path) -> Result<(), StoreError> {
+        // The signature by which backup programs know folders that can be made again.
+        let tag =
+            "Signature: 8a477f597d28d172789f06886806bc55\n# Made by tlm; see docs/cache.md.\n";
+        for (name, text) in
+            [("CACHEDIR.TAG", tag), (".gitignore", "*\n"), ("format", &format!("{FORMAT}\n"))]
+        {
+            let path = root.join(name);
+            atomic::write(&path, text.as_bytes()).map_err(failed("write", &path))?;
+        }
+        Ok(())
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().expect("no holder of the index panics")
+    }
+
+    /// Returns the record under a recipe key or content key, if all its objects are there.
+    pub fn lookup(&self, key: Digest) -> Option<Record> {
+        let record = self.index().get(key)?.clone();
+        record.outputs.values().all(|output| self.is_there(output)).then_some(record)
+    }
+
+    fn is_there(&self, output: &Output) -> bool {
+        match output {
+            Output::Object { digest, .. } => self.object_path(*digest).exists(),
+            Output::Scalar(_) => true,
+        }
+    }
+
+    /// Returns all records, oldest first.
+    pub fn records(&self) -> Vec<Record> {
+        self.index().records().to_vec()
+    }
+
+    /// Returns how many index records were damaged and left out.
+    pub fn damaged(&self) -> usize {
+        self.index().damaged
+    }
+
+    /// Returns where an object lies.
+    pub fn object_path(&self, digest: Digest) -> PathBuf {
+        object_path(&self.root, digest)
+    }
+
+    /// Returns where the log of a step lies.
+    pub fn log_path(&self, recipe: Digest) -> PathBuf {
+        self.root.join("logs").join(format!("{recipe}.log"))
+    }
+
+    /// Takes the lease on a recipe key. When another process holds it, calls `wait` once and waits.
+    ///
+    /// # Errors
+    /// When lock or staging folder can't be made.
+    pub fn begin(&self, recipe: Digest, wait: impl FnOnce()) -> Result<Begin, StoreError> {
+        let path = self.root.join("locks").join(recipe.to_string());
+        let lock = atomic::open_shared(&path).map_err(failed("open", &path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                wait();
+                lock.lock().map_err(failed("lock", &path))?;
+            }
+            Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+        }
+        let index = index::path(&self.root);
+        self.index().refresh().map_err(failed("read", &index))?;
+        if let Some(record) = self.lookup(recipe) {
+            return Ok(Begin::Hit(Box::new(record)));
+        }
+        // Whatever an earlier attempt staged is unfinished: its lock is ours now.
+        let staging = self.root.join("staging").join(recipe.to_string());
+        let state = self.root.join("state").join(recipe.to_string());
+        remove(&staging).map_err(failed("remove", &staging))?;
+        fs::create_dir_all(&staging).map_err(failed("create", &staging))?;
+        fs::create_dir_all(&state).map_err(failed("create", &state))?;
+        Ok(Begin::Miss(Lease { recipe, root: self.root.clone(), staging, _lock: lock }))
+    }
+
+    /// Moves the lease's outputs into the store and records them.
+    ///
+    /// # Errors
+    /// When an artifact of `artifacts` was not written, or the disk fails; then nothing is recorded.
+    #[expect(clippy::needless_pass_by_value, reason = "publishing uses the lease up")]
+    pub fn publish(
+        &self,
+        lease: Lease,
+        artifacts: &[String],
+        mut record: Record,
+    ) -> Result<Record, StoreError> {
+        for name in artifacts {
+            let path = lease.staging.join(name);
+            if !path.exists() {
+                return Err(StoreError::MissingOutput { name: name.clone() });
+            }
+            let (digest, bytes) = object::digest(&path).map_err(failed("read", &path))?;
+            let target = self.object_path(digest);
+            if !target.exists() {
+                atomic::make_read_only(&path).map_err(failed("protect", &path))?;
+                atomic::move_into_place(&path, &target).map_err(failed("publish", &target))?;
+            }
+            record.outputs.insert(name.clone(), Output::Object { digest, bytes });
+        }
+        self.record(record.clone())?;
+        let state = lease.state_dir();
+        remove(&state).map_err(failed("remove", &state))?;
+        Ok(record)
+    }
+
+    /// Records outputs that exist already under another key: early cutoff.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn record(&self, record: Record) -> Result<(), StoreError> {
+        let path = index::path(&self.root);
+        self.index().append(record).map_err(failed("write", &path))
+    }
+
+    /// Hashes every recorded object again and returns those that are missing or changed.
+    ///
+    /// # Errors
+    /// When an object can't be read.
+    pub fn verify(&self) -> Result<Vec<Digest>, StoreError> {
+        let mut bad = Vec::new();
+        for record in self.records() {
+            for output in record.outputs.values() {
+                let Output::Object { digest, .. } = output else { continue };
+                let path = self.object_path(*digest);
+                let good = path.exists()
+                    && object::digest(&path).map_err(failed("read", &path))?.0 == *digest;
+                if !good && !bad.contains(digest) {
+                    bad.push(*digest);
+                }
+            }
+        }
+        Ok(bad)
+    }
+}
+
+impl Lease {
+    /// Returns the folder to write outputs into; empty at first.
+    pub fn out_dir(&self) -> &Path {
+        &self.staging
+    }
+
+    /// Returns the folder for resume states; outlives the lease until the step is published.
+    pub fn state_dir(&self) -> PathBuf {
+        self.root.join("state").join(self.recipe.to_string())
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // What stays behind is cleaned by the next lease on the same key.
+        let _ = remove(&self.staging);
+    }
+}
+
+fn object_path(root: &Path, digest: Digest) -> PathBuf {
+    let name = digest.to_string();
+    root.join("objects").join(&name[..2]).join(name)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

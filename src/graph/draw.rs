@@ -1,0 +1,60 @@
+//! The plan as a drawing: Graphviz and Mermaid.
+
+use std::fmt::Write;
+
+use crate::graph::plan::{Plan, Planned, Status};
+
+/// Returns the plan in Graphviz's language. Fill: green is done, amber has to run, grey waits.
+pub fn dot(plan: &Plan) -> String {
+    let mut out = String::from("digraph tlm {\n  rankdir=LR;\n  node [shape=box, style=filled];\n");
+    for planned in &plan.steps {
+        let label = name(planned).replace('\\', "\\\\").replace('"', "\\\"");
+        let (id, stage, fill) = (planned.id.0, &planned.step.stage.name, fill(planned));
+        writeln!(out, "  s{id} [label=\"{label}\\n{stage}\", fillcolor=\"{fill}\"];")
+            .expect("writing to a string does not fail");
+    }
+    edges(plan, |from, to| writeln!(out, "  s{from} -> s{to};"));
+    out.push_str("}\n");
+    out
+}
+
+/// Returns the plan in Mermaid's language, with the same colours.
+pub fn mermaid(plan: &Plan) -> String {
+    let mut out = String::from("flowchart LR\n");
+    for planned in &plan.steps {
+        let label = name(planned).replace('"', "#quot;");
+        let (id, stage, fill) = (planned.id.0, &planned.step.stage.name, fill(planned));
+        writeln!(out, "  s{id}[\"{label}<br/>{stage}\"]\n  style s{id} fill:{fill}")
+            .expect("writing to a string does not fail");
+    }
+    edges(plan, |from, to| writeln!(out, "  s{from} --> s{to}"));
+    out
+}
+
+fn edges(plan: &Plan, mut draw: impl FnMut(u32, u32) -> std::fmt::Result) {
+    for planned in &plan.steps {
+        let mut inputs: Vec<_> = plan.inputs(planned.id).collect();
+        inputs.sort();
+        for input in inputs {
+            draw(input.0, planned.id.0).expect("writing to a string does not fail");
+        }
+    }
+}
+
+fn fill(planned: &Planned) -> &'static str {
+    match planned.status {
+        Status::Fresh(_) | Status::Same(_) => "#c7e9c0",
+        Status::Stale => "#fdd49e",
+        Status::Waiting => "#e0e0e0",
+    }
+}
+
+/// Returns `r2` or `r2[rate=50%]`.
+fn name(planned: &Planned) -> String {
+    let point: Vec<_> =
+        planned.step.point.iter().map(|(axis, value)| format!("{axis}={value}")).collect();
+    match point.is_empty() {
+        true => planned.step.label.clone(),
+        false => format!("{}[{}]", planned.step.label, point.join(", ")),
+    }
+}

@@ -1,0 +1,62 @@
+//! Local files a recipe names: found, and digested.
+
+use std::path::{Path, PathBuf};
+
+use crate::base::{Digest, Span, text};
+use crate::diag::Diagnostic;
+use crate::store::object;
+
+/// Returns the files and folders that a path or glob names, by name.
+///
+/// # Errors
+/// A diagnostic, when the pattern is wrong or names nothing.
+pub(super) fn find(pattern: &str, base: &Path, span: Span) -> Result<Vec<PathBuf>, Diagnostic> {
+    let whole = base.join(pattern);
+    let found: Result<Vec<_>, _> = glob::glob(&whole.to_string_lossy())
+        .map_err(|error| {
+            Diagnostic::error("tlm::graph::bad_pattern", format!("`{pattern}` is no file pattern"))
+                .label(span, error.msg)
+        })?
+        .collect();
+    let mut found = found.map_err(|error| unreadable(error.path(), span, error.error()))?;
+    found.sort();
+    match found.is_empty() {
+        true => Err(missing(pattern, &whole, span)),
+        false => Ok(found),
+    }
+}
+
+/// Returns the digest of each path.
+///
+/// # Errors
+/// A diagnostic, when one can't be read.
+pub(super) fn digests(paths: &[PathBuf], span: Span) -> Result<Vec<Digest>, Diagnostic> {
+    let one = |path: &PathBuf| match object::digest(path) {
+        Ok((digest, _)) => Ok(digest),
+        Err(error) => Err(unreadable(path, span, &error)),
+    };
+    paths.iter().map(one).collect()
+}
+
+fn unreadable(path: &Path, span: Span, error: &std::io::Error) -> Diagnostic {
+    Diagnostic::error("tlm::graph::unreadable", format!("can't read `{}`", path.display()))
+        .label(span, error.to_string())
+        .help("make the file readable, or name another")
+}
+
+fn missing(pattern: &str, whole: &Path, span: Span) -> Diagnostic {
+    let folder = whole.parent().unwrap_or(whole);
+    let names: Vec<String> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    let wanted = whole.file_name().unwrap_or_default().to_string_lossy();
+    let help = match text::did_you_mean(&wanted, names.iter().map(String::as_str)) {
+        Some(near) => format!("there is `{near}` in `{}`", folder.display()),
+        None => "paths are relative to the recipe's folder".to_owned(),
+    };
+    Diagnostic::error("tlm::graph::missing_file", format!("no file `{pattern}`"))
+        .label(span, format!("nothing at `{}`", whole.display()))
+        .help(help)
+}

@@ -1,0 +1,136 @@
+//! Tables as text: ruled for terminals, Markdown for files and pipes, CSV for programs.
+
+use crate::report::names::columns;
+use crate::report::number;
+use crate::report::table::{Shown, Table};
+
+/// How to draw a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Ruled with box-drawing characters.
+    Ruled,
+    /// Markdown.
+    Markdown,
+    /// Comma-separated values with all digits and the keys of the artifacts.
+    Csv,
+}
+
+/// Returns a table as text, ending in a newline.
+pub fn draw(table: &Table, format: Format) -> String {
+    match format {
+        Format::Ruled => ruled(table),
+        Format::Markdown => markdown(table),
+        Format::Csv => csv(table),
+    }
+}
+
+/// A table's head and rows as texts, label columns first.
+struct Grid {
+    head: Vec<String>,
+    rows: Vec<Vec<String>>,
+    widths: Vec<usize>,
+    labels: usize,
+}
+
+impl Grid {
+    fn of(table: &Table, escape: fn(&str) -> String) -> Self {
+        let head: Vec<_> = table.axes.iter().chain(&table.columns).map(|h| escape(h)).collect();
+        let rows: Vec<Vec<_>> = table
+            .rows
+            .iter()
+            .zip(table.texts())
+            .map(|(row, cells)| row.labels.iter().chain(&cells).map(|text| escape(text)).collect())
+            .collect();
+        let width = |column: usize| {
+            let cells = rows.iter().filter_map(|row: &Vec<String>| row.get(column));
+            cells.chain([&head[column]]).map(|text| columns(text)).max().unwrap_or(0)
+        };
+        let widths = (0..head.len()).map(width).collect();
+        Self { head, rows, widths, labels: table.axes.len() }
+    }
+
+    /// Labels stand left, values right.
+    fn line(&self, row: &[String], open: &str, between: &str, close: &str) -> String {
+        let cells: Vec<_> = row
+            .iter()
+            .zip(&self.widths)
+            .enumerate()
+            .map(|(column, (text, width))| {
+                let blank = " ".repeat(width - columns(text));
+                if column < self.labels {
+                    format!("{text}{blank}")
+                } else {
+                    format!("{blank}{text}")
+                }
+            })
+            .collect();
+        format!("{open}{}{close}\n", cells.join(between))
+    }
+
+    fn rule(&self, open: &str, between: &str, close: &str) -> String {
+        let bars: Vec<_> = self.widths.iter().map(|width| "─".repeat(width + 2)).collect();
+        format!("{open}{}{close}\n", bars.join(between))
+    }
+}
+
+fn ruled(table: &Table) -> String {
+    let grid = Grid::of(table, |text| text.replace('\n', " "));
+    let mut out = title(table);
+    out += &grid.rule("┌", "┬", "┐");
+    out += &grid.line(&grid.head, "│ ", " │ ", " │");
+    out += &grid.rule("├", "┼", "┤");
+    grid.rows.iter().for_each(|row| out += &grid.line(row, "│ ", " │ ", " │"));
+    out += &grid.rule("└", "┴", "┘");
+    out
+}
+
+fn markdown(table: &Table) -> String {
+    let grid = Grid::of(table, |text| text.replace('|', "\\|").replace('\n', " "));
+    let mut out = title(table);
+    out.push('\n');
+    out += &grid.line(&grid.head, "| ", " | ", " |");
+    let rules: Vec<_> = grid
+        .widths
+        .iter()
+        .enumerate()
+        .map(|(column, width)| match column < grid.labels {
+            true => "-".repeat(width + 2),
+            false => format!("{}:", "-".repeat(width + 1)),
+        })
+        .collect();
+    out += &format!("|{}|\n", rules.join("|"));
+    grid.rows.iter().for_each(|row| out += &grid.line(row, "| ", " | ", " |"));
+    out
+}
+
+fn title(table: &Table) -> String {
+    match &table.caption {
+        Some(caption) => format!("{}: {}\n", table.name, caption.trim().replace('\n', " ")),
+        None => format!("{}\n", table.name),
+    }
+}
+
+fn csv(table: &Table) -> String {
+    let keys = table.columns.iter().map(|column| format!("{column} key"));
+    let head = table.axes.iter().chain(&table.columns).cloned().chain(keys);
+    let mut out = record(head);
+    for row in &table.rows {
+        let values = row.cells.iter().map(|cell| match &cell.shown {
+            Shown::Value(value) => number::exact(value),
+            Shown::NotPlanned | Shown::Pending => String::new(),
+            Shown::Failed => "failed".to_owned(),
+        });
+        let keys =
+            row.cells.iter().map(|c| c.source.as_ref().map_or_else(String::new, |s| s.key.clone()));
+        out += &record(row.labels.iter().cloned().chain(values).chain(keys));
+    }
+    out
+}
+
+fn record(fields: impl Iterator<Item = String>) -> String {
+    let quoted = fields.map(|field| match field.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", field.replace('"', "\"\"")),
+        false => field,
+    });
+    quoted.collect::<Vec<_>>().join(",") + "\n"
+}

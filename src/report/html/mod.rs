@@ -1,0 +1,164 @@
+//! The HTML report: one file without outside resources, in the reader's light or dark.
+//!
+//! [`Page`] holds all the page tells, as plain data; [`render`] draws it: tables here, loss curves in `chart`, the
+//! step graph in `graph` on coordinates from `layout`.
+
+mod chart;
+mod curves;
+mod graph;
+mod layout;
+mod page;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use minijinja::{AutoEscape, Environment, Value, context};
+
+use crate::base::text::{bytes, duration};
+use crate::report::table::{Shown, Table};
+
+pub use curves::{Curve, Point, parse_log, read_log};
+pub use page::{Artifact, Page, Status, StepCard};
+
+/// Why a report could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum HtmlError {
+    /// The template does not fit the data: a bug.
+    #[error("can't draw the report: {0}")]
+    Template(#[from] minijinja::Error),
+    /// A chart could not be drawn: a bug.
+    #[error("can't draw a chart: {0}")]
+    Chart(String),
+    /// The file could not be written.
+    #[error("can't write the report `{}`: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Returns the page as HTML.
+///
+/// # Errors
+/// When template and data disagree, which is a bug.
+pub fn render(page: &Page) -> Result<String, HtmlError> {
+    let mut environment = Environment::new();
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    environment.add_template("page", include_str!("page.html"))?;
+    let charts = chart::charts(&page.curves)?;
+    let html = environment.get_template("page")?.render(context! {
+        title => &*page.title,
+        recipe => &*page.recipe,
+        facts => pairs(&page.facts),
+        tables => page.tables.iter().map(table).collect::<Vec<_>>(),
+        charts => charts.into_iter().map(Value::from_safe_string).collect::<Vec<_>>(),
+        graph => Value::from_safe_string(graph::svg(&page.steps)),
+        steps => page.steps.iter().map(step).collect::<Vec<_>>(),
+        source => &*page.source,
+    })?;
+    Ok(html)
+}
+
+/// Writes the page to a file: whole or not at all.
+///
+/// # Errors
+/// When the file can't be written, or on a bug in drawing.
+pub fn write(page: &Page, path: &Path) -> Result<(), HtmlError> {
+    let html = render(page)?;
+    write_atomic(path, html.as_bytes())
+        .map_err(|source| HtmlError::Write { path: path.to_owned(), source })
+}
+
+fn write_atomic(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // A report is for passing on, so it gets the permissions of any new file, not a temporary's.
+    let open = std::fs::Permissions::from_mode(0o666);
+    let mut file =
+        tempfile::Builder::new().prefix(".report").permissions(open).tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+fn table(table: &Table) -> Value {
+    let cell = |cell: &crate::report::table::TableCell, text: String| {
+        let kind = match cell.shown {
+            Shown::Value(_) => "value",
+            Shown::NotPlanned => "none",
+            Shown::Pending => "pending",
+            Shown::Failed => "failed",
+        };
+        let source = cell.source.as_ref();
+        context! {
+            text, kind,
+            href => source.map(|s| format!("#{}", anchor(s.step.0))),
+            hint => source.map(|s| format!("{} · key {}", s.name, s.key)),
+        }
+    };
+    let rows: Vec<_> = table
+        .rows
+        .iter()
+        .zip(table.texts())
+        .map(|(row, texts)| {
+            let cells: Vec<_> =
+                row.cells.iter().zip(texts).map(|(c, text)| cell(c, text)).collect();
+            context! { labels => row.labels.clone(), cells }
+        })
+        .collect();
+    context! {
+        name => &*table.name, caption => table.caption.clone(), axes => table.axes.clone(),
+        columns => table.columns.clone(), rows,
+    }
+}
+
+fn step(step: &StepCard) -> Value {
+    let artifacts: Vec<_> = step
+        .artifacts
+        .iter()
+        .map(|a| context! { name => &*a.name, path => &*a.path, size => bytes(a.bytes) })
+        .collect();
+    context! {
+        anchor => anchor(step.id),
+        name => &*step.name,
+        stage => &*step.stage,
+        status => step.status.word(),
+        key => &*step.key,
+        time => step.seconds.map(duration),
+        params => pairs(&step.params),
+        scalars => pairs(&step.scalars),
+        inputs => step.inputs.iter().map(|(name, id, label)| context! {
+            name => &**name, label => &**label, href => format!("#{}", anchor(*id)),
+        }).collect::<Vec<_>>(),
+        artifacts,
+        log => step.log.clone(),
+    }
+}
+
+fn pairs(fields: &[(String, String)]) -> Vec<Value> {
+    fields.iter().map(|(name, text)| vec![name.clone(), text.clone()].into()).collect()
+}
+
+/// Returns the name of a step's place on the page.
+fn anchor(step: u32) -> String {
+    format!("step-{step}")
+}
+
+/// Returns text for use in SVG, which is built without the template engine.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out += "&amp;",
+            '<' => out += "&lt;",
+            '>' => out += "&gt;",
+            '"' => out += "&quot;",
+            '\'' => out += "&#39;",
+            c if c.is_control() => {}
+            c => out.push(c),
+        }
+    }
+    out
+}

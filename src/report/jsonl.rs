@@ -1,0 +1,195 @@
+//! A run as JSON lines on stdout, for other programs. The format is described in `docs/events.md`.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::base::{Digest, Value};
+use crate::stage::FailureKind;
+
+/// The format's version; bumped when a field is added or changes its meaning.
+pub const FORMAT: u32 = 1;
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Line {
+    /// First line: what is going to happen.
+    Plan {
+        /// All steps.
+        steps: usize,
+        /// Those whose outputs are in the store.
+        fresh: usize,
+    },
+    /// A step began.
+    Started {
+        /// Which.
+        step: StepName,
+    },
+    /// How far a step is.
+    Progress {
+        /// Which.
+        step: StepName,
+        /// Units done.
+        done: u64,
+        /// Units in all.
+        total: Option<u64>,
+        /// What is counted.
+        unit: String,
+    },
+    /// A live number of a step.
+    Metric {
+        /// Which.
+        step: StepName,
+        /// The number's name.
+        name: String,
+        /// Its value now.
+        value: f64,
+    },
+    /// A line of a step's log.
+    Log {
+        /// Which.
+        step: StepName,
+        /// The line.
+        line: String,
+    },
+    /// A step saved a state to resume from.
+    Checkpointed {
+        /// Which.
+        step: StepName,
+        /// Units done.
+        done: u64,
+    },
+    /// A step is done and its outputs are kept.
+    Finished {
+        /// Which.
+        step: StepName,
+        /// How long it took.
+        seconds: f64,
+        /// Its scalar outputs by name.
+        scalars: BTreeMap<String, Value>,
+        /// Its artifacts: digest by name.
+        artifacts: BTreeMap<String, Digest>,
+    },
+    /// A step's outputs were there.
+    Reused {
+        /// Which.
+        step: StepName,
+    },
+    /// A step failed.
+    Failed {
+        /// Which.
+        step: StepName,
+        /// What kind of failure.
+        kind: FailureKind,
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        help: Option<String>,
+        /// The log's path.
+        log: Option<String>,
+    },
+    /// A step can't run, as one before it failed.
+    Skipped {
+        /// Which.
+        step: StepName,
+        /// The one that failed.
+        because: StepName,
+    },
+    /// A step stopped on request.
+    Interrupted {
+        /// Which.
+        step: StepName,
+    },
+    /// A cell of a table.
+    Cell {
+        /// The report.
+        report: String,
+        /// The row's axis values by axis.
+        row: BTreeMap<String, String>,
+        /// The column's head.
+        column: String,
+        /// `value`, `not_planned`, `pending`, `failed`
+        state: &'static str,
+        /// The value, if there is one.
+        value: Option<Value>,
+        /// The first digits of the key of the step behind it.
+        key: Option<String>,
+    },
+    /// Last line: how the run ended.
+    Summary {
+        /// Steps that ran.
+        ran: usize,
+        /// Steps whose outputs were there.
+        reused: usize,
+        /// Steps that failed.
+        failed: usize,
+        /// Steps that could not run.
+        skipped: usize,
+        /// Whether the run was stopped.
+        interrupted: bool,
+        /// How long all took.
+        seconds: f64,
+    },
+}
+
+/// How lines name a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StepName {
+    /// Its number in the plan.
+    pub id: u32,
+    /// `r2[rate=50%]`
+    pub name: String,
+    /// `train.run`
+    pub stage: String,
+    /// Its recipe key, in full.
+    pub key: Digest,
+}
+
+/// Returns a line's JSON, without newline.
+pub fn json(line: &Line) -> String {
+    #[derive(Serialize)]
+    struct Versioned<'a> {
+        format: u32,
+        #[serde(flatten)]
+        line: &'a Line,
+    }
+    serde_json::to_string(&Versioned { format: FORMAT, line }).expect("lines are plain data")
+}
+
+/// Writes a line at once, so that a reader is never behind.
+///
+/// # Errors
+/// When nobody reads any more.
+pub fn write(out: &mut dyn Write, line: &Line) -> io::Result<()> {
+    writeln!(out, "{}", json(line))?;
+    out.flush()
+}
+
+/// Returns a table's cells as lines.
+pub fn cells(table: &crate::report::table::Table) -> Vec<Line> {
+    use crate::report::table::Shown;
+    let mut lines = Vec::new();
+    for row in &table.rows {
+        let point: BTreeMap<_, _> =
+            table.axes.iter().cloned().zip(row.labels.iter().cloned()).collect();
+        for (column, cell) in table.columns.iter().zip(&row.cells) {
+            let (state, value) = match &cell.shown {
+                Shown::Value(value) => ("value", Some(value.clone())),
+                Shown::NotPlanned => ("not_planned", None),
+                Shown::Pending => ("pending", None),
+                Shown::Failed => ("failed", None),
+            };
+            lines.push(Line::Cell {
+                report: table.name.clone(),
+                row: point.clone(),
+                column: column.clone(),
+                state,
+                value,
+                key: cell.source.as_ref().map(|source| source.key.clone()),
+            });
+        }
+    }
+    lines
+}

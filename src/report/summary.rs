@@ -1,0 +1,82 @@
+//! What a run is going to do, told before it begins.
+
+use crate::base::text::{duration, plural};
+
+/// A step of a plan, as far as a reader cares.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlanLine {
+    /// `r2[rate=50%]`
+    pub name: String,
+    /// `train.run`
+    pub stage: String,
+    /// Whether it runs.
+    pub state: PlanState,
+    /// Seconds it may take, from an earlier run.
+    pub expected_seconds: Option<f64>,
+}
+
+/// Whether a step runs, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PlanState {
+    /// Its outputs are in the store.
+    Fresh,
+    /// It runs: `lr: 0.001 -> 0.002`.
+    Due {
+        /// Why.
+        why: String,
+    },
+    /// It runs unless the steps before it come out as before.
+    Waiting {
+        /// The steps it waits for.
+        on: Vec<String>,
+    },
+}
+
+/// Returns the summary: a line for the whole, and one per step that is not fresh.
+pub fn summary(lines: &[PlanLine]) -> String {
+    let due: Vec<_> = lines.iter().filter(|line| line.state != PlanState::Fresh).collect();
+    let fresh = lines.len() - due.len();
+    if due.is_empty() {
+        return format!("{}, all fresh\n", plural(lines.len(), "step"));
+    }
+    let mut out = format!(
+        "{}: {fresh} fresh, {} to run{}\n",
+        plural(lines.len(), "step"),
+        due.len(),
+        time(&due)
+    );
+    let width = due.iter().map(|line| super::names::columns(&line.name)).max().unwrap_or(0).min(32);
+    for line in due {
+        let name = if super::names::columns(&line.name) > width {
+            line.name.clone()
+        } else {
+            super::names::fit(&line.name, width)
+        };
+        let why = match &line.state {
+            PlanState::Fresh => continue,
+            PlanState::Due { why } => why.clone(),
+            PlanState::Waiting { on } => format!("after {}", some(on)),
+        };
+        out += &format!("  {name}  {:<18}  {why}\n", line.stage);
+    }
+    out
+}
+
+fn time(due: &[&PlanLine]) -> String {
+    let known: Vec<_> = due.iter().filter_map(|line| line.expected_seconds).collect();
+    let sum = duration(known.iter().sum());
+    match known.len() {
+        0 => String::new(),
+        all if all == due.len() => format!(", about {sum}"),
+        _ => format!(", over {sum}"),
+    }
+}
+
+fn some(names: &[String]) -> String {
+    match names {
+        [a, b, c, rest @ ..] if !rest.is_empty() => {
+            format!("{a}, {b}, {c} and {} more", rest.len())
+        }
+        _ => names.join(", "),
+    }
+}

@@ -1,0 +1,131 @@
+//! A worker's main loop: actions in, events out.
+//!
+//! Standard output belongs to the protocol; whatever else wants to print goes to standard error, which the scheduler
+//! writes to the step's log. The loop ends when standard input does, and after a failure: what a failed stage left
+//! behind in memory must not reach the next one.
+
+use std::any::Any;
+use std::io::{self, BufRead, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+
+use crate::stage::action::{Action, Event, Failure, FailureKind, PROTOCOL};
+use crate::stage::context::{Context, StageError};
+use crate::stage::{Body, Registry};
+
+/// Runs actions from `input` until it ends or an action fails; events go to `output`.
+///
+/// The end of `input` also asks a running stage to stop: the scheduler is gone. So does setting `stop`.
+pub fn serve<W>(
+    registry: Registry,
+    input: impl BufRead + Send + 'static,
+    output: &W,
+    stop: &Arc<AtomicBool>,
+) where
+    W: Write + Send + Clone + 'static,
+{
+    for line in lines(input, stop) {
+        let (event, go_on) = match read(registry, &line) {
+            Ok((action, body)) => run(action, body, output.clone(), stop),
+            Err(failure) => (Event::Failed(failure), false),
+        };
+        if send(&mut output.clone(), &event).is_err() || !go_on {
+            return;
+        }
+    }
+}
+
+/// Asks for a stop at SIGINT and SIGTERM.
+///
+/// # Errors
+/// When the handlers can't be installed.
+pub fn stop_on_signals(stop: &Arc<AtomicBool>) -> io::Result<()> {
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(stop))?;
+    }
+    Ok(())
+}
+
+/// Standard output, locked a line at a time, as the events' way out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stdout;
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        io::stdout().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
+    }
+}
+
+/// Reads lines on a thread of their own, so that the end of the input is seen while a stage runs.
+fn lines(input: impl BufRead + Send + 'static, stop: &Arc<AtomicBool>) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    let stop = Arc::clone(stop);
+    thread::spawn(move || {
+        for line in input.lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    receiver
+}
+
+fn read(registry: Registry, line: &str) -> Result<(Action, Body), Failure> {
+    let action: Action =
+        serde_json::from_str(line).map_err(|error| internal(format!("bad action: {error}")))?;
+    if action.protocol != PROTOCOL {
+        return Err(Failure {
+            help: Some("build tlm and tlm-torch from the same sources".to_owned()),
+            ..internal(format!(
+                "the worker speaks protocol {PROTOCOL}, the action {}",
+                action.protocol
+            ))
+        });
+    }
+    match registry.iter().find(|(name, _)| *name == action.stage) {
+        Some((_, body)) => Ok((action, *body)),
+        None => Err(internal(format!("this worker has no stage `{}`", action.stage))),
+    }
+}
+
+/// Runs one action and returns its last event, and whether the worker may take another.
+fn run<W: Write + Send + 'static>(
+    action: Action,
+    body: Body,
+    output: W,
+    stop: &Arc<AtomicBool>,
+) -> (Event, bool) {
+    let mut context = Context::new(action, Arc::clone(stop), Box::new(output));
+    match catch_unwind(AssertUnwindSafe(|| body(&mut context))) {
+        Ok(Ok(())) => (Event::Done, true),
+        Ok(Err(StageError::Interrupted)) => (Event::Interrupted, false),
+        Ok(Err(StageError::Failed(failure))) => (Event::Failed(failure), false),
+        Err(panic) => (Event::Failed(internal(panic_message(&*panic))), false),
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("internal error: {}", text.unwrap_or("a panic without a message"))
+}
+
+fn internal(message: String) -> Failure {
+    let help = Some("please report this with the step's log".to_owned());
+    Failure { kind: FailureKind::Internal, message, help }
+}
+
+fn send(output: &mut impl Write, event: &Event) -> io::Result<()> {
+    let mut line = serde_json::to_string(event).expect("events are plain data");
+    line.push('\n');
+    output.write_all(line.as_bytes())?;
+    output.flush()
+}

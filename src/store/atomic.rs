@@ -1,0 +1,52 @@
+//! The only place that creates, renames and locks files in the store.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
+
+/// Writes a small file under its name at once: a temporary file beside it, fsync, rename, fsync of the folder.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().expect("store paths have a parent");
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    io::Write::write_all(&mut file, bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    sync_folder(folder)
+}
+
+/// Opens a file that is read and appended to under a lock, creating it if missing.
+pub(super) fn open_shared(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+}
+
+/// Moves a finished output to its final name: contents to disk, then one rename, then the folder to disk.
+pub(super) fn move_into_place(from: &Path, to: &Path) -> io::Result<()> {
+    let folder = to.parent().expect("store paths have a parent");
+    fs::create_dir_all(folder)?;
+    sync_tree(from)?;
+    fs::rename(from, to)?;
+    sync_folder(folder)
+}
+
+/// Makes files read-only; folders stay writable to their owner so that they can be moved and collected.
+pub(super) fn make_read_only(path: &Path) -> io::Result<()> {
+    for entry in walkdir::WalkDir::new(path) {
+        let entry = entry?;
+        if entry.file_type().is_file() {
+            fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o444))?;
+        }
+    }
+    Ok(())
+}
+
+fn sync_tree(path: &Path) -> io::Result<()> {
+    let entries: Vec<_> = walkdir::WalkDir::new(path).into_iter().collect::<Result<_, _>>()?;
+    entries.par_iter().try_for_each(|entry| File::open(entry.path())?.sync_all())
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}

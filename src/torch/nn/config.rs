@@ -1,0 +1,275 @@
+//! A Llama's shape, and the Hugging Face `config.json` it is read from and written to.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+use tlm::stage::StageError;
+
+/// Everything a Llama's forward pass depends on but its weights.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Config {
+    pub(crate) vocab: i64,
+    pub(crate) width: i64,
+    pub(crate) depth: i64,
+    pub(crate) heads: i64,
+    pub(crate) kv_heads: i64,
+    pub(crate) head_dim: i64,
+    pub(crate) ffn: i64,
+    /// RMSNorm's epsilon.
+    pub(crate) eps: f64,
+    pub(crate) rope: Rope,
+    /// Whether the output embedding is the input embedding.
+    pub(crate) tied: bool,
+    /// Whether q, k, v and o have biases.
+    pub(crate) attention_bias: bool,
+    /// Whether gate, up and down have biases.
+    pub(crate) mlp_bias: bool,
+    /// Longest sequence.
+    pub(crate) context: i64,
+    pub(crate) bos: Option<i64>,
+    pub(crate) eos: Option<i64>,
+}
+
+/// Rotary positions.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Rope {
+    pub(crate) theta: f64,
+    pub(crate) scaling: Scaling,
+}
+
+/// How rotary frequencies are stretched for long contexts.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Scaling {
+    None,
+    Linear { factor: f64 },
+    Llama3 { factor: f64, low: f64, high: f64, original: f64 },
+}
+
+impl Rope {
+    /// Returns the angle per position of each pair of a head's dimensions.
+    pub(crate) fn frequencies(&self, head_dim: i64) -> Vec<f64> {
+        let base = |pair: i64| self.theta.powf(-2.0 * pair as f64 / head_dim as f64);
+        let scaled = |frequency: f64| match self.scaling {
+            Scaling::None => frequency,
+            Scaling::Linear { factor } => frequency / factor,
+            Scaling::Llama3 { factor, low, high, original } => {
+                let turns = original * frequency / (2.0 * std::f64::consts::PI);
+                let smooth = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+                (1.0 - smooth) * frequency / factor + smooth * frequency
+            }
+        };
+        (0..head_dim / 2).map(base).map(scaled).collect()
+    }
+}
+
+impl Config {
+    /// Reads the `config.json` of a model folder.
+    pub(crate) fn read(folder: &Path) -> Result<Self, StageError> {
+        let path = folder.join("config.json");
+        let text = fs::read_to_string(&path).map_err(|e| StageError::io("read", &path, &e))?;
+        let json: Value = serde_json::from_str(&text).map_err(|error| {
+            StageError::input(format!("`{}` is not JSON: {error}", path.display()))
+        })?;
+        Self::parse(&json)
+            .and_then(Self::checked)
+            .map_err(|what| StageError::input(format!("`{}`: {what}", path.display())))
+    }
+
+    fn parse(json: &Value) -> Result<Self, String> {
+        let fields = Fields(json);
+        let model = json["model_type"].as_str().unwrap_or("none");
+        if model != "llama" {
+            return Err(format!("unsupported `model_type` `{model}`; `llama` is supported"));
+        }
+        let act = json["hidden_act"].as_str().unwrap_or("silu");
+        if act != "silu" {
+            return Err(format!("unsupported `hidden_act` `{act}`; `silu` is supported"));
+        }
+        let (width, heads) = (fields.count("hidden_size")?, fields.count("num_attention_heads")?);
+        Ok(Self {
+            vocab: fields.count("vocab_size")?,
+            width,
+            depth: fields.count("num_hidden_layers")?,
+            heads,
+            kv_heads: fields.optional("num_key_value_heads")?.unwrap_or(heads),
+            head_dim: fields.optional("head_dim")?.unwrap_or(width / heads),
+            ffn: fields.count("intermediate_size")?,
+            eps: json["rms_norm_eps"].as_f64().unwrap_or(1e-6),
+            rope: parse_rope(json)?,
+            tied: json["tie_word_embeddings"].as_bool().unwrap_or(false),
+            attention_bias: json["attention_bias"].as_bool().unwrap_or(false),
+            mlp_bias: json["mlp_bias"].as_bool().unwrap_or(false),
+            context: fields.optional("max_position_embeddings")?.unwrap_or(2048),
+            bos: json["bos_token_id"].as_i64(),
+            eos: json["eos_token_id"].as_i64().or_else(|| json["eos_token_id"][0].as_i64()),
+        })
+    }
+
+    /// Returns the config if a model of this shape can exist.
+    pub(crate) fn checked(self) -> Result<Self, String> {
+        if self.heads % self.kv_heads != 0 {
+            return Err(format!(
+                "{} query heads can't share {} key-value heads evenly",
+                self.heads, self.kv_heads
+            ));
+        }
+        if self.head_dim < 2 || self.head_dim % 2 != 0 {
+            return Err(format!(
+                "a head size of {} is odd; rotary positions need pairs",
+                self.head_dim
+            ));
+        }
+        Ok(self)
+    }
+
+    /// Writes `config.json` as transformers reads it.
+    pub(crate) fn write(&self, folder: &Path) -> Result<(), StageError> {
+        let path = folder.join("config.json");
+        let mut text = serde_json::to_string_pretty(&self.to_json()).expect("plain data");
+        text.push('\n');
+        fs::write(&path, text).map_err(|e| StageError::io("write", &path, &e))
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "architectures": ["LlamaForCausalLM"],
+            "attention_bias": self.attention_bias,
+            "attention_dropout": 0.0,
+            "bos_token_id": self.bos,
+            "eos_token_id": self.eos,
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "hidden_size": self.width,
+            "initializer_range": 0.02,
+            "intermediate_size": self.ffn,
+            "max_position_embeddings": self.context,
+            "mlp_bias": self.mlp_bias,
+            "model_type": "llama",
+            "num_attention_heads": self.heads,
+            "num_hidden_layers": self.depth,
+            "num_key_value_heads": self.kv_heads,
+            "rms_norm_eps": self.eps,
+            "rope_scaling": self.rope.scaling.to_json(),
+            "rope_theta": self.rope.theta,
+            "tie_word_embeddings": self.tied,
+            "torch_dtype": "float32",
+            "use_cache": true,
+            "vocab_size": self.vocab,
+        })
+    }
+
+    /// Returns the tensors of a checkpoint with their shapes, by name.
+    pub(crate) fn tensors(&self) -> Vec<(String, Vec<i64>)> {
+        let mut all = vec![
+            ("model.embed_tokens.weight".to_owned(), vec![self.vocab, self.width]),
+            ("model.norm.weight".to_owned(), vec![self.width]),
+        ];
+        if !self.tied {
+            all.push(("lm_head.weight".to_owned(), vec![self.vocab, self.width]));
+        }
+        for layer in 0..self.depth {
+            all.extend(
+                self.layer_tensors()
+                    .into_iter()
+                    .map(|(name, shape)| (format!("model.layers.{layer}.{name}"), shape)),
+            );
+        }
+        all.sort();
+        all
+    }
+
+    /// Returns the tensors of one layer, named without the layer's prefix.
+    fn layer_tensors(&self) -> Vec<(String, Vec<i64>)> {
+        let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        let projections = [
+            ("self_attn.q_proj", q, self.width, self.attention_bias),
+            ("self_attn.k_proj", kv, self.width, self.attention_bias),
+            ("self_attn.v_proj", kv, self.width, self.attention_bias),
+            ("self_attn.o_proj", self.width, q, self.attention_bias),
+            ("mlp.gate_proj", self.ffn, self.width, self.mlp_bias),
+            ("mlp.up_proj", self.ffn, self.width, self.mlp_bias),
+            ("mlp.down_proj", self.width, self.ffn, self.mlp_bias),
+        ];
+        let mut all = vec![
+            ("input_layernorm.weight".to_owned(), vec![self.width]),
+            ("post_attention_layernorm.weight".to_owned(), vec![self.width]),
+        ];
+        for (name, rows, columns, bias) in projections {
+            all.push((format!("{name}.weight"), vec![rows, columns]));
+            if bias {
+                all.push((format!("{name}.bias"), vec![rows]));
+            }
+        }
+        all
+    }
+
+    /// Returns the number of parameters.
+    pub(crate) fn params(&self) -> i64 {
+        self.tensors().iter().map(|(_, shape)| shape.iter().product::<i64>()).sum()
+    }
+}
+
+impl Scaling {
+    fn to_json(&self) -> Value {
+        match *self {
+            Self::None => Value::Null,
+            Self::Linear { factor } => json!({"rope_type": "linear", "factor": factor}),
+            Self::Llama3 { factor, low, high, original } => json!({
+                "rope_type": "llama3",
+                "factor": factor,
+                "low_freq_factor": low,
+                "high_freq_factor": high,
+                "original_max_position_embeddings": original as i64,
+            }),
+        }
+    }
+}
+
+/// Newer transformers write `rope_parameters`, older ones `rope_theta` and `rope_scaling`.
+fn parse_rope(json: &Value) -> Result<Rope, String> {
+    let empty = Value::Object(Map::new());
+    let scaling = [&json["rope_parameters"], &json["rope_scaling"]]
+        .into_iter()
+        .find(|value| value.is_object())
+        .unwrap_or(&empty);
+    let theta = json["rope_theta"].as_f64().or_else(|| scaling["rope_theta"].as_f64());
+    let number = |name: &str| {
+        scaling[name].as_f64().ok_or_else(|| format!("`{name}` of the rope scaling is missing"))
+    };
+    let kind = scaling["rope_type"].as_str().or_else(|| scaling["type"].as_str());
+    let scaling = match kind.unwrap_or("default") {
+        "default" => Scaling::None,
+        "linear" => Scaling::Linear { factor: number("factor")? },
+        "llama3" => Scaling::Llama3 {
+            factor: number("factor")?,
+            low: number("low_freq_factor")?,
+            high: number("high_freq_factor")?,
+            original: number("original_max_position_embeddings")?,
+        },
+        other => {
+            return Err(format!(
+                "unsupported rope type `{other}`; `default`, `linear` and `llama3` are supported"
+            ));
+        }
+    };
+    Ok(Rope { theta: theta.unwrap_or(10000.0), scaling })
+}
+
+struct Fields<'a>(&'a Value);
+
+impl Fields<'_> {
+    fn optional(&self, name: &str) -> Result<Option<i64>, String> {
+        match &self.0[name] {
+            Value::Null => Ok(None),
+            value => match value.as_i64() {
+                Some(count) if count > 0 => Ok(Some(count)),
+                _ => Err(format!("`{name}` is `{value}`, not a whole number above zero")),
+            },
+        }
+    }
+
+    fn count(&self, name: &str) -> Result<i64, String> {
+        self.optional(name)?.ok_or_else(|| format!("`{name}` is missing"))
+    }
+}

@@ -1,0 +1,266 @@
+//! The Llama model: RMSNorm, rotary positions, grouped causal attention, SwiGLU.
+
+use std::path::Path;
+
+use tch::{Device, Kind, TchError, Tensor};
+use tlm::stage::StageError;
+
+use crate::nn::config::Config;
+use crate::nn::layout::{LayerLeaves, Layout, Projection, deinterleave, interleave};
+use crate::nn::runtime::fault;
+use crate::nn::weights::{Weights, Writer};
+
+/// A model in memory. All parameters are views of one flat f32 buffer.
+pub(crate) struct Llama {
+    pub(crate) config: Config,
+    pub(crate) layout: Layout,
+    /// All parameters.
+    pub(crate) flat: Tensor,
+    leaves: Vec<Tensor>,
+    kind: Kind,
+}
+
+impl Llama {
+    /// Loads a model. Matrix products are done in `kind`; parameters are always f32.
+    pub(crate) fn load(
+        config: Config,
+        weights: &dyn Weights,
+        device: Device,
+        kind: Kind,
+    ) -> Result<Self, StageError> {
+        let layout = Layout::of(&config);
+        let flat = Tensor::f_zeros([layout.total], (Kind::Float, device)).map_err(fault)?;
+        for part in &layout.parts {
+            let mut value = weights.load(&part.name, &part.shape)?;
+            if part.rotary {
+                value = interleave(&value, config.head_dim).map_err(fault)?;
+            }
+            flat.f_narrow(0, part.offset, value.numel() as i64)
+                .and_then(|mut slot| slot.f_copy_(&value.f_reshape([-1])?))
+                .map_err(fault)?;
+        }
+        let leaves = leaves(&layout, &flat).map_err(fault)?;
+        Ok(Self { config, layout, flat, leaves, kind })
+    }
+
+    /// Writes `config.json` and `model.safetensors` into a folder.
+    pub(crate) fn save(&self, folder: &Path) -> Result<(), StageError> {
+        self.config.write(folder)?;
+        let path = folder.join("model.safetensors");
+        let mut writer = Writer::create(&path, self.config.tensors(), ("format", "pt"))?;
+        for part in &self.layout.parts {
+            let count = part.shape.iter().product();
+            let value = self
+                .flat
+                .f_narrow(0, part.offset, count)
+                .and_then(|slot| slot.f_reshape(&part.shape[..]))
+                .and_then(|rows| {
+                    if part.rotary { deinterleave(&rows, self.config.head_dim) } else { Ok(rows) }
+                })
+                .map_err(fault)?;
+            writer.push(&part.name, &value)?;
+        }
+        writer.finish()
+    }
+
+    /// Returns the device of the parameters.
+    pub(crate) fn device(&self) -> Device {
+        self.flat.device()
+    }
+
+    /// Returns the last hidden states, one row per token.
+    pub(crate) fn hidden(&self, ids: &Tensor) -> Result<Tensor, TchError> {
+        let length = ids.size()[1];
+        let turns = self.turns(length)?;
+        let mut x = Tensor::f_embedding(&self.leaves[0], ids, -1, false, false)?;
+        for layer in &self.layout.layers {
+            x = (&x).f_add(&self.attention(layer, &x, &turns)?)?;
+            x = (&x).f_add(&self.mlp(layer, &x)?)?;
+        }
+        self.normed(&x, self.layout.norm)?.f_reshape([-1, self.config.width])
+    }
+
+    /// Returns e^(i * angle) for each position and pair: `[length, 1, head_dim / 2]`.
+    fn turns(&self, length: i64) -> Result<Tensor, TchError> {
+        let frequencies =
+            Tensor::f_from_slice(&self.config.rope.frequencies(self.config.head_dim))?;
+        let positions = Tensor::f_arange(length, (Kind::Double, Device::Cpu))?;
+        let angles = positions.f_outer(&frequencies)?.f_unsqueeze(1)?;
+        let ones = angles.f_ones_like()?;
+        Tensor::f_polar(&ones, &angles)?.f_to_kind(Kind::ComplexFloat)?.f_to_device(self.device())
+    }
+
+    fn attention(
+        &self,
+        layer: &LayerLeaves,
+        x: &Tensor,
+        turns: &Tensor,
+    ) -> Result<Tensor, TchError> {
+        let Config { heads, kv_heads, head_dim, .. } = self.config;
+        let (batch, length) = (x.size()[0], x.size()[1]);
+        let qkv = self.project(&self.normed(x, layer.attention_norm)?, layer.qkv)?.f_view([
+            batch,
+            length,
+            heads + 2 * kv_heads,
+            head_dim,
+        ])?;
+        let parts = qkv.f_split_with_sizes([heads + kv_heads, kv_heads], 2)?;
+        let turned = parts[0]
+            .f_to_kind(Kind::Float)?
+            .f_unflatten(-1, [head_dim / 2, 2])?
+            .f_view_as_complex()?
+            .f_mul(turns)?
+            .f_view_as_real()?
+            .f_flatten(-2, -1)?
+            .f_to_kind(self.kind)?
+            .f_transpose(1, 2)?;
+        let qk = turned.f_split_with_sizes([heads, kv_heads], 1)?;
+        let mixed = Tensor::f_scaled_dot_product_attention(
+            &qk[0],
+            &qk[1],
+            &parts[1].f_transpose(1, 2)?,
+            None::<&Tensor>,
+            0.0,
+            true,
+            None,
+            heads != kv_heads,
+        )?;
+        let rows = mixed.f_transpose(1, 2)?.f_reshape([batch, length, heads * head_dim])?;
+        self.project(&rows, layer.out)
+    }
+
+    fn mlp(&self, layer: &LayerLeaves, x: &Tensor) -> Result<Tensor, TchError> {
+        let both = self.project(&self.normed(x, layer.mlp_norm)?, layer.gate_up)?;
+        let ffn = self.config.ffn;
+        let halves = both.f_split_with_sizes([ffn, ffn], -1)?;
+        self.project(&halves[0].f_silu()?.f_mul(&halves[1])?, layer.down)
+    }
+
+    fn normed(&self, x: &Tensor, gain: usize) -> Result<Tensor, TchError> {
+        x.f_rms_norm([self.config.width], Some(&self.leaves[gain]), self.config.eps)
+    }
+
+    fn project(&self, x: &Tensor, with: Projection) -> Result<Tensor, TchError> {
+        let cast = |index: usize| self.leaves[index].f_to_kind(self.kind);
+        let bias = with.bias.map(cast).transpose()?;
+        x.f_to_kind(self.kind)?.f_linear(&cast(with.weight)?, bias.as_ref())
+    }
+
+    /// Returns the negative log-likelihood of each target token, without a gradient.
+    pub(crate) fn nll(&self, ids: &Tensor, targets: &Tensor) -> Result<Tensor, TchError> {
+        tch::no_grad(|| {
+            let hidden = self.hidden(ids)?;
+            let targets = targets.f_reshape([-1, 1])?;
+            let head = self.leaves[self.layout.head].f_to_kind(self.kind)?;
+            let mut losses = Vec::new();
+            for (start, count) in self.chunks(hidden.size()[0]) {
+                let log = self.log_probabilities(&hidden.f_narrow(0, start, count)?, &head)?;
+                let picked = log.f_gather(1, &targets.f_narrow(0, start, count)?, false)?;
+                losses.push(picked.f_neg()?.f_squeeze_dim(1)?);
+            }
+            Tensor::f_cat(&losses, 0)
+        })
+    }
+
+    /// Adds `scale` times the gradient of the summed loss to `gradient`, a buffer like [`Self::flat`], and returns the
+    /// summed loss, in nats.
+    ///
+    /// The output embedding and the loss are done by chunks of rows, forward and backward at once, so that no more
+    /// than one chunk of logits exists.
+    pub(crate) fn backward(
+        &self,
+        ids: &Tensor,
+        targets: &Tensor,
+        scale: f64,
+        gradient: &Tensor,
+    ) -> Result<f64, TchError> {
+        let hidden = self.hidden(ids)?;
+        let (nll, d_hidden) = tch::no_grad(|| {
+            self.head_backward(&hidden.f_detach()?, &targets.f_reshape([-1, 1])?, scale, gradient)
+        })?;
+        // The gradient of this product is the gradient that comes from the head.
+        let product = hidden.f_mul(&d_hidden)?.f_sum(Kind::Float)?;
+        let below: Vec<usize> = (0..self.leaves.len())
+            .filter(|&index| index == 0 || index != self.layout.head)
+            .collect();
+        let inputs: Vec<&Tensor> = below.iter().map(|&index| &self.leaves[index]).collect();
+        let gradients = Tensor::f_run_backward(&[&product], &inputs, false, false)?;
+        tch::no_grad(|| {
+            below.iter().zip(&gradients).try_for_each(|(&index, value)| {
+                self.slot(gradient, index)?.f_add_(value).map(|_| ())
+            })
+        })?;
+        Ok(nll)
+    }
+
+    fn head_backward(
+        &self,
+        hidden: &Tensor,
+        targets: &Tensor,
+        scale: f64,
+        gradient: &Tensor,
+    ) -> Result<(f64, Tensor), TchError> {
+        let head = self.leaves[self.layout.head].f_detach()?.f_to_kind(self.kind)?;
+        let mut d_head = self.slot(gradient, self.layout.head)?;
+        let d_hidden = hidden.f_empty_like()?;
+        let mut nll = Tensor::f_zeros([1], (Kind::Double, self.device()))?;
+        for (start, count) in self.chunks(hidden.size()[0]) {
+            let rows = hidden.f_narrow(0, start, count)?;
+            let targets = targets.f_narrow(0, start, count)?;
+            let mut log = self.log_probabilities(&rows, &head)?;
+            let picked = log.f_gather(1, &targets, false)?;
+            let _ = nll.f_sub_(&picked.f_sum(Kind::Double)?)?;
+            // The gradient by logits is the probabilities, less one at the target.
+            let mut d_logits = log.f_exp_()?;
+            let minus_one = picked.f_full_like(-1.0)?;
+            let d_logits =
+                d_logits.f_scatter_add_(1, &targets, &minus_one)?.f_to_kind(self.kind)?;
+            let d_rows = d_logits.f_mm(&head)?.f_to_kind(Kind::Float)?.f_mul_scalar(scale)?;
+            let _ = d_hidden.f_narrow(0, start, count)?.f_copy_(&d_rows)?;
+            let scaled = rows.f_mul_scalar(scale)?.f_to_kind(self.kind)?;
+            if self.kind == Kind::Float {
+                let _ = d_head.f_addmm_(&d_logits.f_tr()?, &scaled)?;
+            } else {
+                let _ = d_head.f_add_(&d_logits.f_tr()?.f_mm(&scaled)?)?;
+            }
+        }
+        Ok((nll.f_double_value(&[0])?, d_hidden))
+    }
+
+    fn log_probabilities(&self, rows: &Tensor, head: &Tensor) -> Result<Tensor, TchError> {
+        let logits = rows.f_to_kind(self.kind)?.f_mm(&head.f_tr()?)?;
+        logits.f_to_kind(Kind::Float)?.f_log_softmax(-1, Kind::Float)
+    }
+
+    /// Returns the part of a buffer like [`Self::flat`] that belongs to a leaf.
+    fn slot(&self, buffer: &Tensor, index: usize) -> Result<Tensor, TchError> {
+        let leaf = &self.layout.leaves[index];
+        buffer.f_narrow(0, leaf.offset, leaf.shape.iter().product())?.f_view(&leaf.shape[..])
+    }
+
+    /// Returns start and length of each chunk of rows whose logits exist at once.
+    fn chunks(&self, rows: i64) -> impl Iterator<Item = (i64, i64)> + use<> {
+        let numbers = if self.device() == Device::Cpu { 1 << 20 } else { 1 << 26 };
+        let size = (numbers / self.config.vocab).max(128);
+        (0..rows).step_by(size as usize).map(move |start| (start, size.min(rows - start)))
+    }
+
+    /// Returns the logits of every position, for tests and short inputs.
+    #[cfg(test)]
+    pub(crate) fn logits(&self, ids: &Tensor) -> Result<Tensor, TchError> {
+        tch::no_grad(|| self.hidden(ids)?.f_mm(&self.leaves[self.layout.head].f_tr()?))
+    }
+}
+
+/// Returns a view of the buffer for each leaf, as autograd's inputs.
+fn leaves(layout: &Layout, flat: &Tensor) -> Result<Vec<Tensor>, TchError> {
+    layout
+        .leaves
+        .iter()
+        .map(|leaf| {
+            let count = leaf.shape.iter().product();
+            let view = flat.f_narrow(0, leaf.offset, count)?.f_view(&leaf.shape[..])?;
+            view.f_detach()?.f_set_requires_grad(true)
+        })
+        .collect()
+}

@@ -1,0 +1,15 @@
+//! Networks: the Llama family, its optimiser, and the formats its weights come in.
+
+pub(crate) mod adamw;
+pub(crate) mod config;
+pub(crate) mod gguf;
+pub(crate) mod layout;
+pub(crate) mod llama;
+pub(crate) mod quant;
+pub(crate) mod runtime;
+pub(crate) mod select;
+pub(crate) mod sequences;
+pub(crate) mod weights;
+
+#[cfg(test)]
+pub(crate) mod tests;

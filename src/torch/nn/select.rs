@@ -1,0 +1,202 @@
+//! What of a donor to keep (paper section 3.2): one set of hidden dimensions for the whole model, neurons of each layer,
+//! key-value heads and query heads within them, and a set of layers.
+//!
+//! A unit's score is the norm of all weights that belong to it: for a hidden dimension, its column in what reads the
+//! residual stream and its row in what writes to it; for a neuron, its rows of gate and up and its column of down; for
+//! a head, its rows of q (k and v too, for a key-value head) and its columns of o. Kept units stay in the donor's order,
+//! and weights are kept as they are: RMSNorm already rescales what a narrower stream carries.
+
+use serde::Deserialize;
+use tch::{Kind, TchError, Tensor};
+use tlm::stage::StageError;
+
+use crate::nn::config::Config;
+use crate::nn::runtime::{f32_values, fault};
+use crate::nn::sequences::mix;
+use crate::nn::weights::Weights;
+
+/// What makes a unit worth keeping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Criterion {
+    Random,
+    L1,
+    L2,
+}
+
+/// Which layers to keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Layers {
+    Ends,
+    Even,
+}
+
+/// Indices into the donor, ascending.
+pub(crate) struct Selection {
+    pub(crate) layers: Vec<i64>,
+    pub(crate) hidden: Vec<i64>,
+    /// Per kept layer.
+    pub(crate) within: Vec<LayerSelection>,
+}
+
+/// What is kept of one layer.
+pub(crate) struct LayerSelection {
+    pub(crate) neurons: Vec<i64>,
+    pub(crate) kv_heads: Vec<i64>,
+    /// Grouped by key-value head.
+    pub(crate) heads: Vec<i64>,
+}
+
+/// Returns the layers kept of `from`: the first and last ones, the larger half first; or evenly spread with both ends.
+pub(crate) fn layers(how: Layers, from: i64, keep: i64) -> Vec<i64> {
+    match how {
+        Layers::Ends => (0..(keep + 1) / 2).chain(from - keep / 2..from).collect(),
+        Layers::Even if keep == 1 => vec![0],
+        Layers::Even => (0..keep).map(|i| (i * (from - 1) + (keep - 1) / 2) / (keep - 1)).collect(),
+    }
+}
+
+/// Scores units and keeps the best ones.
+pub(crate) struct Selector<'a> {
+    pub(crate) donor: &'a Config,
+    pub(crate) target: &'a Config,
+    pub(crate) weights: &'a dyn Weights,
+    pub(crate) criterion: Criterion,
+    pub(crate) seed: u64,
+}
+
+impl Selector<'_> {
+    /// Returns the selection; `each` is called after each layer.
+    pub(crate) fn select(
+        &self,
+        how: Layers,
+        each: &mut dyn FnMut(i64) -> Result<(), StageError>,
+    ) -> Result<Selection, StageError> {
+        let layers = layers(how, self.donor.depth, self.target.depth);
+        let mut hidden = vec![0.0; self.donor.width as usize];
+        self.add_embeddings(&mut hidden)?;
+        let mut within = Vec::new();
+        for (done, &layer) in layers.iter().enumerate() {
+            within.push(self.layer(layer, &mut hidden)?);
+            each(done as i64 + 1)?;
+        }
+        let hidden = self.best(&hidden, self.target.width, 0);
+        Ok(Selection { layers, hidden, within })
+    }
+
+    fn add_embeddings(&self, hidden: &mut [f64]) -> Result<(), StageError> {
+        let names = ["model.embed_tokens.weight", "lm_head.weight"];
+        for name in &names[..if self.donor.tied { 1 } else { 2 }] {
+            let rows = self.weights.load(name, &[self.donor.vocab, self.donor.width])?;
+            add(hidden, &self.sums(&rows, 0)?);
+        }
+        Ok(())
+    }
+
+    fn layer(&self, layer: i64, hidden: &mut [f64]) -> Result<LayerSelection, StageError> {
+        let Config { width, ffn, heads, kv_heads, head_dim, .. } = *self.donor;
+        let load = |name: &str, rows: i64, columns: i64| {
+            let name = format!("model.layers.{layer}.{name}_proj.weight");
+            self.weights.load(&name, &[rows, columns])
+        };
+        let mut neurons = vec![0.0; ffn as usize];
+        for (name, writes) in [("mlp.gate", false), ("mlp.up", false), ("mlp.down", true)] {
+            let (rows, columns) = if writes { (width, ffn) } else { (ffn, width) };
+            let matrix = load(name, rows, columns)?;
+            add(&mut neurons, &self.sums(&matrix, i64::from(!writes))?);
+            add(hidden, &self.sums(&matrix, i64::from(writes))?);
+        }
+        let (mut queries, mut keys) = (vec![0.0; heads as usize], vec![0.0; kv_heads as usize]);
+        for (name, count) in [("q", heads), ("k", kv_heads), ("v", kv_heads), ("o", heads)] {
+            let inner = count * head_dim;
+            let writes = name == "o";
+            let (rows, columns) = if writes { (width, inner) } else { (inner, width) };
+            let matrix = load(&format!("self_attn.{name}"), rows, columns)?;
+            let per_row = self.sums(&matrix, i64::from(!writes))?;
+            let per_head = per_row.chunks(head_dim as usize).map(|head| head.iter().sum::<f64>());
+            let per_head: Vec<f64> = per_head.collect();
+            add(
+                if count == heads && matches!(name, "q" | "o") { &mut queries } else { &mut keys },
+                &per_head,
+            );
+            add(hidden, &self.sums(&matrix, i64::from(writes))?);
+        }
+        let salt = (layer as u64 + 1) << 8;
+        let neurons = self.best(&neurons, self.target.ffn, salt);
+        let (kv_heads, heads) = self.heads(&queries, &keys, salt);
+        Ok(LayerSelection { neurons, kv_heads, heads })
+    }
+
+    /// Returns the key-value heads kept, and as many of each one's query heads as the target has.
+    fn heads(&self, queries: &[f64], keys: &[f64], salt: u64) -> (Vec<i64>, Vec<i64>) {
+        let group = (self.donor.heads / self.donor.kv_heads) as usize;
+        let groups: Vec<f64> = keys
+            .iter()
+            .zip(queries.chunks(group))
+            .map(|(key, queries)| key + queries.iter().sum::<f64>())
+            .collect();
+        let kv_heads = self.best(&groups, self.target.kv_heads, salt + 1);
+        let each = self.target.heads / self.target.kv_heads;
+        let heads = kv_heads.iter().flat_map(|&head| {
+            let first = head as usize * group;
+            let kept = self.best(&queries[first..first + group], each, salt + 2 + head as u64);
+            kept.into_iter().map(move |query| first as i64 + query)
+        });
+        let heads = heads.collect();
+        (kv_heads, heads)
+    }
+
+    /// Returns sums over a dimension of what the norm adds up, for each index of the other one.
+    fn sums(&self, matrix: &Tensor, over: i64) -> Result<Vec<f64>, StageError> {
+        let reduce = || -> Result<Vec<f64>, TchError> {
+            let parts = match self.criterion {
+                Criterion::Random => {
+                    return Ok(vec![0.0; matrix.size()[1 - over as usize] as usize]);
+                }
+                Criterion::L1 => matrix.f_abs()?,
+                Criterion::L2 => matrix.f_square()?,
+            };
+            let sums = parts.f_sum_dim_intlist([over].as_slice(), false, Kind::Float)?;
+            Ok(f32_values(&sums)?.into_iter().map(f64::from).collect())
+        };
+        reduce().map_err(fault)
+    }
+
+    /// Returns the indices of the best scores, ascending; the first one wins a tie.
+    fn best(&self, scores: &[f64], keep: i64, salt: u64) -> Vec<i64> {
+        let chance = |index: usize| mix(mix(self.seed ^ mix(salt)) ^ index as u64);
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        match self.criterion {
+            Criterion::Random => order.sort_by_key(|&index| (chance(index), index)),
+            Criterion::L1 | Criterion::L2 => {
+                order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+            }
+        }
+        let mut kept: Vec<i64> = order.iter().take(keep as usize).map(|&i| i as i64).collect();
+        kept.sort_unstable();
+        kept
+    }
+}
+
+fn add(sums: &mut [f64], more: &[f64]) {
+    sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Layers, layers};
+
+    #[test]
+    fn layers_are_both_ends_or_evenly_spread() {
+        let check = |how, from, keep, expected: &[i64]| {
+            assert_eq!(layers(how, from, keep), expected);
+        };
+        check(Layers::Ends, 30, 5, &[0, 1, 2, 28, 29]);
+        check(Layers::Ends, 4, 4, &[0, 1, 2, 3]);
+        check(Layers::Ends, 4, 1, &[0]);
+        check(Layers::Even, 30, 4, &[0, 10, 19, 29]);
+        check(Layers::Even, 4, 4, &[0, 1, 2, 3]);
+        check(Layers::Even, 4, 1, &[0]);
+    }
+}

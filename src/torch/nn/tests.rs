@@ -1,0 +1,85 @@
+//! Forward, backward and inheritance against values from PyTorch and transformers (`scripts/reference/model.py`).
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tch::{Device, Kind, Tensor};
+
+use crate::nn::config::Config;
+use crate::nn::layout::deinterleave;
+use crate::nn::llama::Llama;
+use crate::nn::runtime::f32_values;
+use crate::nn::weights::Safetensors;
+
+pub(crate) fn reference(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(name)
+}
+
+pub(crate) fn json(name: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(reference(name)).unwrap()).unwrap()
+}
+
+pub(crate) fn numbers(value: &Value) -> Vec<f32> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+pub(crate) fn open(folder: &Path) -> Llama {
+    let weights = Safetensors::open(folder).unwrap();
+    Llama::load(Config::read(folder).unwrap(), &weights, Device::Cpu, Kind::Float).unwrap()
+}
+
+pub(crate) fn ids(rows: &Value) -> Tensor {
+    let rows: Vec<Vec<i64>> = serde_json::from_value(rows.clone()).unwrap();
+    let width = rows[0].len() as i64;
+    Tensor::from_slice(&rows.concat()).view([-1, width])
+}
+
+/// Checks that the largest difference is within `tolerance` of the largest number.
+#[track_caller]
+pub(crate) fn check_close(what: &str, got: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    let largest = expected.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+    let off = got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(off <= tolerance * largest, "{what}: off by {off}, largest {largest}");
+}
+
+#[track_caller]
+fn check_logits(folder: &str, key: &str) {
+    let stored = json("model_logits.json");
+    let got = open(&reference(folder)).logits(&ids(&stored["ids"])).unwrap();
+    check_close(folder, &f32_values(&got).unwrap(), &numbers(&stored[key]), 1e-4);
+}
+
+#[test]
+fn logits_match_transformers() {
+    check_logits("model_plain", "plain");
+    check_logits("model_biased", "biased");
+}
+
+#[test]
+fn a_model_trained_here_has_the_same_logits_in_transformers() {
+    check_logits("model_trained", "trained");
+}
+
+#[test]
+fn gradients_match_pytorch() {
+    let stored = json("model_train.json");
+    let model = open(&reference("model_plain"));
+    let tokens: Vec<i64> = serde_json::from_value(stored["tokens"].clone()).unwrap();
+    let rows: Vec<i64> = (0..4).flat_map(|i| tokens[i * 8..i * 8 + 9].to_vec()).collect();
+    let rows = Tensor::from_slice(&rows).view([4, 9]);
+    let gradient = model.flat.zeros_like();
+    let (inputs, targets) = (rows.narrow(1, 0, 8), rows.narrow(1, 1, 8));
+    let nll = model.backward(&inputs, &targets, 1.0 / 32.0, &gradient).unwrap();
+    let expected = stored["losses"][0].as_f64().unwrap();
+    assert!((nll / 32.0 - expected).abs() < 1e-4, "{} instead of {expected}", nll / 32.0);
+    for part in &model.layout.parts {
+        let count = part.shape.iter().product();
+        let mut got = gradient.narrow(0, part.offset, count).view(&part.shape[..]);
+        if part.rotary {
+            got = deinterleave(&got, model.config.head_dim).unwrap();
+        }
+        let expected = numbers(&stored["gradients"][&part.name]);
+        check_close(&part.name, &f32_values(&got).unwrap(), &expected, 1e-4);
+    }
+}

@@ -1,0 +1,76 @@
+//! Digests, texts for people, and places in sources.
+
+use tlm::base::{Digest, SourceMap, Span, text};
+
+#[test]
+fn digests_agree_with_the_published_blake3_vectors() {
+    // BLAKE3 test_vectors.json: input bytes count 0, 1, ..., 250, 0, ...
+    let input: Vec<u8> = (0..2048u32).map(|i| (i % 251) as u8).collect();
+    for (len, hex) in [
+        (0, "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"),
+        (1, "2d3adedff11b61f14c886e35afa036736dcd87a74d27b5c1510225d0f592e213"),
+        (1024, "42214739f095a406f3fc83deb889744ac00df831c10daa55189b5d121c855af7"),
+        (2048, "e776b6028c7cd22a4d0ba182a8bf62205d2ef576467e838ed6f2529b85fba24a"),
+    ] {
+        assert_eq!(Digest::of(&input[..len]).to_string(), hex);
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), &input[..len]).expect("written");
+        assert_eq!(Digest::of_file(file.path()).expect("read").to_string(), hex);
+        assert_eq!(Digest::of_reader(&input[..len]).expect("read").to_string(), hex);
+    }
+}
+
+#[test]
+fn only_64_lowercase_digits_are_a_digest() {
+    let good = Digest::of(b"tlm").to_string();
+    assert_eq!(good.parse::<Digest>().map(|d| d.to_string()), Ok(good.clone()));
+    for bad in
+        [&good[1..], &good.to_uppercase(), &format!("{good}0"), &good.replace(&good[..1], "g")]
+    {
+        assert!(bad.parse::<Digest>().is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn numbers_read_well() {
+    for (number, expected) in [(0, "0"), (999, "999"), (1000, "1,000"), (1234567, "1,234,567")] {
+        assert_eq!(text::thousands(number), expected);
+    }
+    for (count, expected) in
+        [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (97_727_283, "93.2 MiB")]
+    {
+        assert_eq!(text::bytes(count), expected);
+    }
+    for (seconds, expected) in [
+        (0.04, "0.0s"),
+        (9.94, "9.9s"),
+        (9.96, "10s"),
+        (59.6, "1m00s"),
+        (185.0, "3m05s"),
+        (7620.0, "2h07m"),
+    ] {
+        assert_eq!(text::duration(seconds), expected);
+    }
+    assert_eq!(
+        (text::plural(1, "step"), text::plural(2, "step")),
+        ("1 step".into(), "2 steps".into())
+    );
+}
+
+#[test]
+fn suggestions_are_near_misses_only() {
+    let names = ["train", "tokenizer", "model"];
+    for (written, expected) in
+        [("trian", Some("train")), ("toknizer", Some("tokenizer")), ("x", None), ("corpus", None)]
+    {
+        assert_eq!(text::did_you_mean(written, names), expected, "{written}");
+    }
+}
+
+#[test]
+fn places_count_characters_from_one() {
+    let mut sources = SourceMap::default();
+    let file = sources.add("a.tlm", "let a = 1\nlet 变量 = x\n");
+    let span = Span::new(file, 23, 24);
+    assert_eq!((sources.snippet(span), sources.line_column(span)), ("x", (2, 10)));
+}

@@ -1,0 +1,363 @@
+//! What runs look like: tables, progress lines, JSON lines, the HTML page.
+//!
+//! Golden files lie in `tests/golden/report`; `INSTA_UPDATE=always cargo test report` rewrites them.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::Path;
+use std::rc::Rc;
+
+use tlm::base::{Digest, Value};
+use tlm::report::draw::{Format, draw};
+use tlm::report::html::{self, Artifact, Curve, Page, Point, Status, StepCard};
+use tlm::report::jsonl::{Line, StepName, cells, json};
+use tlm::report::summary::{PlanLine, PlanState, summary};
+use tlm::report::{Found, Shown, Source, StepFacts, Table, Terminal, resolve};
+use tlm::sema::steps::{Cell, OutputRef, Report, ReportRow, StepId};
+use tlm::stage::{Event, Failure, FailureKind};
+
+#[track_caller]
+fn check(name: &str, text: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("../golden/report");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, text));
+}
+
+fn output(step: u32) -> Option<Cell> {
+    Some(Cell::Output(OutputRef { step: StepId(step), output: "perplexity".into() }))
+}
+
+fn table() -> Table {
+    let row =
+        |labels: [&str; 2], cells| ReportRow { labels: labels.map(String::from).to_vec(), cells };
+    let report = Report {
+        name: "rounds".into(),
+        caption: Some("Perplexity on held-out text.".into()),
+        row_axes: vec!["arm".into(), "rate".into()],
+        columns: vec!["perplexity".into(), "tokens".into()],
+        rows: vec![
+            row(["hard", "50%"], vec![output(1), Some(Cell::Value(Value::Int(409_600)))]),
+            row(["hard | x", "0%"], vec![output(2), None]),
+            row(["困难", "100%"], vec![output(3), Some(Cell::Value(Value::Int(-1)))]),
+            row(
+                ["uniform", "50%"],
+                vec![output(4), Some(Cell::Value(Value::Str("a, \"b\"".into())))],
+            ),
+        ],
+    };
+    resolve(&report, &|output| Found {
+        shown: match output.step.0 {
+            1 => Shown::Value(Value::Float(45.318_77)),
+            2 => Shown::Failed,
+            3 => Shown::Value(Value::Float(1102.5)),
+            _ => Shown::Pending,
+        },
+        source: Source {
+            step: output.step,
+            name: format!("m[{}]", output.step.0),
+            key: Digest::of(&[output.step.0 as u8]).short(),
+        },
+    })
+}
+
+#[test]
+fn tables() {
+    check("table_ruled", &draw(&table(), Format::Ruled));
+    check("table_markdown", &draw(&table(), Format::Markdown));
+    check("table_csv", &draw(&table(), Format::Csv));
+}
+
+#[derive(Clone, Default)]
+struct Shared(Rc<RefCell<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.borrow_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn facts(name: &str, stage: &str, due: bool) -> StepFacts {
+    StepFacts { name: name.into(), stage: stage.into(), expected_seconds: None, due }
+}
+
+#[test]
+fn plain_lines() {
+    let steps = BTreeMap::from([
+        (StepId(0), facts("donor", "model.open", false)),
+        (StepId(1), facts("r1", "train.run", true)),
+        (StepId(2), facts("losses", "rounds.score", true)),
+        (StepId(3), facts("r2[rate=50%]", "train.run", true)),
+        (StepId(4), facts("m[rate=50%]", "eval.perplexity", true)),
+    ]);
+    let out = Shared::default();
+    let mut terminal = Terminal::plain(steps, Box::new(out.clone()), "tlm run quickstart.tlm");
+    terminal.reused(StepId(0));
+    terminal.started(StepId(1));
+    // Progress in the first second stays quiet.
+    terminal
+        .worker(StepId(1), &Event::Progress { done: 5, total: Some(10), unit: "tokens".into() });
+    terminal.finished(StepId(1), 185.0);
+    terminal.reused(StepId(2));
+    terminal.started(StepId(3));
+    let failure = Failure {
+        kind: FailureKind::Crashed,
+        message: "the worker was killed by signal 9\n(out of memory?)".into(),
+        help: None,
+    };
+    let tail = ["step 12 loss 5.31".to_owned(), "\u{1b}[31mred\u{7}".to_owned()];
+    terminal.failed(StepId(3), &failure, &tail, Some(Path::new(".tlm/logs/ab12.log")));
+    terminal.skipped(StepId(4), StepId(3));
+    let ending = terminal.close();
+    let (head, rest) = ending.split_once('\n').unwrap();
+    let (ran, also) = head.split_once(" in ").unwrap();
+    let also = also.split_once(',').unwrap().1;
+    let lines = String::from_utf8(out.0.borrow().clone()).unwrap();
+    check("plain", &format!("{lines}{ran} in TIME,{also}\n{rest}"));
+}
+
+#[test]
+fn plan_summary() {
+    let line = |name: &str, stage: &str, state, expected_seconds| PlanLine {
+        name: name.into(),
+        stage: stage.into(),
+        state,
+        expected_seconds,
+    };
+    let lines = [
+        line("donor", "model.open", PlanState::Fresh, Some(1.0)),
+        line("r1", "train.run", PlanState::Due { why: "lr: 0.001 -> 0.002".into() }, Some(185.0)),
+        line(
+            "m[rate=50%]",
+            "eval.perplexity",
+            PlanState::Waiting { on: vec!["r2[rate=50%]".into()] },
+            None,
+        ),
+    ];
+    check("plan", &format!("{}{}", summary(&lines), summary(&lines[..1])));
+}
+
+#[test]
+fn json_lines() {
+    let step =
+        StepName { id: 3, name: "r1".into(), stage: "train.run".into(), key: Digest::of(b"r1") };
+    let mut lines = vec![
+        Line::Plan { steps: 14, fresh: 9 },
+        Line::Started { step: step.clone() },
+        Line::Progress { step: step.clone(), done: 4096, total: None, unit: "tokens".into() },
+        Line::Metric { step: step.clone(), name: "loss".into(), value: 5.25 },
+        Line::Finished {
+            step: step.clone(),
+            seconds: 2.5,
+            scalars: BTreeMap::from([("loss".into(), Value::Float(4.5))]),
+            artifacts: BTreeMap::from([("model".into(), Digest::of(b"model"))]),
+        },
+        Line::Failed {
+            step: step.clone(),
+            kind: FailureKind::TimedOut,
+            message: "too long".into(),
+            help: None,
+            log: None,
+        },
+        Line::Skipped { step: step.clone(), because: step },
+    ];
+    lines.extend(cells(&table()));
+    lines.push(Line::Summary {
+        ran: 1,
+        reused: 9,
+        failed: 1,
+        skipped: 3,
+        interrupted: false,
+        seconds: 3.5,
+    });
+    let text: Vec<_> = lines.iter().map(json).collect();
+    check("events", &text.join("\n"));
+    let page = include_str!("../../docs/events.md");
+    for line in &text {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        for field in
+            line.as_object().unwrap().keys().chain([&line["event"].as_str().unwrap().to_owned()])
+        {
+            assert!(
+                page.contains(&format!("`{field}`")),
+                "docs/events.md does not tell of `{field}`"
+            );
+        }
+    }
+}
+
+/// A step: label, stage, axis values, inputs.
+type Call = (&'static str, &'static str, &'static [&'static str], &'static [u32]);
+
+/// The quickstart's graph.
+const STEPS: &[Call] = &[
+    ("donor_file", "source.fetch", &[], &[]),
+    ("donor", "model.open", &[], &[0]),
+    ("text", "corpus.text", &[], &[]),
+    ("split", "corpus.split", &[], &[2]),
+    ("counts", "tokenizer.count", &[], &[3, 1]),
+    ("tok", "tokenizer.prune", &[], &[1, 4]),
+    ("ds", "dataset.pack", &[], &[3, 5]),
+    ("dev", "dataset.pack", &[], &[3, 5]),
+    ("init", "model.inherit", &[], &[1, 5]),
+    ("scratch", "model.init", &[], &[5]),
+    ("r1", "train.run", &[], &[8, 6]),
+    ("r1s", "train.run", &[], &[9, 6]),
+    ("losses", "rounds.score", &[], &[10, 6]),
+    ("hard", "rounds.resample", &["hard", "50%"], &[6, 12]),
+    ("hard", "rounds.resample", &["uniform", "50%"], &[6, 12]),
+    ("hard", "rounds.resample", &["hard", "25%"], &[6, 12]),
+    ("r2", "train.run", &["hard", "50%"], &[10, 13]),
+    ("r2", "train.run", &["uniform", "50%"], &[10, 14]),
+    ("r2", "train.run", &["hard", "25%"], &[10, 15]),
+    ("m", "eval.perplexity", &["hard", "50%"], &[16, 7]),
+    ("m", "eval.perplexity", &["uniform", "50%"], &[17, 7]),
+    ("m", "eval.perplexity", &["hard", "25%"], &[18, 7]),
+    ("ms", "eval.perplexity", &[], &[11, 7]),
+];
+
+fn page() -> Page {
+    let card = |(id, (label, stage, point, inputs)): (usize, &Call)| {
+        let point: Vec<_> = ["arm", "rate"]
+            .iter()
+            .zip(*point)
+            .map(|(a, v)| (a.to_string(), v.to_string()))
+            .collect();
+        StepCard {
+            id: id as u32,
+            label: label.to_string(),
+            name: tlm::report::names::name_at(label, &point),
+            point,
+            stage: stage.to_string(),
+            status: [Status::Ran, Status::Reused, Status::Ran, Status::Failed, Status::NotRun]
+                [id * 7 % 5],
+            key: Digest::of(label.as_bytes()).to_string(),
+            seconds: (id % 3 > 0).then_some(id as f64 * 3.7),
+            params: vec![
+                ("lr".into(), "0.001".into()),
+                ("uri".into(), "<script>alert(1)</script>".into()),
+            ],
+            scalars: vec![("loss".into(), "4.512".into())],
+            artifacts: vec![Artifact {
+                name: "out".into(),
+                path: ".tlm/objects/ab/cd".into(),
+                bytes: 5000,
+            }],
+            inputs: inputs
+                .iter()
+                .map(|i| ("data".into(), *i, STEPS[*i as usize].0.into()))
+                .collect(),
+            log: Some(".tlm/logs/x.log".into()),
+        }
+    };
+    let curve = |(index, name): (usize, &str)| {
+        let noise = |i: u32| f64::from(i.wrapping_mul(2_654_435_761) >> 16) / 65536.0 - 0.5;
+        let point = |i: u32| Point {
+            tokens: f64::from(i) * 4096.0,
+            loss: 5.0
+                + 0.13 * index as f64
+                + 3.3 * (-f64::from(i) / 25.0).exp()
+                + 0.35 * noise(i + 77),
+        };
+        Curve {
+            name: name.into(),
+            points: (1..if index < 2 { 98 } else { 49 }).map(point).collect(),
+        }
+    };
+    Page {
+        title: "quickstart <&>".into(),
+        recipe: "examples/quickstart.tlm".into(),
+        facts: vec![
+            ("when".into(), "2026-01-02 03:04 UTC".into()),
+            ("machine".into(), "2 CPUs".into()),
+            ("steps".into(), "23, 9 ran, 14 reused".into()),
+        ],
+        tables: vec![table()],
+        curves: [
+            "r1",
+            "r1s",
+            "r2[arm=hard, rate=50%]",
+            "r2[arm=uniform, rate=50%]",
+            "r2[arm=hard, rate=25%]",
+        ]
+        .into_iter()
+        .enumerate()
+        .map(curve)
+        .collect(),
+        steps: STEPS.iter().enumerate().map(card).collect(),
+        source: "let donor = model.open(\"pypi:x\") # a < b && </pre>\n".into(),
+    }
+}
+
+/// Returns the values of an attribute over the whole page.
+fn attributes<'a>(html: &'a str, name: &str) -> Vec<&'a str> {
+    let open = format!(" {name}=\"");
+    html.split(&*open).skip(1).filter_map(|rest| rest.split('"').next()).collect()
+}
+
+#[test]
+fn the_page_stands_alone_and_its_links_lead_somewhere() {
+    let html = html::render(&page()).unwrap();
+    let ids: BTreeSet<_> = attributes(&html, "id").into_iter().collect();
+    assert_eq!(ids.len(), attributes(&html, "id").len(), "an id occurs twice");
+    for href in attributes(&html, "href") {
+        assert!(
+            href.strip_prefix('#').is_some_and(|id| ids.contains(id)),
+            "dangling link `{href}`"
+        );
+    }
+    assert!(attributes(&html, "src").is_empty(), "the page loads something");
+    assert_eq!(html.replace("http://www.w3.org/2000/svg", "").find("://"), None);
+    assert!(!html.contains("<script"), "a recipe's text became markup");
+    assert!(html.contains("&lt;script&gt;"));
+    assert!(!html.contains("</pre>\n</code>"));
+    for (tag, count) in
+        [("class=\"edge\"", 39), ("class=\"node ", 23), ("<section", 23), ("class=\"chart\"", 1)]
+    {
+        assert_eq!(html.matches(tag).count(), count, "{tag}");
+    }
+    for tag in ["table", "section", "svg", "g", "text", "a", "dl", "main", "tr"] {
+        let opened =
+            html.matches(&format!("<{tag} ")).count() + html.matches(&format!("<{tag}>")).count();
+        assert_eq!(opened, html.matches(&format!("</{tag}>")).count(), "unbalanced <{tag}>");
+    }
+    for name in ["r1s", "r2[arm=uniform, rate=50%]"] {
+        assert!(html.contains(&format!("{name}\n</text>")), "the line of `{name}` has no label");
+    }
+}
+
+#[test]
+fn an_empty_page_draws() {
+    let html = html::render(&Page::default()).unwrap();
+    assert!(html.contains("</html>") && !html.contains("<svg"));
+}
+
+#[test]
+fn many_curves_make_several_charts() {
+    let curve = |i: usize| Curve {
+        name: format!("r{}[seed={i}]", i % 2),
+        points: vec![Point { tokens: 1.0, loss: 2.0 }],
+    };
+    let html =
+        html::render(&Page { curves: (0..16).map(curve).collect(), ..Page::default() }).unwrap();
+    assert_eq!(html.matches("class=\"chart\"").count(), 4);
+}
+
+#[test]
+fn a_page_is_written_whole() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sample.report.html");
+    html::write(&page(), &path).unwrap();
+    assert!(std::fs::read_to_string(&path).unwrap().trim_end().ends_with("</html>"));
+    let nowhere = Path::new(env!("CARGO_TARGET_TMPDIR")).join("no such folder/x.html");
+    let error = html::write(&page(), &nowhere).unwrap_err().to_string();
+    assert!(
+        error.starts_with("can't write the report `") && error.contains("no such folder"),
+        "{error}"
+    );
+}

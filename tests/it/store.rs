@@ -1,0 +1,198 @@
+//! The store: what is published stays, what is not never shows.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use tlm::base::{Digest, Value};
+use tlm::store::{Begin, Lease, Output, Record, Store, StoreError, object};
+
+fn key(name: &str) -> Digest {
+    Value::Str(name.to_owned()).digest("test")
+}
+
+fn record(name: &str) -> Record {
+    Record {
+        recipe: key(name),
+        content: key(&format!("{name} content")),
+        stage: "test.stage".to_owned(),
+        label: name.to_owned(),
+        outputs: BTreeMap::from([("size".to_owned(), Output::Scalar(Value::Int(3)))]),
+        manifest: Value::map([("stage", Value::Str("test.stage".to_owned()))]),
+        seconds: 0.5,
+        finished_unix: 1_700_000_000,
+    }
+}
+
+#[track_caller]
+fn lease(store: &Store, name: &str) -> Lease {
+    match store.begin(key(name), || panic!("nobody else works here")).expect("begins") {
+        Begin::Miss(lease) => lease,
+        Begin::Hit(record) => panic!("unexpected hit: {record:?}"),
+    }
+}
+
+fn publish(store: &Store, name: &str, text: &str) -> Record {
+    let lease = lease(store, name);
+    fs::create_dir(lease.out_dir().join("out")).expect("created");
+    fs::write(lease.out_dir().join("out/text"), text).expect("written");
+    store.publish(lease, &["out".to_owned()], record(name)).expect("published")
+}
+
+fn object_of(store: &Store, record: &Record) -> std::path::PathBuf {
+    match &record.outputs["out"] {
+        Output::Object { digest, .. } => store.object_path(*digest),
+        other @ Output::Scalar(_) => panic!("not an object: {other:?}"),
+    }
+}
+
+fn open(path: &Path) -> Store {
+    Store::open(path).expect("opens")
+}
+
+#[test]
+fn what_is_published_is_found_by_both_keys_and_after_reopening() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path());
+    let made = publish(&store, "a", "hello");
+    for store in [&store, &open(dir.path())] {
+        assert_eq!(store.lookup(key("a")).as_ref(), Some(&made));
+        assert_eq!(store.lookup(key("a content")).as_ref(), Some(&made));
+        assert_eq!(store.lookup(key("b")), None);
+        assert_eq!(
+            fs::read_to_string(object_of(store, &made).join("text")).expect("read"),
+            "hello"
+        );
+        assert_eq!(store.verify().expect("verifies"), []);
+        assert!(matches!(store.begin(key("a"), || ()), Ok(Begin::Hit(_))));
+    }
+}
+
+#[test]
+fn equal_outputs_are_one_object_and_objects_are_read_only() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path());
+    let (a, b) = (publish(&store, "a", "same"), publish(&store, "b", "same"));
+    assert_eq!(object_of(&store, &a), object_of(&store, &b));
+    let mode = fs::metadata(object_of(&store, &a).join("text")).expect("there").permissions();
+    assert!(mode.readonly());
+}
+
+#[test]
+fn an_unpublished_lease_leaves_nothing_but_its_state() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path());
+    let first = lease(&store, "a");
+    fs::write(first.out_dir().join("half"), "x").expect("written");
+    fs::write(first.state_dir().join("resume"), "y").expect("written");
+    drop(first);
+    assert_eq!(store.lookup(key("a")), None);
+    let second = lease(&store, "a");
+    assert_eq!(fs::read_dir(second.out_dir()).expect("there").count(), 0);
+    assert_eq!(fs::read_to_string(second.state_dir().join("resume")).expect("kept"), "y");
+}
+
+#[test]
+fn a_missing_output_is_named_and_nothing_is_recorded() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path());
+    let result = store.publish(lease(&store, "a"), &["model".to_owned()], record("a"));
+    assert!(matches!(result, Err(StoreError::MissingOutput { name }) if name == "model"));
+    assert_eq!(store.lookup(key("a")), None);
+}
+
+#[test]
+fn a_record_without_its_object_is_a_miss_and_damage_is_found() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path());
+    let (a, b) = (publish(&store, "a", "one"), publish(&store, "b", "two"));
+    fs::remove_dir_all(object_of(&store, &a)).expect("removed");
+    assert_eq!(store.lookup(key("a")), None);
+    let text = object_of(&store, &b).join("text");
+    fs::remove_file(&text).expect("removed");
+    fs::write(&text, "changed").expect("written");
+    assert_eq!(store.verify().expect("verifies").len(), 2);
+}
+
+/// Cuts the index after every byte: the records before the cut are there, and the next writer goes on behind them.
+#[test]
+fn an_index_cut_anywhere_keeps_its_whole_records() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path());
+    publish(&store, "a", "one");
+    let first = fs::metadata(dir.path().join("index")).expect("there").len() as usize;
+    publish(&store, "b", "two");
+    let whole = fs::read(dir.path().join("index")).expect("read");
+    for cut in (0..whole.len()).step_by(7).chain([first - 1, first, first + 1]) {
+        fs::write(dir.path().join("index"), &whole[..cut]).expect("written");
+        let store = open(dir.path());
+        assert_eq!(store.lookup(key("a")).is_some(), cut >= first, "cut at {cut}");
+        assert_eq!(store.lookup(key("b")), None, "cut at {cut}");
+        store.record(record("c")).expect("appends");
+        let store = open(dir.path());
+        assert_eq!(store.lookup(key("a")).is_some(), cut >= first, "cut at {cut}");
+        assert!(store.lookup(key("c")).is_some(), "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_damaged_record_in_the_middle_is_left_out_alone() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path());
+    publish(&store, "a", "one");
+    publish(&store, "b", "two");
+    let path = dir.path().join("index");
+    let mut bytes = fs::read(&path).expect("read");
+    bytes[40] ^= 1;
+    fs::write(&path, bytes).expect("written");
+    let store = open(dir.path());
+    assert_eq!((store.damaged(), store.lookup(key("a"))), (1, None));
+    assert!(store.lookup(key("b")).is_some());
+}
+
+#[test]
+fn a_second_worker_on_the_same_key_waits_and_then_reuses() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (one, two) = (open(dir.path()), open(dir.path()));
+    let held = lease(&one, "a");
+    fs::write(held.out_dir().join("out"), "x").expect("written");
+    std::thread::scope(|scope| {
+        let (sender, waiting) = std::sync::mpsc::channel();
+        let second = scope.spawn(move || two.begin(key("a"), || sender.send(()).expect("heard")));
+        waiting.recv().expect("the second one waits");
+        one.publish(held, &["out".to_owned()], record("a")).expect("published");
+        let begun = second.join().expect("no panic").expect("begins");
+        assert!(matches!(begun, Begin::Hit(found) if found.label == "a"));
+    });
+}
+
+#[test]
+fn another_format_is_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    drop(open(dir.path()));
+    fs::write(dir.path().join("format"), "99\n").expect("written");
+    let error = Store::open(dir.path()).expect_err("refused");
+    assert!(error.to_string().contains("has format 99, this tlm knows 1"), "{error}");
+    assert!(error.help().contains("--store"));
+}
+
+#[test]
+fn digests_of_folders_see_names_kinds_and_contents_but_no_links() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let make = |name: &str, entries: &[(&str, &str)]| {
+        let root = dir.path().join(name);
+        fs::create_dir(&root).expect("created");
+        for (entry, text) in entries {
+            fs::write(root.join(entry), text).expect("written");
+        }
+        object::digest(&root).expect("digests")
+    };
+    let base = make("1", &[("a", "x"), ("b", "yy")]);
+    assert_eq!(base, make("2", &[("b", "yy"), ("a", "x")]));
+    assert_eq!(base.1, 3);
+    for (name, other) in [("3", [("a", "yy"), ("b", "x")]), ("4", [("a", "x"), ("c", "yy")])] {
+        assert_ne!(base.0, make(name, &other).0);
+    }
+    std::os::unix::fs::symlink("a", dir.path().join("1/link")).expect("linked");
+    assert!(object::digest(&dir.path().join("1")).is_err());
+}

@@ -1,0 +1,146 @@
+//! The worker's loop, with small stages of the test's own.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufReader, Cursor, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tlm::base::{Digest, Value};
+use tlm::stage::action::PROTOCOL;
+use tlm::stage::{Action, Context, Event, FailureKind, Registry, StageError, worker};
+
+const REGISTRY: Registry = &[
+    ("test.double", |context| {
+        #[derive(serde::Deserialize)]
+        struct Params {
+            number: i64,
+        }
+        let params: Params = context.params()?;
+        context.output("out", Value::Int(2 * params.number));
+        Ok(())
+    }),
+    ("test.fail", |_| Err(StageError::input("`a.txt` is empty").help("write something"))),
+    ("test.panic", |_| panic!("a bug")),
+    ("test.wait", wait),
+];
+
+fn wait(context: &mut Context) -> Result<(), StageError> {
+    while !context.interrupted() {
+        std::thread::yield_now();
+    }
+    Err(StageError::Interrupted)
+}
+
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no panic inside").write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn action(stage: &str) -> Action {
+    Action {
+        protocol: PROTOCOL,
+        key: Digest::of(b"key"),
+        stage: stage.to_owned(),
+        params: BTreeMap::from([("number".to_owned(), Value::Int(21))]),
+        inputs: BTreeMap::new(),
+        out: "out".into(),
+        state: "state".into(),
+        seed: 1,
+        threads: 1,
+        device: "cpu".to_owned(),
+        micro_batch: None,
+    }
+}
+
+/// Runs the lines and returns the events.
+fn serve(lines: &[String], stop: &Arc<AtomicBool>) -> Vec<Event> {
+    let sink = Sink::default();
+    let open_end = Cursor::new(lines.join("\n") + "\n").chain(Blocked(Arc::clone(stop)));
+    worker::serve(REGISTRY, BufReader::new(open_end), &sink, stop);
+    let bytes = sink.0.lock().expect("no panic inside").clone();
+    let text = String::from_utf8(bytes).expect("text");
+    text.lines().map(|line| serde_json::from_str(line).expect("an event")).collect()
+}
+
+/// Ends once the worker is asked to stop, as a scheduler would close the pipe.
+struct Blocked(Arc<AtomicBool>);
+
+impl Read for Blocked {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        while !self.0.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+        Ok(0)
+    }
+}
+
+/// Checks the events of these stages run in one worker; a line that is no stage's name is sent as it is.
+#[track_caller]
+fn check(stages: &[&str], expected: &[&str]) {
+    let line = |name: &&str| match name.starts_with("test.") {
+        true => serde_json::to_string(&action(name)).expect("plain data"),
+        false => (*name).to_owned(),
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let lines: Vec<_> = stages.iter().map(line).collect();
+    let events = serve(&lines, &stop);
+    stop.store(true, Ordering::Relaxed);
+    let shown: Vec<_> = events
+        .iter()
+        .map(|event| match event {
+            Event::Output { name, value } => format!("{name} = {value:?}"),
+            Event::Failed(failure) => format!("{:?}: {}", failure.kind, failure.message),
+            other => format!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn a_failing_action_is_the_last_one() {
+    check(&["test.fail", "test.double"], &["Input: `a.txt` is empty"]);
+    check(&["test.panic", "test.double"], &["Internal: internal error: a bug"]);
+    check(&["test.none"], &["Internal: this worker has no stage `test.none`"]);
+    check(&["{}"], &["Internal: bad action: missing field `protocol` at line 1 column 2"]);
+}
+
+#[test]
+fn a_good_worker_takes_the_next_action() {
+    check(
+        &["test.double", "test.double", "test.fail"],
+        &["out = Int(42)", "Done", "out = Int(42)", "Done", "Input: `a.txt` is empty"],
+    );
+}
+
+#[test]
+fn the_end_of_the_input_stops_a_running_stage() {
+    let stop = Arc::new(AtomicBool::new(false));
+    let sink = Sink::default();
+    let line = serde_json::to_string(&action("test.wait")).expect("plain data") + "\n";
+    worker::serve(REGISTRY, BufReader::new(Cursor::new(line)), &sink, &stop);
+    let bytes = sink.0.lock().expect("no panic inside").clone();
+    assert_eq!(bytes, b"{\"event\":\"interrupted\"}\n");
+}
+
+#[test]
+fn another_protocol_is_refused() {
+    let other = Action { protocol: PROTOCOL + 1, ..action("test.double") };
+    let stop = Arc::new(AtomicBool::new(false));
+    let events = serve(&[serde_json::to_string(&other).expect("plain data")], &stop);
+    stop.store(true, Ordering::Relaxed);
+    match &events[..] {
+        [Event::Failed(failure)] => {
+            assert_eq!(failure.kind, FailureKind::Internal);
+            assert!(failure.help.as_ref().is_some_and(|help| help.contains("same sources")));
+        }
+        other => panic!("{other:?}"),
+    }
+}
