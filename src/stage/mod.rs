@@ -5,10 +5,20 @@
 
 pub mod action;
 pub mod context;
+pub mod corpus_split;
+pub mod corpus_text;
+pub mod dataset_pack;
+pub mod registry;
+pub mod rounds_resample;
+pub mod source_fetch;
+pub mod tokenizer_count;
+pub mod tokenizer_open;
+pub mod tokenizer_prune;
 pub mod worker;
 
 pub use action::{Action, Event, Failure, FailureKind};
 pub use context::{Context, StageError};
+pub use registry::REGISTRY;
 
 /// A stage's body.
 pub type Body = fn(&mut Context) -> Result<(), StageError>;

@@ -1,0 +1,173 @@
+//! `corpus.text`: text files, plain or compressed, as one corpus.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use walkdir::WalkDir;
+
+use crate::base::Value;
+use crate::data::CorpusWriter;
+use crate::stage::{Context, StageError};
+
+#[derive(Deserialize)]
+struct Params {
+    delimiter: Option<String>,
+}
+
+/// Runs the stage.
+///
+/// # Errors
+/// When a file can't be read, decompressed, or is not UTF-8.
+pub fn run(context: &mut Context) -> Result<(), StageError> {
+    let params: Params = context.params()?;
+    if params.delimiter.as_deref() == Some("") {
+        return Err(StageError::input("`delimiter` is empty")
+            .help("leave it out: then a file is a document"));
+    }
+    let files = expand(context.inputs("files"))?;
+    let mut writer = CorpusWriter::create(&context.out_dir("out")?)?;
+    let mut done = 0;
+    for path in &files {
+        let delimiter = params.delimiter.as_deref();
+        read_file(context, path, delimiter, &mut writer, &mut done)?;
+    }
+    let (documents, size) = writer.finish()?;
+    if documents == 0 {
+        return Err(StageError::input("the files hold no text").help("check the path of `files`"));
+    }
+    context.progress(done, Some(done), "bytes");
+    context.output("out.documents", Value::Int(documents as i64));
+    context.output("out.size", Value::Int(size as i64));
+    Ok(())
+}
+
+/// Replaces folders by the files in them, by name.
+fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, StageError> {
+    let mut files = Vec::new();
+    for path in paths {
+        for entry in WalkDir::new(path).sort_by_file_name() {
+            let entry = entry.map_err(|error| {
+                StageError::input(format!("can't read `{}`: {error}", path.display()))
+            })?;
+            if entry.file_type().is_file() {
+                files.push(entry.into_path());
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Returns a file's content, decompressed if it starts like gzip or Zstandard.
+fn open(path: &Path) -> Result<Box<dyn Read>, StageError> {
+    let wrap = |error| StageError::io("read", path, &error);
+    let mut file = File::open(path).map_err(|e| StageError::io("open", path, &e))?;
+    let mut magic = Vec::new();
+    (&mut file).take(4).read_to_end(&mut magic).map_err(wrap)?;
+    let whole = std::io::Cursor::new(magic.clone()).chain(file);
+    Ok(match magic[..] {
+        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(whole))),
+        [0x28, 0xb5, 0x2f, 0xfd] => {
+            Box::new(zstd::Decoder::with_buffer(BufReader::new(whole)).map_err(wrap)?)
+        }
+        _ => Box::new(whole),
+    })
+}
+
+/// Streams a file; memory is bounded by its longest document.
+fn read_file(
+    context: &mut Context,
+    path: &Path,
+    delimiter: Option<&str>,
+    writer: &mut CorpusWriter,
+    done: &mut u64,
+) -> Result<(), StageError> {
+    let mut reader = open(path)?;
+    let mut place = Place { path, byte: 0, line: 1 };
+    let mut pending = Vec::new();
+    let mut chunk = vec![0; 1 << 20];
+    loop {
+        if context.interrupted() {
+            return Err(StageError::Interrupted);
+        }
+        let len = reader.read(&mut chunk).map_err(|e| StageError::io("read", path, &e))?;
+        if len == 0 {
+            return place.push(&pending, writer);
+        }
+        let searched = pending.len();
+        pending.extend_from_slice(&chunk[..len]);
+        *done += len as u64;
+        context.progress(*done, None, "bytes");
+        if let Some(delimiter) = delimiter {
+            let from = searched.saturating_sub(delimiter.len() - 1);
+            let rest = split(&pending, from, delimiter.as_bytes(), &mut place, writer)?;
+            pending.drain(..rest);
+        }
+    }
+}
+
+/// Writes the documents that end in `bytes`; returns where the rest starts.
+fn split(
+    bytes: &[u8],
+    mut from: usize,
+    delimiter: &[u8],
+    place: &mut Place<'_>,
+    writer: &mut CorpusWriter,
+) -> Result<usize, StageError> {
+    let mut start = 0;
+    while let Some(at) = find(&bytes[from..], delimiter) {
+        place.push(&bytes[start..from + at], writer)?;
+        place.pass(delimiter);
+        start = from + at + delimiter.len();
+        from = start;
+    }
+    Ok(start)
+}
+
+fn find(bytes: &[u8], delimiter: &[u8]) -> Option<usize> {
+    let first = delimiter[0];
+    let mut at = 0;
+    while let Some(next) = bytes[at..].iter().position(|&byte| byte == first) {
+        if bytes[at + next..].starts_with(delimiter) {
+            return Some(at + next);
+        }
+        at += next + 1;
+    }
+    None
+}
+
+struct Place<'a> {
+    path: &'a Path,
+    byte: u64,
+    line: u64,
+}
+
+impl Place<'_> {
+    fn push(&mut self, document: &[u8], writer: &mut CorpusWriter) -> Result<(), StageError> {
+        let text = std::str::from_utf8(document).map_err(|error| {
+            let valid = &document[..error.valid_up_to()];
+            let line = self.line + newlines(valid);
+            StageError::input(format!(
+                "`{}`: not UTF-8 at byte {}, line {line}",
+                self.path.display(),
+                self.byte + valid.len() as u64
+            ))
+            .help("convert it first, for example with `iconv -f latin1 -t utf-8`")
+        })?;
+        if !text.is_empty() {
+            writer.push(text)?;
+        }
+        self.pass(document);
+        Ok(())
+    }
+
+    fn pass(&mut self, bytes: &[u8]) {
+        self.byte += bytes.len() as u64;
+        self.line += newlines(bytes);
+    }
+}
+
+fn newlines(bytes: &[u8]) -> u64 {
+    bytes.iter().filter(|&&byte| byte == b'\n').count() as u64
+}

@@ -1,0 +1,32 @@
+//! The stages without tensors, by name, as `stdlib/*.tlm` declares them.
+
+use crate::data::DataError;
+use crate::stage::{
+    Registry, StageError, corpus_split, corpus_text, dataset_pack, rounds_resample, source_fetch,
+    tokenizer_count, tokenizer_open, tokenizer_prune,
+};
+
+/// All stages that `tlm worker` runs.
+pub const REGISTRY: Registry = &[
+    ("corpus.split", corpus_split::run),
+    ("corpus.text", corpus_text::run),
+    ("dataset.pack", dataset_pack::run),
+    ("rounds.resample", rounds_resample::run),
+    ("source.fetch", source_fetch::run),
+    ("tokenizer.count", tokenizer_count::run),
+    ("tokenizer.open", tokenizer_open::run),
+    ("tokenizer.prune", tokenizer_prune::run),
+];
+
+impl From<DataError> for StageError {
+    fn from(error: DataError) -> Self {
+        match error {
+            DataError::Io { operation, path, source } => Self::io(operation, &path, &source),
+            DataError::Invalid { help: None, .. } => Self::input(error),
+            DataError::Invalid { help: Some(ref help), .. } => {
+                let help = help.clone();
+                Self::input(error).help(help)
+            }
+        }
+    }
+}
