@@ -1,11 +1,7 @@
-# demo and test are all a newcomer needs; the rest is for work on tlm itself.
+# `make test` is everything the continuous integration runs; the other targets are its parts.
 CARGO ?= cargo
 
-.PHONY: demo test lint test-lib test-torch quickstart doc libtorch
-
-demo: libtorch
-	$(CARGO) build --release --quiet
-	./target/release/tlm run examples/quickstart/quickstart.tlm
+.PHONY: test lint test-lib test-torch doc libtorch
 
 test: libtorch lint test-lib test-torch doc
 
@@ -20,11 +16,6 @@ test-lib:
 
 test-torch: libtorch
 	$(CARGO) test
-
-# The quickstart for real, in its small profile: every stage, few tokens.
-quickstart: libtorch
-	$(CARGO) build --release --quiet
-	./scripts/quickstart-test.sh
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
