@@ -112,8 +112,9 @@ fn check(
     let found = syntax::parse(file, sources.text(file)).diagnostics;
     if json {
         writeln!(out, "{}", diag::to_json(&sources, &found))?;
-    } else {
-        write!(err, "{}", diag::render(&sources, &found, 100, false))?;
+    } else if !found.is_empty() {
+        let drawn = diag::render(&sources, &found, 100, false);
+        writeln!(err, "{drawn}{}", text::plural(found.len(), "error"))?;
     }
     Ok(if found.is_empty() { DONE } else { PROGRAM })
 }

@@ -2,16 +2,13 @@
 
 use std::fmt;
 
-use miette::{
-    GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents,
-    SourceCode, SourceSpan, SpanContents,
-};
+use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+use serde_json::json;
 
-use crate::base::SourceMap;
-use crate::base::text::plural;
-use crate::diag::{Diagnostic, Severity};
+use crate::base::{FileId, SourceMap, Span};
+use crate::diag::{Diagnostic, Label, Severity};
 
-/// Returns the diagnostics as text of at most `width` columns, with a line that counts them.
+/// Returns the diagnostics as text of at most `width` columns.
 pub fn render(
     sources: &SourceMap,
     diagnostics: &[Diagnostic],
@@ -19,99 +16,102 @@ pub fn render(
     color: bool,
 ) -> String {
     let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-    let handler = GraphicalReportHandler::new_themed(theme).with_width(width).with_links(false);
+    let handler = GraphicalReportHandler::new_themed(theme)
+        .with_width(width)
+        .with_links(false)
+        .with_context_lines(1);
     let mut out = String::new();
     for diagnostic in diagnostics {
-        let report = Report::new(sources, diagnostic);
-        handler.render_report(&mut out, &report).expect("writing to a string does not fail");
-        out.push('\n');
-    }
-    let count = |severity| diagnostics.iter().filter(|d| d.severity == severity).count();
-    let counts = [(count(Severity::Error), "error"), (count(Severity::Warning), "warning")];
-    let counts = counts.iter().filter(|(n, _)| *n > 0).map(|(n, noun)| plural(*n, noun));
-    out.push_str(&counts.collect::<Vec<_>>().join(", "));
-    if !diagnostics.is_empty() {
+        let drawing = Drawing::new(sources, diagnostic);
+        if handler.render_report(&mut out, &drawing).is_err() {
+            // A place outside its text, which only a bug makes: say at least what is wrong.
+            out.push_str(&format!("{}: {}\n", diagnostic.code, diagnostic.message));
+        }
         out.push('\n');
     }
     out
 }
 
-/// Returns the diagnostics as a JSON array: severity, code, message, help, and labels with path, line, column (from 1),
-/// byte range and text.
-pub fn to_json(sources: &SourceMap, diagnostics: &[Diagnostic]) -> serde_json::Value {
-    let label = |label: &crate::diag::Label| {
-        let (line, column) = sources.line_column(label.span);
-        serde_json::json!({
-            "path": sources.path(label.span.file).display().to_string(),
-            "line": line, "column": column,
-            "start": label.span.start, "end": label.span.end, "text": label.text,
-        })
-    };
-    let one = |d: &Diagnostic| {
-        serde_json::json!({
-            "severity": match d.severity { Severity::Error => "error", Severity::Warning => "warning" },
-            "code": d.code, "message": d.message, "help": d.help,
-            "labels": d.labels.iter().map(label).collect::<Vec<_>>(),
-        })
-    };
-    diagnostics.iter().map(one).collect()
-}
-
-/// A diagnostic with the texts its labels lie in, as miette wants it.
-///
-/// Miette draws one file per report, so labels in other files go to the help line as `path:line:column`.
+/// One snippet of one file with its labels. miette draws a finding with labels in several files as
+/// a report with related reports.
 #[derive(Debug)]
-struct Report<'a> {
-    diagnostic: &'a Diagnostic,
-    source: Option<Source<'a>>,
-    help: Option<String>,
+struct Drawing<'d> {
+    message: String,
+    code: Option<&'d str>,
+    severity: miette::Severity,
+    help: Option<&'d str>,
+    labels: Vec<LabeledSpan>,
+    source: Option<NamedSource<String>>,
+    others: Vec<Drawing<'d>>,
 }
 
-#[derive(Debug)]
-struct Source<'a> {
-    path: String,
-    text: &'a str,
-}
-
-impl<'a> Report<'a> {
-    fn new(sources: &'a SourceMap, diagnostic: &'a Diagnostic) -> Self {
+impl<'d> Drawing<'d> {
+    fn new(sources: &SourceMap, diagnostic: &'d Diagnostic) -> Self {
         let file = diagnostic.labels.first().map(|label| label.span.file);
-        let source = file.map(|file| Source {
-            path: sources.path(file).display().to_string(),
-            text: sources.text(file),
-        });
-        let elsewhere = diagnostic.labels.iter().filter(|label| Some(label.span.file) != file);
-        let mut help: Vec<String> = diagnostic.help.iter().cloned().collect();
-        help.extend(elsewhere.map(|label| {
-            let (line, column) = sources.line_column(label.span);
-            format!("{} at {}:{line}:{column}", label.text, sources.path(label.span.file).display())
-        }));
-        Self { diagnostic, source, help: (!help.is_empty()).then(|| help.join("\n")) }
+        let (here, elsewhere): (Vec<&Label>, Vec<&Label>) =
+            diagnostic.labels.iter().partition(|label| Some(label.span.file) == file);
+        Self {
+            message: diagnostic.message.clone(),
+            code: Some(diagnostic.code),
+            severity: match diagnostic.severity {
+                Severity::Error => miette::Severity::Error,
+                Severity::Warning => miette::Severity::Warning,
+            },
+            help: diagnostic.help.as_deref(),
+            labels: labeled(&here),
+            source: file.map(|file| named_source(sources, file)),
+            others: elsewhere.into_iter().map(|label| Self::elsewhere(sources, label)).collect(),
+        }
+    }
+
+    fn elsewhere(sources: &SourceMap, label: &Label) -> Self {
+        Self {
+            message: format!("see {}", sources.path(label.span.file).display()),
+            code: None,
+            severity: miette::Severity::Advice,
+            help: None,
+            labels: labeled(&[label]),
+            source: Some(named_source(sources, label.span.file)),
+            others: Vec::new(),
+        }
     }
 }
 
-impl fmt::Display for Report<'_> {
+fn named_source(sources: &SourceMap, file: FileId) -> NamedSource<String> {
+    NamedSource::new(sources.path(file).display().to_string(), sources.text(file).to_owned())
+}
+
+fn labeled(labels: &[&Label]) -> Vec<LabeledSpan> {
+    let place = |span: Span| (span.start as usize, (span.end - span.start) as usize);
+    labels
+        .iter()
+        .enumerate()
+        .map(|(index, label)| match index {
+            0 => LabeledSpan::new_primary_with_span(Some(label.text.clone()), place(label.span)),
+            _ => LabeledSpan::new_with_span(Some(label.text.clone()), place(label.span)),
+        })
+        .collect()
+}
+
+impl fmt::Display for Drawing<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.diagnostic.message)
+        f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Report<'_> {}
+impl std::error::Error for Drawing<'_> {}
 
-impl miette::Diagnostic for Report<'_> {
+impl miette::Diagnostic for Drawing<'_> {
     fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        Some(Box::new(self.diagnostic.code))
+        self.code.map(|code| Box::new(code) as Box<dyn fmt::Display>)
     }
 
     fn severity(&self) -> Option<miette::Severity> {
-        Some(match self.diagnostic.severity {
-            Severity::Error => miette::Severity::Error,
-            Severity::Warning => miette::Severity::Warning,
-        })
+        Some(self.severity)
     }
 
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+        self.help.map(|help| Box::new(help) as Box<dyn fmt::Display>)
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
@@ -119,30 +119,47 @@ impl miette::Diagnostic for Report<'_> {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let file = self.diagnostic.labels.first()?.span.file;
-        let here = self.diagnostic.labels.iter().filter(move |label| label.span.file == file);
-        Some(Box::new(here.map(|label| {
-            let (start, end) = (label.span.start as usize, label.span.end as usize);
-            LabeledSpan::new(Some(label.text.clone()), start, end - start)
-        })))
+        (!self.labels.is_empty()).then(|| Box::new(self.labels.iter().cloned()) as Box<_>)
+    }
+
+    fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn miette::Diagnostic> + 'a>> {
+        let others = self.others.iter().map(|other| other as &dyn miette::Diagnostic);
+        (!self.others.is_empty()).then(|| Box::new(others) as Box<_>)
     }
 }
 
-impl SourceCode for Source<'_> {
-    fn read_span<'a>(
-        &'a self,
-        span: &SourceSpan,
-        before: usize,
-        after: usize,
-    ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
-        let inner = self.text.read_span(span, before, after)?;
-        Ok(Box::new(MietteSpanContents::new_named(
-            self.path.clone(),
-            inner.data(),
-            *inner.span(),
-            inner.line(),
-            inner.column(),
-            inner.line_count(),
-        )))
-    }
+/// Returns the diagnostics as a JSON array. Lines and columns count from 1, columns in characters;
+/// `start` and `end` are bytes.
+pub fn to_json(sources: &SourceMap, diagnostics: &[Diagnostic]) -> serde_json::Value {
+    diagnostics
+        .iter()
+        .map(|diagnostic| {
+            json!({
+                "severity": match diagnostic.severity {
+                    Severity::Error => "error",
+                    Severity::Warning => "warning",
+                },
+                "code": diagnostic.code,
+                "message": diagnostic.message,
+                "help": diagnostic.help,
+                "labels": diagnostic.labels.iter().map(|l| label_json(sources, l)).collect::<Vec<_>>(),
+            })
+        })
+        .collect()
+}
+
+fn label_json(sources: &SourceMap, label: &Label) -> serde_json::Value {
+    let Span { file, start, end } = label.span;
+    let (line, column) = sources.line_column(label.span);
+    let (end_line, end_column) = sources.line_column(Span { file, start: end, end });
+    json!({
+        "file": sources.path(file).display().to_string(),
+        "start": start,
+        "end": end,
+        "line": line,
+        "column": column,
+        "end_line": end_line,
+        "end_column": end_column,
+        "text": label.text,
+    })
 }

@@ -1,198 +1,169 @@
-//! Productions of items and types.
+//! Items: what stands at the top level of a file.
 
+use super::ast::{Artifact, Binding, Expr, Fn, Item, ItemKind, Name, Plan, Stage, Use, UseNames};
+use super::parser::{Element, ITEMS, Parser};
+use super::token::{Kind, Symbol};
 use crate::base::source::Spanned;
+use crate::base::text::did_you_mean;
 use crate::diag::Diagnostic;
-use crate::syntax::ast::{
-    Artifact, Binding, Expr, Fn, Name, Parameter, Plan, RecordField, Stage, Type, TypeKind, Use,
-    UseNames,
-};
-use crate::syntax::parser::{DEPTH_MAX, Parser};
 
 impl Parser<'_> {
-    pub(super) fn use_item(&mut self) -> Option<Use> {
-        self.advance();
-        let mut path = vec![self.name("a module")?];
-        while self.eat(".") {
-            let span = self.here();
-            if self.eat("*") {
-                return Some(Use { path, names: UseNames::All(span) });
+    /// Parses the whole file.
+    pub(super) fn items(&mut self) -> Vec<Item> {
+        let mut items = Vec::new();
+        while !self.is_end() {
+            let (doc, start, before) = (self.peek().doc.clone(), self.span(), self.position());
+            match self.item() {
+                Some(kind) => {
+                    items.push(Item { doc, span: self.since(start), kind });
+                    self.item_end();
+                }
+                None if self.position() == before || !self.at_item() => self.skip_item(),
+                None => {}
             }
-            if self.at("{") {
-                let names = self.delimited("{", "}", |p| p.name("a name"))?;
-                return Some(Use { path, names: UseNames::Some(names) });
-            }
-            path.push(self.name("a module")?);
         }
-        let alias = if self.eat("as") { Some(self.name("a name")?) } else { None };
+        items
+    }
+
+    /// An item ends where the next one starts.
+    fn item_end(&mut self) {
+        let starts = self.peek().first || ITEMS.contains(&self.word());
+        if self.is_end() || self.at_item() || (starts && self.peek().kind == Kind::Word) {
+            return;
+        }
+        if !self.has_reported() {
+            self.unexpected("an operator or the next item");
+        }
+        self.skip_item();
+    }
+
+    fn item(&mut self) -> Option<ItemKind> {
+        let keyword = match self.word() {
+            word if ITEMS.contains(&word) => word,
+            _ => self.unknown_item()?,
+        };
+        self.bump();
+        match keyword {
+            "use" => self.import().map(ItemKind::Use),
+            "param" => self.binding(true).map(ItemKind::Param),
+            "axis" => self.binding(true).map(ItemKind::Axis),
+            "let" => self.binding(true).map(ItemKind::Let),
+            "fn" => self.function().map(ItemKind::Fn),
+            "stage" => self.stage().map(ItemKind::Stage),
+            "artifact" => self.artifact().map(ItemKind::Artifact),
+            "plan" => self.plan().map(ItemKind::Plan),
+            _ => self.binding(false).map(ItemKind::Report),
+        }
+    }
+
+    /// Reports what starts no item; returns the keyword it was surely meant to be.
+    fn unknown_item(&mut self) -> Option<&'static str> {
+        let word = self.word();
+        let meant = did_you_mean(word, ITEMS).filter(|_| !word.is_empty());
+        if word.is_empty() {
+            self.unexpected("an item");
+            return None;
+        }
+        let help = match meant {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None if self.peek_nth(1).kind == Kind::Symbol(Symbol::Eq) => {
+                format!("write `let {word} = ...`")
+            }
+            None => format!(
+                "start a line with one of {}",
+                ITEMS.map(|item| format!("`{item}`")).join(", ")
+            ),
+        };
+        let diagnostic = Diagnostic::error(
+            "tlm::parse::unknown_item",
+            format!("expected an item, found `{word}`"),
+        )
+        .label(self.span(), "no item starts like this")
+        .help(help);
+        self.report(diagnostic);
+        meant.filter(|_| self.peek_nth(1).kind == Kind::Word)
+    }
+
+    /// Parses `= expression`; what is missing becomes an error node, so that the name is known.
+    fn value(&mut self) -> Expr {
+        if self.expect(Symbol::Eq) { self.expr() } else { self.error() }
+    }
+
+    fn binding(&mut self, typed: bool) -> Option<Binding> {
+        let name = self.name("a name")?;
+        let ty = if typed { self.annotation() } else { None };
+        Some(Binding { name, ty, value: self.value() })
+    }
+
+    fn import(&mut self) -> Option<Use> {
+        let mut path = vec![self.name("a module, such as `std`")?];
+        while self.eat(Symbol::Dot) {
+            if self.at(Symbol::Star) {
+                return Some(Use { path, names: UseNames::All(self.bump()) });
+            }
+            if self.at(Symbol::OpenBrace) {
+                return Some(Use { path, names: UseNames::Some(self.names()) });
+            }
+            path.push(self.name("a module, `*` or `{`")?);
+        }
+        let alias = if self.eat_word("as") { self.name("a name") } else { None };
         Some(Use { path, names: UseNames::Module(alias) })
     }
 
-    pub(super) fn binding(&mut self) -> Option<Binding> {
-        self.advance();
-        let name = self.name("a name")?;
-        let ty = if self.eat(":") { Some(self.ty()?) } else { None };
-        self.expect("=")?;
-        Some(Binding { name, ty, value: self.expr()? })
+    fn names(&mut self) -> Vec<Name> {
+        let mut names = Vec::new();
+        self.list(false, |parser| {
+            names.extend(parser.name("a name"));
+            Element::Item
+        });
+        names
     }
 
-    pub(super) fn plan(&mut self) -> Option<Plan> {
-        self.advance();
+    fn function(&mut self) -> Option<Fn> {
         let name = self.name("a name")?;
-        self.expect("=")?;
-        let target = self.expr()?;
-        let mut vary = Vec::new();
-        if self.eat("vary") {
-            vary.push(self.name("an axis")?);
-            while self.eat(",") {
-                vary.push(self.name("an axis")?);
-            }
+        let (inputs, params) = self.parameters()?;
+        let result = if self.eat(Symbol::Arrow) { self.ty() } else { None };
+        Some(Fn { name, inputs, params, result, body: self.value() })
+    }
+
+    fn stage(&mut self) -> Option<Stage> {
+        let name = self.name("a name")?;
+        let (inputs, params) = self.parameters()?;
+        if !self.expect(Symbol::Arrow) {
+            return None;
         }
-        Some(Plan { name, target, vary })
-    }
-
-    pub(super) fn function(&mut self) -> Option<Fn> {
-        self.advance();
-        let name = self.name("a name")?;
-        let (inputs, params) = self.parameters()?;
-        let result = if self.eat("->") { Some(self.ty()?) } else { None };
-        self.expect("=")?;
-        Some(Fn { name, inputs, params, result, body: self.expr()? })
-    }
-
-    pub(super) fn stage(&mut self) -> Option<Stage> {
-        self.advance();
-        let name = self.name("a name")?;
-        let (inputs, params) = self.parameters()?;
-        self.expect("->")?;
         let result = self.ty()?;
-        self.expect("version")?;
-        let version = self.version()?;
-        let tensor = self.eat("tensor");
-        Some(Stage { name, inputs, params, result, version, tensor })
-    }
-
-    fn version(&mut self) -> Option<Spanned<u32>> {
-        let span = self.here();
-        match self.peek_text().and_then(|digits| digits.parse().ok()) {
-            Some(node) => {
-                self.advance();
-                Some(Spanned { node, span })
-            }
-            None => {
-                self.unexpected("a version number");
-                None
-            }
+        if !self.eat_word("version") {
+            self.unexpected("`version`");
+            return None;
         }
+        let (node, span) = self.whole()?;
+        let tensor = self.eat_word("tensor");
+        Some(Stage { name, inputs, params, result, version: Spanned { node, span }, tensor })
     }
 
-    pub(super) fn artifact(&mut self) -> Option<Artifact> {
-        self.advance();
+    fn artifact(&mut self) -> Option<Artifact> {
         let name = self.name("a name")?;
-        let fields = match self.at("{") {
-            true => self.delimited("{", "}", |p| {
-                let name = p.name("a field")?;
-                p.expect(":")?;
-                Some((name, p.ty()?))
-            })?,
-            false => Vec::new(),
-        };
+        let mut fields = Vec::new();
+        if self.at(Symbol::OpenBrace) {
+            self.list(false, |parser| {
+                fields.extend(parser.typed_name("a field"));
+                Element::Item
+            });
+        }
         Some(Artifact { name, fields })
     }
 
-    /// Parses `(inputs; params)`. The `;` may stand where a parameter starts or ends.
-    fn parameters(&mut self) -> Option<(Vec<Parameter>, Vec<Parameter>)> {
-        let mut named = false;
-        let all = self.separated("(", ")", &[",", ";"], |p| {
-            named |= p.eat(";");
-            let is_param = named;
-            if p.at(")") {
-                return Some((is_param, None));
+    fn plan(&mut self) -> Option<Plan> {
+        let name = self.name("a name")?;
+        let target = self.value();
+        let mut vary = Vec::new();
+        if self.eat_word("vary") {
+            vary.extend(self.name("an axis"));
+            while self.eat(Symbol::Comma) && !self.at_item() && !self.is_end() {
+                vary.extend(self.name("an axis"));
             }
-            let parameter = p.parameter()?;
-            named |= p.at(";");
-            Some((is_param, Some(parameter)))
-        })?;
-        let (params, inputs): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|(is_param, _)| *is_param);
-        let only = |list: Vec<(bool, Option<Parameter>)>| {
-            list.into_iter().filter_map(|(_, p)| p).collect()
-        };
-        Some((only(inputs), only(params)))
-    }
-
-    fn parameter(&mut self) -> Option<Parameter> {
-        let doc = self.doc();
-        let name = self.name("a parameter")?;
-        self.expect(":")?;
-        let ty = self.ty()?;
-        let range = if self.eat("in") { Some(self.range()?) } else { None };
-        let default = if self.eat("=") { Some(self.expr()?) } else { None };
-        let since = if self.eat("since") { Some(self.version()?.node) } else { None };
-        let place = self.eat("place");
-        Some(Parameter { doc, name, ty, default, range, since, place })
-    }
-
-    fn range(&mut self) -> Option<(Option<Expr>, Option<Expr>)> {
-        let low = if self.at("..") { None } else { Some(self.sum()?) };
-        self.expect("..")?;
-        let ends = ["=", ",", ";", ")", "since", "place"].iter().any(|end| self.at(end));
-        let high = if ends { None } else { Some(self.sum()?) };
-        Some((low, high))
-    }
-
-    pub(super) fn ty(&mut self) -> Option<Type> {
-        self.depth += 1;
-        let ty = if self.depth > DEPTH_MAX { self.too_deep() } else { self.ty_inner() };
-        self.depth -= 1;
-        ty
-    }
-
-    fn ty_inner(&mut self) -> Option<Type> {
-        let start = self.here();
-        let kind = if self.at("{") {
-            TypeKind::Record(self.delimited("{", "}", Self::record_field)?)
-        } else if self.eat("[") {
-            let item = self.ty()?;
-            self.expect("]")?;
-            TypeKind::List(Box::new(item))
-        } else {
-            self.named_or_enum()?
-        };
-        let mut ty = Type { span: start.to(self.before()), kind };
-        if self.eat("?") {
-            ty = Type { span: start.to(self.before()), kind: TypeKind::Optional(Box::new(ty)) };
         }
-        Some(ty)
-    }
-
-    fn named_or_enum(&mut self) -> Option<TypeKind> {
-        let first = self.name("a type")?;
-        if !self.at("|") {
-            return Some(TypeKind::Named(first.node));
-        }
-        let mut variants: Vec<Name> = vec![first];
-        while self.eat("|") {
-            variants.push(self.name("a variant")?);
-        }
-        Some(TypeKind::Enum(variants))
-    }
-
-    fn record_field(&mut self) -> Option<RecordField> {
-        let doc = self.doc();
-        let name = self.name("a field")?;
-        self.expect(":")?;
-        let ty = self.ty()?;
-        let default = if self.eat("=") { Some(self.expr()?) } else { None };
-        Some(RecordField { doc, name, ty, default })
-    }
-
-    pub(super) fn too_deep<T>(&mut self) -> Option<T> {
-        let span = self.here();
-        self.report(
-            Diagnostic::error("tlm::parse::too_deep", "nested too deeply")
-                .label(span, format!("more than {DEPTH_MAX} levels"))
-                .help("name a part with `let` and use the name"),
-        );
-        None
+        Some(Plan { name, target, vary })
     }
 }

@@ -1,118 +1,291 @@
-//! Text to tokens. Total: what is no token becomes [`TokenKind::Error`], and the spans tile the text.
+//! Text to tokens. Total: what is no token becomes an error token with a diagnostic.
 
 use nom::branch::alt;
 use nom::bytes::complete::{tag, take_while, take_while1};
-use nom::character::complete::{char, digit1, one_of, satisfy};
+use nom::character::complete::{digit1, one_of, satisfy};
 use nom::combinator::{opt, recognize};
-use nom::sequence::{pair, preceded, terminated};
 use nom::{IResult, Parser};
 
-/// What a token is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TokenKind {
-    /// A name or keyword.
-    Word,
-    /// Digits, a fraction, an exponent; `_` between digits.
-    Number,
-    /// `"text"` or `"""text"""`, with its quotes.
-    Str,
-    /// A string without its closing quotes.
-    OpenStr,
-    /// An operator or delimiter.
-    Punct,
-    /// `## text`
-    Doc,
-    /// A character that starts no token.
-    Error,
+use super::token::{Kind, Symbol, Token};
+use crate::base::{FileId, Span};
+use crate::diag::Diagnostic;
+
+/// Decimal exponents beyond this are surely slips, and exact arithmetic on them would not end.
+const EXPONENT_MAX: u32 = 300;
+
+/// Returns the tokens of a text, the last one being [`Kind::End`].
+pub(super) fn lex(file: FileId, text: &str) -> (Vec<Token>, Vec<Diagnostic>) {
+    let mut lexer =
+        Lexer { file, text, at: 0, tokens: Vec::new(), found: Vec::new(), line: Line::default() };
+    while lexer.skip_blank() {
+        let start = lexer.at;
+        let kind = lexer.token();
+        lexer.push(kind, start);
+    }
+    let end = text.len();
+    lexer.push(Kind::End, end);
+    (lexer.tokens, lexer.found)
 }
 
-/// A token, as a range of bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Token {
-    pub(super) kind: TokenKind,
-    pub(super) start: usize,
-    pub(super) end: usize,
-    /// Whether a line ends between the token before and this one.
-    pub(super) new_line: bool,
+/// What was seen since the last token.
+#[derive(Default)]
+struct Line {
+    docs: Vec<String>,
+    newlines: usize,
 }
 
-/// Returns the tokens of a text, without white space and plain comments.
-pub(super) fn lex(text: &str) -> Vec<Token> {
-    let mut tokens = Vec::new();
-    let mut rest = text;
-    let mut new_line = true;
-    while let Some(first) = rest.chars().next() {
-        let start = text.len() - rest.len();
-        if first.is_whitespace() {
-            new_line |= first == '\n';
-            rest = &rest[first.len_utf8()..];
-        } else if rest.starts_with('#') && !rest.starts_with("##") {
-            rest = rest.find('\n').map_or("", |end| &rest[end..]);
-        } else {
-            let (kind, len) = token(rest, first);
-            tokens.push(Token { kind, start, end: start + len, new_line });
-            new_line = false;
-            rest = &rest[len..];
-        }
-    }
-    tokens
-}
-
-fn token(rest: &str, first: char) -> (TokenKind, usize) {
-    let length = |result: IResult<&str, &str>| result.ok().map(|(_, found)| found.len());
-    if rest.starts_with("##") {
-        return (TokenKind::Doc, rest.find('\n').unwrap_or(rest.len()));
-    }
-    if first == '"' {
-        return string(rest);
-    }
-    if let Some(len) = length(number(rest)) {
-        return (TokenKind::Number, len);
-    }
-    if let Some(len) = length(word(rest)) {
-        return (TokenKind::Word, len);
-    }
-    match length(punctuation(rest)) {
-        Some(len) => (TokenKind::Punct, len),
-        None => (TokenKind::Error, first.len_utf8()),
-    }
+struct Lexer<'t> {
+    file: FileId,
+    text: &'t str,
+    at: usize,
+    tokens: Vec<Token>,
+    found: Vec<Diagnostic>,
+    line: Line,
 }
 
 fn word(input: &str) -> IResult<&str, &str> {
-    let first = take_while1(|c: char| c.is_alphabetic() || c == '_');
-    recognize(pair(first, take_while(|c: char| c.is_alphanumeric() || c == '_'))).parse(input)
+    recognize((satisfy(is_word_start), take_while(is_word))).parse(input)
 }
 
+fn is_word_start(c: char) -> bool {
+    c.is_alphabetic() || c == '_'
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Digits with underscores anywhere after the first; a fraction only where a digit follows the
+/// point, as `0..1` is a range; an exponent only where digits follow the `e`, as `e` may begin a unit.
 fn number(input: &str) -> IResult<&str, &str> {
-    let digits =
-        |i| recognize(pair(digit1, take_while(|c: char| c.is_ascii_digit() || c == '_'))).parse(i);
-    let fraction = preceded(char('.'), digits);
     let exponent = (one_of("eE"), opt(one_of("+-")), digit1);
-    recognize((digits, opt(recognize(fraction)), opt(recognize(exponent)))).parse(input)
+    recognize((digits, opt((tag("."), digits)), opt(exponent))).parse(input)
 }
 
-fn punctuation(input: &str) -> IResult<&str, &str> {
-    alt((
-        alt((tag("->"), tag("=="), tag("!="), tag("<="), tag(">="), tag(".."))),
-        recognize(one_of("+-*/<>=(){}[],;:.|?%")),
-    ))
-    .parse(input)
+fn digits(input: &str) -> IResult<&str, &str> {
+    recognize((digit1, take_while(|c: char| c.is_ascii_digit() || c == '_'))).parse(input)
 }
 
-fn string(rest: &str) -> (TokenKind, usize) {
-    if let Some(body) = rest.strip_prefix("\"\"\"") {
-        return match body.find("\"\"\"") {
-            Some(end) => (TokenKind::Str, end + 6),
-            None => (TokenKind::OpenStr, rest.len()),
-        };
+fn symbol(input: &str) -> IResult<&str, Symbol> {
+    match Symbol::ALL.iter().find(|symbol| input.starts_with(symbol.text())) {
+        Some(symbol) => Ok((&input[symbol.text().len()..], *symbol)),
+        None => Err(nom::Err::Error(nom::error::Error::new(input, nom::error::ErrorKind::Tag))),
     }
-    let escape = |i| recognize(pair(char('\\'), satisfy(|c| c != '\n'))).parse(i);
-    let plain = take_while1(|c| !matches!(c, '"' | '\\' | '\n'));
-    let body = recognize(nom::multi::many0_count(alt((plain, escape))));
-    let quoted: IResult<&str, &str> =
-        recognize(terminated(preceded(char('"'), body), char('"'))).parse(rest);
-    match quoted {
-        Ok((_, found)) => (TokenKind::Str, found.len()),
-        Err(_) => (TokenKind::OpenStr, rest.find('\n').unwrap_or(rest.len())),
+}
+
+fn blank(input: &str) -> IResult<&str, &str> {
+    take_while1(|c: char| c.is_whitespace() || c == '\u{feff}').parse(input)
+}
+
+fn comment(input: &str) -> IResult<&str, &str> {
+    recognize((tag("#"), take_while(|c| c != '\n'))).parse(input)
+}
+
+impl Lexer<'_> {
+    fn rest(&self) -> &str {
+        &self.text[self.at..]
+    }
+
+    fn span(&self, start: usize, end: usize) -> Span {
+        Span::new(self.file, start, end)
+    }
+
+    fn push(&mut self, kind: Kind, start: usize) {
+        let line = std::mem::take(&mut self.line);
+        let first = line.newlines > 0 || self.tokens.is_empty();
+        let flush = start == 0 || self.text[..start].ends_with('\n');
+        let doc = (!line.docs.is_empty()).then(|| line.docs.join("\n"));
+        self.tokens.push(Token { kind, start, end: self.at, first, flush, doc });
+    }
+
+    /// Skips blanks and comments; returns whether text is left.
+    fn skip_blank(&mut self) -> bool {
+        while let Ok((_, skipped)) = alt((comment, blank)).parse(self.rest()) {
+            let skipped = skipped.to_owned();
+            self.at += skipped.len();
+            if let Some(text) = skipped.strip_prefix("##").filter(|text| !text.starts_with('#')) {
+                let text = text.trim_end();
+                self.line.docs.push(text.strip_prefix(' ').unwrap_or(text).to_owned());
+            } else if !skipped.starts_with('#') {
+                let newlines = skipped.matches('\n').count();
+                self.line.newlines += newlines;
+                // An empty line parts a comment from what follows: it was about the file.
+                if newlines > 1 {
+                    self.line.docs.clear();
+                }
+            }
+        }
+        self.at < self.text.len()
+    }
+
+    fn token(&mut self) -> Kind {
+        let rest = self.rest();
+        if rest.starts_with('"') {
+            return self.string();
+        }
+        if let Ok((_, text)) = word(rest) {
+            self.at += text.len();
+            return Kind::Word;
+        }
+        if let Ok((_, text)) = number(rest) {
+            let text = text.to_owned();
+            return self.number(&text);
+        }
+        if let Ok((_, symbol)) = symbol(rest) {
+            self.at += symbol.text().len();
+            return Kind::Symbol(symbol);
+        }
+        self.unknown()
+    }
+
+    /// Reports a run of characters that begin no token, once.
+    fn unknown(&mut self) -> Kind {
+        let start = self.at;
+        let is_known = |c: char| {
+            c.is_whitespace()
+                || is_word(c)
+                || "\"#".contains(c)
+                || symbol(c.encode_utf8(&mut [0; 4])).is_ok()
+        };
+        let rest = self.rest();
+        let first = rest.chars().next().map_or(1, char::len_utf8);
+        let length = rest[first..].find(is_known).map_or(rest.len(), |i| i + first);
+        self.at += length;
+        let text = &self.text[start..self.at];
+        let mut diagnostic = Diagnostic::error(
+            "tlm::parse::unexpected_character",
+            format!("unexpected `{}`", text.escape_debug()),
+        )
+        .label(self.span(start, self.at), "no token begins like this");
+        if text.contains(['“', '”', '‘', '’', '\'']) {
+            diagnostic = diagnostic.help("write texts in straight double quotes: `\"text\"`");
+        } else if text.starts_with('!') {
+            diagnostic = diagnostic.help("write `not x`, or `a != b`");
+        }
+        self.found.push(diagnostic);
+        Kind::Error
+    }
+
+    fn number(&mut self, text: &str) -> Kind {
+        let start = self.at;
+        self.at += text.len();
+        // `1.2.3` is one slip, not a number and a field.
+        if text.contains('.') {
+            let mut again = recognize((tag("."), digit1::<&str, nom::error::Error<&str>>));
+            while let Ok((_, more)) = again.parse(&self.text[self.at..]) {
+                self.at += more.len();
+            }
+        }
+        let exponent = text.split_once(['e', 'E']).map(|(_, e)| e.trim_start_matches(['+', '-']));
+        let problem = if self.at > start + text.len() {
+            Some("a number has one decimal point")
+        } else if text.contains("__")
+            || text.ends_with('_')
+            || text.contains("_.")
+            || text.contains("_e")
+        {
+            Some("write each `_` between two digits")
+        } else if exponent.is_some_and(|e| e.parse::<u32>().map_or(true, |e| e > EXPONENT_MAX)) {
+            Some("write an exponent between -300 and 300")
+        } else {
+            None
+        };
+        if let Some(help) = problem {
+            let written = &self.text[start..self.at];
+            self.found.push(
+                Diagnostic::error("tlm::parse::bad_number", format!("bad number `{written}`"))
+                    .label(self.span(start, self.at), "not a number")
+                    .help(help),
+            );
+            return Kind::Number("0".to_owned());
+        }
+        Kind::Number(text.replace('_', ""))
+    }
+
+    fn string(&mut self) -> Kind {
+        let start = self.at;
+        let triple = self.rest().starts_with("\"\"\"");
+        let quote = if triple { "\"\"\"" } else { "\"" };
+        self.at += quote.len();
+        if triple {
+            let rest = self.rest();
+            let line =
+                if rest.starts_with("\r\n") { 2 } else { usize::from(rest.starts_with('\n')) };
+            self.at += line;
+        }
+        let mut value = String::new();
+        loop {
+            let rest = &self.text[self.at..];
+            if rest.starts_with(quote) {
+                self.at += quote.len();
+                return Kind::Str(value);
+            }
+            match rest.chars().next() {
+                Some('\\') => self.escape(&mut value),
+                Some('\n') if !triple => break,
+                Some(c) => {
+                    value.push(c);
+                    self.at += c.len_utf8();
+                }
+                None => break,
+            }
+        }
+        let help = match triple {
+            true => "close it with `\"\"\"`",
+            false => "close it with `\"`; a text over several lines stands in `\"\"\"`",
+        };
+        // A long text is pointed at by its beginning.
+        let end = if triple { start + quote.len() } else { self.at };
+        self.found.push(
+            Diagnostic::error("tlm::parse::unterminated_string", "unterminated text")
+                .label(self.span(start, end), format!("missing `{quote}`"))
+                .help(help),
+        );
+        Kind::Str(value)
+    }
+
+    fn escape(&mut self, value: &mut String) {
+        let start = self.at;
+        let mut rest = self.text[start + 1..].chars();
+        let escaped = rest.next();
+        let known = match escaped {
+            Some('n') => Some('\n'),
+            Some('t') => Some('\t'),
+            Some('f') => Some('\u{c}'),
+            Some('r') => Some('\r'),
+            Some(c @ ('\\' | '"')) => Some(c),
+            _ => None,
+        };
+        self.at = self.text.len() - rest.as_str().len();
+        if let Some(c) = known {
+            value.push(c);
+            return;
+        }
+        if escaped == Some('u')
+            && let Some((hex, _)) = rest
+                .as_str()
+                .strip_prefix('{')
+                .and_then(|r| r.split_at_checked(r.find('}')?.min(8)))
+            && rest.as_str()[1 + hex.len()..].starts_with('}')
+        {
+            self.at += hex.len() + 2;
+            if let Some(c) = u32::from_str_radix(hex, 16).ok().and_then(char::from_u32) {
+                value.push(c);
+                return;
+            }
+        }
+        // The end of the line belongs to the string, which is unterminated then.
+        if escaped == Some('\n') || escaped.is_none() {
+            self.at = start + 1;
+        }
+        let written = &self.text[start..self.at];
+        self.found.push(
+            Diagnostic::error(
+                "tlm::parse::bad_escape",
+                format!("unknown escape `{}`", written.escape_debug()),
+            )
+            .label(self.span(start, self.at), "not an escape")
+            .help("use one of `\\n` `\\t` `\\r` `\\f` `\\\\` `\\\"` `\\u{1F600}`"),
+        );
     }
 }

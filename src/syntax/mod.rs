@@ -1,26 +1,53 @@
 //! Level 2: text to tree. Lexing and parsing are pure and total; they never fail, only find.
+//!
+//! [`parse`] keeps three rules. Every production consumes a token or reports one; at one token at
+//! most one thing is reported; and who reports leaves the parser at a sync point: a `,`, a closing
+//! delimiter, or the start of an item.
 
 pub mod ast;
-mod expr;
+mod exprs;
 mod items;
 mod lexer;
 mod parser;
+mod token;
+mod types;
 
 use crate::base::FileId;
 use crate::diag::Diagnostic;
 
-/// A tree with all that was found on the way to it.
+/// A tree with what was found on the way. Parts that could not be parsed are left out, or are
+/// [`ast::ExprKind::Error`].
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Parsed {
-    /// The tree, of the items that could be parsed.
+    /// The tree.
     pub file: ast::File,
-    /// The findings, in source order.
+    /// What was found, in source order.
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// Parses a text. Never fails: what can't be parsed is left out and reported.
+/// Parses a recipe or a stdlib file.
 pub fn parse(file: FileId, text: &str) -> Parsed {
-    let mut parser = parser::Parser::new(file, text);
+    let (tokens, found) = lexer::lex(file, text);
+    let mut parser = parser::Parser::new(file, text, tokens, found);
     let items = parser.items();
-    Parsed { file: ast::File { items }, diagnostics: parser.diagnostics }
+    let mut diagnostics = parser.into_diagnostics();
+    diagnostics.sort_by_key(|d| d.labels.first().map(|label| label.span));
+    Parsed { file: ast::File { items }, diagnostics }
+}
+
+/// Parses any bytes and checks what must hold of every parse; for fuzzing.
+///
+/// # Panics
+/// When a place lies outside the text or within a character.
+pub fn fuzz_entry(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let parsed = parse(FileId(0), &text);
+    let labels = parsed.diagnostics.iter().flat_map(|d| &d.labels).map(|label| label.span);
+    for span in labels.chain(parsed.file.items.iter().map(|item| item.span)) {
+        assert!(
+            text.get(span.start as usize..span.end as usize).is_some(),
+            "the place {span:?} is not within the text"
+        );
+    }
 }

@@ -1,304 +1,359 @@
-//! Tokens to tree, by descent, with recovery.
-//!
-//! Each production returns `Option`: `None` means that the finding is already reported and the caller may skip to a
-//! place it knows (`,`, a closer, the next item). The parser always moves forward, so it ends.
+//! The cursor over the tokens, and how it recovers.
 
+use super::ast::Name;
+use super::token::{Kind, Symbol, Token};
 use crate::base::source::Spanned;
-use crate::base::{FileId, Span, text};
+use crate::base::{FileId, Span};
 use crate::diag::Diagnostic;
-use crate::syntax::ast::{Item, ItemKind, Name};
-use crate::syntax::lexer::{Token, TokenKind, lex};
 
-/// Words that start an item.
-pub(super) const ITEM_WORDS: [&str; 9] =
+/// How deep expressions and types may nest, and how long a chain of operators may be. Bounds the stack of every
+/// later walk over the tree.
+pub(super) const DEPTH_MAX: usize = 100;
+
+/// The words that start an item.
+pub(super) const ITEMS: [&str; 9] =
     ["use", "param", "axis", "let", "fn", "stage", "artifact", "plan", "report"];
 
-/// How deep expressions and types may nest.
-pub(super) const DEPTH_MAX: usize = 64;
-
-/// Where the parser stands, and what it found.
 pub(super) struct Parser<'t> {
-    pub(super) text: &'t str,
-    pub(super) file: FileId,
+    file: FileId,
+    text: &'t str,
     tokens: Vec<Token>,
-    position: usize,
-    pub(super) depth: usize,
-    pub(super) diagnostics: Vec<Diagnostic>,
+    at: usize,
+    /// The delimiters open around the cursor, by what closes them.
+    open: Vec<Symbol>,
+    depth: usize,
+    found: Vec<Diagnostic>,
+    /// The token at which something was reported last.
+    reported: Option<usize>,
+}
+
+/// What a list element was, for the search for the comma after it.
+#[derive(PartialEq)]
+pub(super) enum Element {
+    /// A comma or the end must follow.
+    Item,
+    /// The `;` between inputs and parameters.
+    Section,
 }
 
 impl<'t> Parser<'t> {
-    pub(super) fn new(file: FileId, text: &'t str) -> Self {
-        Self { text, file, tokens: lex(text), position: 0, depth: 0, diagnostics: Vec::new() }
+    pub(super) fn new(
+        file: FileId,
+        text: &'t str,
+        tokens: Vec<Token>,
+        found: Vec<Diagnostic>,
+    ) -> Self {
+        Self { file, text, tokens, at: 0, open: Vec::new(), depth: 0, found, reported: None }
     }
 
-    /// Parses the whole text as items.
-    pub(super) fn items(&mut self) -> Vec<Item> {
-        let mut items = Vec::new();
-        while self.peek().is_some() {
-            let before = self.position;
-            match self.item() {
-                Some(item) => items.push(item),
-                None => self.skip_to_item(before),
-            }
-        }
-        items
+    pub(super) fn into_diagnostics(self) -> Vec<Diagnostic> {
+        self.found
     }
 
-    fn item(&mut self) -> Option<Item> {
-        let doc = self.doc();
-        let start = self.here();
-        let kind = match self.peek_text() {
-            Some("use") => ItemKind::Use(self.use_item()?),
-            Some("param") => ItemKind::Param(self.binding()?),
-            Some("axis") => ItemKind::Axis(self.binding()?),
-            Some("let") => ItemKind::Let(self.binding()?),
-            Some("fn") => ItemKind::Fn(self.function()?),
-            Some("stage") => ItemKind::Stage(self.stage()?),
-            Some("artifact") => ItemKind::Artifact(self.artifact()?),
-            Some("plan") => ItemKind::Plan(self.plan()?),
-            Some("report") => ItemKind::Report(self.binding()?),
-            found => return self.no_item(found.map(str::to_owned)),
-        };
-        self.end_of_item();
-        Some(Item { doc, span: start.to(self.before()), kind })
+    // ---- looking
+
+    pub(super) fn peek(&self) -> &Token {
+        &self.tokens[self.at]
     }
 
-    fn no_item(&mut self, found: Option<String>) -> Option<Item> {
-        // A doc comment at the end of the file says something about the file.
-        let found = found?;
-        let mut diagnostic = Diagnostic::error(
-            "tlm::parse::expected_item",
-            format!("expected an item, found `{found}`"),
-        )
-        .label(self.here(), "not the start of an item");
-        diagnostic = match text::did_you_mean(&found, ITEM_WORDS) {
-            Some(word) => diagnostic.help(format!("write `{word}`")),
-            None => diagnostic.help(format!("start with one of `{}`", ITEM_WORDS.join("`, `"))),
-        };
-        self.diagnostics.push(diagnostic);
-        None
+    pub(super) fn peek_nth(&self, n: usize) -> &Token {
+        &self.tokens[(self.at + n).min(self.tokens.len() - 1)]
     }
 
-    fn end_of_item(&mut self) {
-        if self.peek().is_some_and(|token| !token.new_line) {
-            self.unexpected("the end of the item");
-            self.skip_to_item(self.position);
-        }
+    pub(super) fn position(&self) -> usize {
+        self.at
     }
 
-    fn skip_to_item(&mut self, before: usize) {
-        if self.position == before {
-            self.position += 1;
-        }
-        while let Some(token) = self.peek() {
-            let starts = token.kind == TokenKind::Doc || ITEM_WORDS.contains(&self.text_of(token));
-            if token.new_line && starts {
-                return;
-            }
-            self.position += 1;
-        }
+    pub(super) fn is_end(&self) -> bool {
+        self.peek().kind == Kind::End
     }
 
-    /// Joins the doc comments that stand here.
-    pub(super) fn doc(&mut self) -> Option<String> {
-        let mut lines = Vec::new();
-        while let Some(token) = self.peek().filter(|token| token.kind == TokenKind::Doc) {
-            let line = self.text_of(token)[2..].trim_end();
-            lines.push(line.strip_prefix(' ').unwrap_or(line).to_owned());
-            self.position += 1;
-        }
-        (!lines.is_empty()).then(|| lines.join("\n"))
+    pub(super) fn at(&self, symbol: Symbol) -> bool {
+        self.peek().kind == Kind::Symbol(symbol)
     }
 
-    pub(super) fn peek(&self) -> Option<Token> {
-        self.tokens.get(self.position).copied()
+    /// Returns the word at the cursor, or an empty text.
+    pub(super) fn word(&self) -> &'t str {
+        self.word_of(self.peek())
     }
 
-    fn text_of(&self, token: Token) -> &'t str {
-        &self.text[token.start..token.end]
+    pub(super) fn word_of(&self, token: &Token) -> &'t str {
+        if token.kind == Kind::Word { &self.text[token.start..token.end] } else { "" }
     }
 
-    /// Returns the text of the next token.
-    pub(super) fn peek_text(&self) -> Option<&'t str> {
-        self.peek().map(|token| self.text_of(token))
+    pub(super) fn at_word(&self, word: &str) -> bool {
+        self.word() == word
     }
 
-    /// Returns the text of the token after the next.
-    pub(super) fn peek_second(&self) -> Option<&'t str> {
-        self.tokens.get(self.position + 1).map(|token| self.text_of(*token))
+    /// Returns whether the cursor is at `name:`.
+    pub(super) fn at_named(&self) -> bool {
+        self.peek().kind == Kind::Word && self.peek_nth(1).kind == Kind::Symbol(Symbol::Colon)
     }
 
-    pub(super) fn advance(&mut self) {
-        self.position += 1;
+    /// Returns whether an item starts here for certain: even within a delimiter that was not closed.
+    pub(super) fn at_item(&self) -> bool {
+        let (token, next) = (self.peek(), self.peek_nth(1));
+        token.first && ITEMS.contains(&self.word()) && next.kind == Kind::Word && !next.first
     }
 
-    /// Returns the span of the next token, or the end of the text.
-    pub(super) fn here(&self) -> Span {
-        self.peek().map_or(Span::new(self.file, self.text.len(), self.text.len()), |token| {
-            Span::new(self.file, token.start, token.end)
-        })
+    pub(super) fn span(&self) -> Span {
+        self.span_of(self.peek())
     }
 
-    /// Returns the span of the token before.
-    pub(super) fn before(&self) -> Span {
-        match self.position.checked_sub(1).and_then(|i| self.tokens.get(i)) {
-            Some(token) => Span::new(self.file, token.start, token.end),
+    fn span_of(&self, token: &Token) -> Span {
+        Span::new(self.file, token.start, token.end)
+    }
+
+    /// Returns the span of what was consumed last.
+    pub(super) fn previous(&self) -> Span {
+        match self.at.checked_sub(1) {
+            Some(before) => self.span_of(&self.tokens[before]),
             None => Span::new(self.file, 0, 0),
         }
     }
 
-    /// Returns whether the next token stands on the same line as the one before.
-    pub(super) fn same_line(&self) -> bool {
-        self.peek().is_some_and(|token| !token.new_line)
+    /// Returns the span from `start` to what was consumed last.
+    pub(super) fn since(&self, start: Span) -> Span {
+        if self.previous().end < start.end { start } else { start.to(self.previous()) }
     }
 
-    /// Returns whether the next token touches the one before.
-    pub(super) fn touches(&self) -> bool {
-        self.here().start == self.before().end && self.peek().is_some()
+    // ---- moving
+
+    pub(super) fn bump(&mut self) -> Span {
+        let span = self.span();
+        if !self.is_end() {
+            self.at += 1;
+        }
+        span
     }
 
-    pub(super) fn at(&self, text: &str) -> bool {
-        self.peek().is_some_and(|t| {
-            matches!(t.kind, TokenKind::Punct | TokenKind::Word) && self.text_of(t) == text
-        })
-    }
-
-    pub(super) fn eat(&mut self, text: &str) -> bool {
-        let found = self.at(text);
-        self.position += usize::from(found);
+    pub(super) fn eat(&mut self, symbol: Symbol) -> bool {
+        let found = self.at(symbol);
+        if found {
+            self.bump();
+        }
         found
     }
 
-    pub(super) fn expect(&mut self, text: &str) -> Option<()> {
-        if self.eat(text) {
-            return Some(());
+    pub(super) fn eat_word(&mut self, word: &str) -> bool {
+        let found = self.at_word(word);
+        if found {
+            self.bump();
         }
-        self.unexpected(&format!("`{text}`"));
+        found
+    }
+
+    /// Consumes the symbol or reports its absence; returns whether it was there.
+    pub(super) fn expect(&mut self, symbol: Symbol) -> bool {
+        let found = self.eat(symbol);
+        if !found {
+            self.unexpected(&symbol.to_string());
+        }
+        found
+    }
+
+    /// Consumes a name. Any word is one, but not the word that starts the next item.
+    pub(super) fn name(&mut self, what: &str) -> Option<Name> {
+        if self.peek().kind == Kind::Word && !self.at_item() {
+            let node = self.word().to_owned();
+            return Some(Spanned { node, span: self.bump() });
+        }
+        self.unexpected(what);
         None
     }
 
-    /// Reports that something else stands here.
+    // ---- reporting
+
+    /// Adds a diagnostic, unless something was reported at this token already.
+    pub(super) fn report(&mut self, diagnostic: Diagnostic) {
+        // The lexer has reported error tokens.
+        if self.reported != Some(self.at) && self.peek().kind != Kind::Error {
+            self.found.push(diagnostic);
+        }
+        self.reported = Some(self.at);
+    }
+
     pub(super) fn unexpected(&mut self, expected: &str) {
-        let found = match self.peek() {
-            Some(token) if token.kind == TokenKind::OpenStr => return self.bad_string(),
-            Some(token) if token.kind == TokenKind::Doc => "a doc comment".to_owned(),
-            Some(token) => format!("`{}`", self.text_of(token)),
-            None => "the end of the file".to_owned(),
-        };
-        let span = self.here();
+        let found = self.describe();
         self.report(
             Diagnostic::error(
                 "tlm::parse::unexpected",
                 format!("expected {expected}, found {found}"),
             )
-            .label(span, format!("expected {expected}")),
+            .label(self.span(), format!("expected {expected}")),
         );
     }
 
-    fn bad_string(&mut self) {
-        let span = self.here();
-        self.report(
-            Diagnostic::error("tlm::parse::bad_string", "string without an end")
-                .label(span, "a string ends on its own line")
-                .help("close it with `\"`, and write a backslash as `\\\\`"),
-        );
+    /// Adds a diagnostic about something already consumed.
+    pub(super) fn report_past(&mut self, diagnostic: Diagnostic) {
+        self.found.push(diagnostic);
     }
 
-    /// Adds a finding unless its place already has one.
-    pub(super) fn report(&mut self, diagnostic: Diagnostic) {
-        let place = |d: &Diagnostic| d.labels.first().map(|label| label.span.start);
-        if self.diagnostics.iter().all(|known| place(known) != place(&diagnostic)) {
-            self.diagnostics.push(diagnostic);
+    /// Returns the token at the cursor in words.
+    pub(super) fn describe(&self) -> String {
+        let token = self.peek();
+        match &token.kind {
+            Kind::End => "the end of the file".to_owned(),
+            Kind::Str(_) => "a text".to_owned(),
+            Kind::Word if ITEMS.contains(&self.word()) && token.first => {
+                format!("the next `{}`", self.word())
+            }
+            _ => format!("`{}`", &self.text[token.start..token.end]),
         }
     }
 
-    pub(super) fn name(&mut self, what: &str) -> Option<Name> {
-        let token = self.peek()?;
-        if token.kind != TokenKind::Word || self.at_item() {
-            self.unexpected(what);
+    /// Returns whether something was reported at the cursor.
+    pub(super) fn has_reported(&self) -> bool {
+        self.reported == Some(self.at)
+    }
+
+    // ---- recovering
+
+    /// Goes on to the next `,` or closer of the innermost open delimiter, or the next item.
+    pub(super) fn skip_element(&mut self) {
+        let mut inner: Vec<Symbol> = Vec::new();
+        while !self.is_end() && !self.at_item() {
+            if let Kind::Symbol(symbol) = self.peek().kind {
+                if let Some(closer) = symbol.closer() {
+                    inner.push(closer);
+                } else if symbol.is_closer() {
+                    if inner.is_empty() {
+                        return;
+                    }
+                    inner.pop();
+                } else if inner.is_empty() && matches!(symbol, Symbol::Comma | Symbol::Semicolon) {
+                    return;
+                }
+            }
+            self.bump();
+        }
+    }
+
+    /// Goes on to the next item, or to a line that begins like one.
+    pub(super) fn skip_item(&mut self) {
+        self.bump();
+        while !self.is_end() && !self.at_item() {
+            let next = self.peek_nth(1);
+            if self.peek().flush
+                && !self.word().is_empty()
+                && !self.word_of(next).is_empty()
+                && !next.first
+            {
+                return;
+            }
+            self.bump();
+        }
+    }
+
+    /// Parses `open element, element, ... close`; the cursor is at `open`. Elements consume
+    /// something or report.
+    pub(super) fn list(&mut self, sections: bool, mut element: impl FnMut(&mut Self) -> Element) {
+        let Kind::Symbol(opener) = self.peek().kind else { return };
+        let Some(closer) = opener.closer() else { return };
+        let opened = self.bump();
+        self.open.push(closer);
+        let mut closed = false;
+        while !closed {
+            closed = self.eat(closer) || self.list_end(closer, opener, opened);
+            if closed {
+                break;
+            }
+            let before = self.at;
+            if element(self) == Element::Section || self.eat(Symbol::Comma) || self.at(closer) {
+                continue;
+            }
+            if sections && self.at(Symbol::Semicolon) && !self.has_reported() {
+                continue;
+            }
+            self.list_recover(closer, before);
+        }
+        self.open.pop();
+    }
+
+    /// Returns whether the list ends here though its closer is missing, and reports that.
+    fn list_end(&mut self, closer: Symbol, opener: Symbol, opened: Span) -> bool {
+        let stray = matches!(self.peek().kind, Kind::Symbol(symbol) if symbol.is_closer());
+        if !stray && !self.is_end() && !self.at_item() {
+            return false;
+        }
+        let end = self.previous().end as usize;
+        let place = if stray { self.span() } else { Span::new(self.file, end, end) };
+        let diagnostic = Diagnostic::error("tlm::parse::unclosed", format!("unclosed {opener}"))
+            .label(place, format!("missing {closer}"))
+            .label(opened, "opened here");
+        self.report(diagnostic);
+        // A closer that belongs to no outer list was meant for this one.
+        if let Kind::Symbol(symbol) = self.peek().kind
+            && stray
+            && !self.open.contains(&symbol)
+        {
+            self.bump();
+        }
+        true
+    }
+
+    fn list_recover(&mut self, closer: Symbol, before: usize) {
+        if self.is_end()
+            || self.at_item()
+            || matches!(self.peek().kind, Kind::Symbol(s) if s.is_closer())
+        {
+            return;
+        }
+        let fresh = !self.has_reported();
+        if fresh {
+            self.unexpected(&format!("`,` or {closer}"));
+        }
+        // After a whole element, a missing comma is all that is wrong: go on with the next one.
+        let begins = matches!(self.peek().kind, Kind::Word | Kind::Number(_) | Kind::Str(_));
+        if fresh && begins && self.at > before {
+            return;
+        }
+        self.skip_element();
+        // A closer is left to the loop, which knows whose it is.
+        let is_closer = matches!(self.peek().kind, Kind::Symbol(s) if s.is_closer());
+        if self.at(Symbol::Comma) || (self.at == before && !is_closer) {
+            self.bump();
+        }
+    }
+
+    /// Runs `inner` one level deeper; reports and returns none where that is too deep.
+    pub(super) fn deeper<T>(&mut self, inner: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        if self.is_too_deep(self.depth + 1) {
             return None;
         }
-        let span = self.here();
-        self.position += 1;
-        Some(Spanned { node: self.text_of(token).to_owned(), span })
+        self.depth += 1;
+        let result = inner(self);
+        self.depth -= 1;
+        Some(result)
     }
 
-    fn at_item(&self) -> bool {
-        let Some(token) = self.peek() else { return true };
-        let follows = self.tokens.get(self.position + 1);
-        token.new_line
-            && ITEM_WORDS.contains(&self.text_of(token))
-            && follows.is_some_and(|next| next.kind == TokenKind::Word)
+    /// Lengthens a chain such as `a + b + c` by one; the caller gives the length back at its end.
+    pub(super) fn chain(&mut self) -> bool {
+        let ok = !self.is_too_deep(self.depth + 1);
+        self.depth += usize::from(ok);
+        ok
     }
 
-    /// Parses `open item, item, close` with an optional last comma; skips what is no item.
-    pub(super) fn delimited<T>(
-        &mut self,
-        open: &str,
-        close: &str,
-        item: impl FnMut(&mut Self) -> Option<T>,
-    ) -> Option<Vec<T>> {
-        self.separated(open, close, &[","], item)
+    pub(super) fn unchain(&mut self, length: usize) {
+        self.depth -= length;
     }
 
-    /// The same with other separators.
-    pub(super) fn separated<T>(
-        &mut self,
-        open: &str,
-        close: &str,
-        separators: &[&str],
-        mut item: impl FnMut(&mut Self) -> Option<T>,
-    ) -> Option<Vec<T>> {
-        let opener = self.here();
-        self.expect(open)?;
-        let mut items = Vec::new();
-        loop {
-            if self.eat(close) {
-                return Some(items);
-            }
-            if self.at_item() {
-                return self.unclosed(opener, open, close);
-            }
-            let before = self.position;
-            let found = item(self);
-            if let Some(found) = found {
-                items.push(found);
-                if separators.iter().any(|separator| self.eat(separator)) || self.at(close) {
-                    continue;
-                }
-                if self.at_item() {
-                    return self.unclosed(opener, open, close);
-                }
-                self.unexpected(&format!("`,` or `{close}`"));
-            }
-            self.skip_in_list(before, close);
+    fn is_too_deep(&mut self, depth: usize) -> bool {
+        if depth <= DEPTH_MAX {
+            return false;
         }
-    }
-
-    fn unclosed<T>(&mut self, opener: Span, open: &str, close: &str) -> Option<T> {
-        let end = self.before().end as usize;
-        self.report(
-            Diagnostic::error("tlm::parse::unclosed", format!("missing `{close}`"))
-                .label(Span::new(self.file, end, end), format!("`{close}` expected here"))
-                .label(opener, format!("`{open}` opened here")),
-        );
-        None
-    }
-
-    fn skip_in_list(&mut self, before: usize, close: &str) {
-        let mut depth = 0;
-        if self.position == before && !self.at(close) {
-            self.position += usize::from(!self.at(","));
+        let diagnostic = Diagnostic::error(
+            "tlm::parse::too_deep",
+            format!("nested deeper than {DEPTH_MAX} levels"),
+        )
+        .label(self.span(), "too deep from here")
+        .help("name a part of it with `let`");
+        self.report(diagnostic);
+        // Nothing near here can be made sense of.
+        while !self.is_end() && !self.at_item() {
+            self.bump();
         }
-        while !self.at_item() {
-            match self.peek_text() {
-                Some("(" | "[" | "{") => depth += 1,
-                Some(closer) if closer == close && depth == 0 => return,
-                Some(")" | "]" | "}") if depth > 0 => depth -= 1,
-                Some(",") if depth == 0 => return self.advance(),
-                _ => {}
-            }
-            self.advance();
-        }
+        self.reported = Some(self.at);
+        true
     }
 }

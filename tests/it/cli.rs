@@ -19,8 +19,8 @@ fn check_finds_all_mistakes_of_a_recipe() {
     let (code, out, err) = tlm(dir.path(), &["check", "a.tlm"]);
     assert_eq!((code, out.as_str()), (3, ""), "{err}");
     for part in [
-        "tlm::parse::expected_item",
-        "write `let`",
+        "tlm::parse::unknown_item",
+        "did you mean `let`?",
         "tlm::parse::unknown_unit",
         "tlm::parse::unclosed",
         "3 errors",
