@@ -6,6 +6,7 @@ mod parse;
 mod plan;
 mod report;
 mod store;
+mod tidy;
 #[cfg(feature = "torch")]
 mod torch;
 mod worker;
