@@ -11,7 +11,6 @@ use crate::base::{SourceMap, World, text};
 use crate::diag;
 use crate::stage::{self, worker};
 use crate::store::{Output, Store, StoreError};
-use crate::syntax;
 
 /// Everything went well.
 pub const DONE: u8 = 0;
@@ -109,7 +108,14 @@ fn check(
     };
     let mut sources = SourceMap::default();
     let file = sources.add(path, text);
-    let found = syntax::parse(file, sources.text(file)).diagnostics;
+    let folder = path.parent().unwrap_or(std::path::Path::new("/"));
+    let found = match crate::sema::load(&mut sources, file, folder, &[]).finish() {
+        Ok((program, mut found)) => {
+            found.extend(crate::sema::check(&program));
+            found
+        }
+        Err(found) => found,
+    };
     if json {
         writeln!(out, "{}", diag::to_json(&sources, &found))?;
     } else if !found.is_empty() {

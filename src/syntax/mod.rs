@@ -36,6 +36,17 @@ pub fn parse(file: FileId, text: &str) -> Parsed {
     Parsed { file: ast::File { items }, diagnostics }
 }
 
+/// Parses a text that is one expression, as a value given on the command line.
+pub fn parse_expr(file: FileId, text: &str) -> (ast::Expr, Vec<Diagnostic>) {
+    let (tokens, found) = lexer::lex(file, text);
+    let mut parser = parser::Parser::new(file, text, tokens, found);
+    let expr = parser.expr();
+    if !parser.is_end() && !parser.has_reported() {
+        parser.unexpected("the end of the value");
+    }
+    (expr, parser.into_diagnostics())
+}
+
 /// Parses any bytes and checks what must hold of every parse; for fuzzing.
 ///
 /// # Panics

@@ -1,0 +1,282 @@
+//! Declarations: artifact types and stages, from `stdlib/*.tlm` to what calls are checked against.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::base::text::did_you_mean;
+use crate::base::units::{Dim, UNITS};
+use crate::base::{SourceMap, Value};
+use crate::diag::Diagnostic;
+use crate::sema::node::{Range, Slot, Stage};
+use crate::sema::steps::{OutputKind, StageDecl};
+use crate::sema::ty::{Field, Ty};
+use crate::sema::value::{Val, literal, real};
+use crate::syntax::ast::{
+    self, Expr, ExprKind, ItemKind, Parameter, RecordField, TypeKind, UnaryOp,
+};
+use crate::syntax::parse;
+
+/// Every module of the standard library with its text, embedded in the program.
+const STDLIB: [(&str, &str); 9] = [
+    ("artifact", include_str!("../../stdlib/artifact.tlm")),
+    ("corpus", include_str!("../../stdlib/corpus.tlm")),
+    ("dataset", include_str!("../../stdlib/dataset.tlm")),
+    ("eval", include_str!("../../stdlib/eval.tlm")),
+    ("model", include_str!("../../stdlib/model.tlm")),
+    ("rounds", include_str!("../../stdlib/rounds.tlm")),
+    ("source", include_str!("../../stdlib/source.tlm")),
+    ("tokenizer", include_str!("../../stdlib/tokenizer.tlm")),
+    ("train", include_str!("../../stdlib/train.tlm")),
+];
+
+/// Artifact types, which are known everywhere, and modules of stages.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Library {
+    /// Fields by artifact type.
+    artifacts: BTreeMap<String, BTreeMap<String, Ty>>,
+    /// Stages by module.
+    pub(super) modules: BTreeMap<String, BTreeMap<String, Arc<Stage>>>,
+}
+
+/// Reads the standard library. What is found in it is a bug, and told like a mistake in a recipe.
+pub(super) fn stdlib(sources: &mut SourceMap, found: &mut Vec<Diagnostic>) -> Library {
+    let mut items = Vec::new();
+    for (module, text) in STDLIB {
+        let parsed = parse(sources.add(format!("std/{module}.tlm"), text), text);
+        found.extend(parsed.diagnostics);
+        items.extend(parsed.file.items.into_iter().map(|item| (module, item.kind)));
+    }
+    let mut library = Library::default();
+    let artifacts = || {
+        items.iter().filter_map(|(_, kind)| match kind {
+            ItemKind::Artifact(artifact) => Some(artifact),
+            _ => None,
+        })
+    };
+    // Names first, so that fields may have types that come later.
+    library.artifacts =
+        artifacts().map(|artifact| (artifact.name.node.clone(), BTreeMap::new())).collect();
+    for artifact in artifacts() {
+        let field =
+            |(name, ty): &(ast::Name, ast::Type)| (name.node.clone(), library.ty(ty, found));
+        let fields = artifact.fields.iter().map(field).collect();
+        library.artifacts.insert(artifact.name.node.clone(), fields);
+    }
+    for (module, kind) in &items {
+        let ItemKind::Stage(stage) = kind else { continue };
+        let declared = library.stage(&format!("{module}.{}", stage.name.node), stage, found);
+        let stages = library.modules.entry((*module).to_owned()).or_default();
+        stages.insert(stage.name.node.clone(), Arc::new(declared));
+    }
+    library
+}
+
+impl Library {
+    /// Returns the fields of an artifact type.
+    pub(super) fn fields(&self, artifact: &str) -> Option<&BTreeMap<String, Ty>> {
+        self.artifacts.get(artifact)
+    }
+
+    /// Returns a stage by its full name, as `source.fetch`.
+    pub(super) fn get(&self, name: &str) -> Option<&Arc<Stage>> {
+        let (module, stage) = name.split_once('.')?;
+        self.modules.get(module)?.get(stage)
+    }
+
+    /// Returns the type that is written.
+    pub(super) fn ty(&self, ty: &ast::Type, found: &mut Vec<Diagnostic>) -> Ty {
+        match &ty.kind {
+            TypeKind::Named(name) => self.named(name, ty, found),
+            TypeKind::Enum(names) => {
+                Ty::Enum(names.iter().map(|name| name.node.clone()).collect::<Vec<_>>().into())
+            }
+            TypeKind::List(item) => Ty::List(Box::new(self.ty(item, found))),
+            TypeKind::Optional(inner) => Ty::Optional(Box::new(self.ty(inner, found))),
+            TypeKind::Record(fields) => {
+                let field = |field: &RecordField| {
+                    let ty = self.ty(&field.ty, found);
+                    let default = default(field.default.as_ref(), &ty, found);
+                    (field.name.node.clone(), Field { ty, default })
+                };
+                Ty::Record(Arc::new(fields.iter().map(field).collect()))
+            }
+        }
+    }
+
+    fn named(&self, name: &str, ty: &ast::Type, found: &mut Vec<Diagnostic>) -> Ty {
+        if let Some(dim) = Dim::ALL.into_iter().find(|dim| dim.name() == name) {
+            return Ty::Number(dim);
+        }
+        match name {
+            "Bool" => return Ty::Bool,
+            "Str" | "Path" => return Ty::Str,
+            _ if self.artifacts.contains_key(name) => return Ty::Artifact(name.to_owned()),
+            _ => {}
+        }
+        let known = Dim::ALL.map(Dim::name).into_iter().chain(["Bool", "Str", "Path"]);
+        let known = known.chain(self.artifacts.keys().map(String::as_str));
+        let help = match did_you_mean(name, known.clone()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("types are {}", known.collect::<Vec<_>>().join(", ")),
+        };
+        found.push(
+            Diagnostic::error("tlm::sema::unknown_type", format!("there is no type `{name}`"))
+                .label(ty.span, "not a type")
+                .help(help),
+        );
+        Ty::Unknown
+    }
+
+    fn stage(&self, name: &str, stage: &ast::Stage, found: &mut Vec<Diagnostic>) -> Stage {
+        let mut slots = |params: &[Parameter]| {
+            params.iter().map(|param| self.slot(param, found)).collect::<Vec<_>>()
+        };
+        let (inputs, params) = (slots(&stage.inputs), slots(&stage.params));
+        let result = self.ty(&stage.result, found);
+        // A model folder holds its tokenizer, but only a stage that gets none makes it an output of its own.
+        let makes_tokenizer = inputs.iter().all(|slot| slot.ty == Ty::file());
+        let mut outputs = BTreeMap::new();
+        match &result {
+            Ty::Record(fields) => fields.iter().for_each(|(name, field)| {
+                self.output(name, &field.ty, makes_tokenizer, &mut outputs);
+            }),
+            one => self.output("out", one, makes_tokenizer, &mut outputs),
+        }
+        Stage {
+            decl: Arc::new(StageDecl {
+                name: name.to_owned(),
+                version: stage.version.node,
+                tensor: stage.tensor,
+                outputs,
+            }),
+            inputs,
+            params,
+            result,
+            span: stage.name.span,
+        }
+    }
+
+    fn output(
+        &self,
+        name: &str,
+        ty: &Ty,
+        tokenizer: bool,
+        outputs: &mut BTreeMap<String, OutputKind>,
+    ) {
+        let Ty::Artifact(artifact) = ty else {
+            outputs.insert(name.to_owned(), OutputKind::Scalar);
+            return;
+        };
+        outputs.insert(name.to_owned(), OutputKind::Artifact);
+        for (field, ty) in self.artifacts.get(artifact).into_iter().flatten() {
+            if tokenizer || !matches!(ty, Ty::Artifact(_)) {
+                self.output(&format!("{name}.{field}"), ty, tokenizer, outputs);
+            }
+        }
+    }
+
+    fn slot(&self, param: &Parameter, found: &mut Vec<Diagnostic>) -> Slot {
+        let ty = self.ty(&param.ty, found);
+        let default = default(param.default.as_ref(), &ty, found);
+        Slot {
+            name: param.name.node.clone(),
+            default,
+            range: param.range.as_ref().map(|(low, high)| Range {
+                low: low.as_ref().map_or(f64::NEG_INFINITY, bound),
+                high: high.as_ref().map_or(f64::INFINITY, bound),
+                shown: shown(low.as_ref(), high.as_ref()),
+            }),
+            ty,
+            since: param.since.is_some(),
+            place: param.place,
+            span: param.name.span,
+        }
+    }
+}
+
+fn bound(end: &Expr) -> f64 {
+    constant(end).and_then(|value| value.known()).map_or(f64::NAN, |value| real(&value))
+}
+
+fn shown(low: Option<&Expr>, high: Option<&Expr>) -> String {
+    match (low.map(written), high.map(written)) {
+        (Some(low), Some(high)) => format!("from {low} to {high}"),
+        (Some(low), None) => format!("{low} or more"),
+        (None, Some(high)) => format!("{high} or less"),
+        (None, None) => "any number".to_owned(),
+    }
+}
+
+fn written(number: &Expr) -> String {
+    match &number.kind {
+        ExprKind::Number { digits, units } => {
+            let unit = |unit: &ast::Name| match unit.node.chars().count() {
+                1 => unit.node.clone(),
+                _ => format!(" {}", unit.node),
+            };
+            format!("{digits}{}", units.iter().map(unit).collect::<String>())
+        }
+        ExprKind::Unary(UnaryOp::Neg, inner) => format!("-{}", written(inner)),
+        _ => String::new(),
+    }
+}
+
+/// Returns a default as its slot wants it.
+fn default(expr: Option<&Expr>, ty: &Ty, found: &mut Vec<Diagnostic>) -> Option<Val> {
+    let expr = expr?;
+    let value = constant(expr).filter(|value| is_of(value, ty));
+    let value = value.and_then(|value| value.conform(ty).ok());
+    if value.is_none() {
+        found.push(
+            Diagnostic::error("tlm::sema::default", format!("this is no default for {ty}"))
+                .label(expr.span, "expected a constant of that type")
+                .help("write a number, a text, `true`, `false`, `none` or a variant"),
+        );
+    }
+    value
+}
+
+fn is_of(value: &Val, ty: &Ty) -> bool {
+    match (value, ty) {
+        (_, Ty::Unknown) | (Val::Plain(Value::Null), Ty::Optional(_)) => true,
+        (value, Ty::Optional(inner)) => is_of(value, inner),
+        (Val::List(items), Ty::List(item)) => items.iter().all(|value| is_of(value, item)),
+        (Val::Plain(Value::Str(name)), Ty::Enum(names)) => names.contains(name),
+        (Val::Plain(value), ty) => matches!(
+            (value, ty),
+            (Value::Int(_) | Value::Float(_), Ty::Number(_))
+                | (Value::Bool(_), Ty::Bool)
+                | (Value::Str(_), Ty::Str)
+        ),
+        _ => false,
+    }
+}
+
+/// Returns the value of a constant; a name is an enum's variant.
+fn constant(expr: &Expr) -> Option<Val> {
+    let value = match &expr.kind {
+        ExprKind::Number { digits, units } => {
+            literal(digits, units.iter().map(|unit| unit.node.as_str()))
+        }
+        ExprKind::Str(text) | ExprKind::Name(text) => Value::Str(text.clone()),
+        ExprKind::Bool(value) => Value::Bool(*value),
+        ExprKind::None => Value::Null,
+        ExprKind::Unary(UnaryOp::Neg, inner) => match constant(inner)? {
+            Val::Plain(Value::Int(value)) => Value::Int(value.checked_neg()?),
+            Val::Plain(Value::Float(value)) => Value::Float(-value),
+            _ => return None,
+        },
+        ExprKind::List(items) => {
+            return items.iter().map(constant).collect::<Option<_>>().map(Val::List);
+        }
+        _ => return None,
+    };
+    Some(Val::Plain(value))
+}
+
+/// Returns the dimension that a literal's unit words fix.
+pub(super) fn dim_of(units: &[ast::Name]) -> Option<Dim> {
+    units.iter().find_map(|unit| {
+        UNITS.iter().find(|(name, ..)| *name == unit.node).and_then(|(_, dim, _)| *dim)
+    })
+}

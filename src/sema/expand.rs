@@ -1,0 +1,181 @@
+//! What plans and reports ask for, as steps.
+
+use std::collections::BTreeSet;
+
+use crate::base::text::did_you_mean;
+use crate::diag::{Checked, Diagnostic};
+use crate::sema::eval::{Eval, Point};
+use crate::sema::node::{AxisId, Plan, Program, Report, Typed};
+use crate::sema::steps::{Cell, Expansion, Goal, Report as Table, ReportRow};
+use crate::sema::value::Val;
+
+/// Evaluates what the named plans ask for; without names, the plan `default`, or all plans when there is none.
+pub(super) fn expand(program: &Program, plans: &[String]) -> Checked<Expansion> {
+    let mut eval = Eval::new(program);
+    let plans = chosen(program, plans, &mut eval.found);
+    let mut expansion = Expansion::default();
+    let mut points = Vec::new();
+    for plan in plans {
+        for point in plan_points(program, plan) {
+            expansion.goals.push(goal(program, plan, &point, &mut eval));
+            points.push(point);
+        }
+    }
+    for report in &program.reports {
+        expansion.reports.push(table(program, report, &points, &mut eval));
+    }
+    expansion.steps = eval.steps;
+    Checked { value: expansion, diagnostics: eval.found }
+}
+
+/// Evaluates every binding at the baseline, and all plans.
+pub(super) fn check(program: &Program) -> Vec<Diagnostic> {
+    let mut eval = Eval::new(program);
+    let baseline = baseline(program);
+    for id in 0..program.bindings.len() {
+        eval.binding(id, &baseline);
+    }
+    let mut found = eval.found;
+    let names: Vec<_> = program.plans.iter().map(|plan| plan.name.clone()).collect();
+    found.extend(expand(program, &names).diagnostics);
+    found
+}
+
+fn chosen<'p>(
+    program: &'p Program,
+    names: &[String],
+    found: &mut Vec<Diagnostic>,
+) -> Vec<&'p Plan> {
+    if names.is_empty() {
+        let default = program.plans.iter().find(|plan| plan.name == "default");
+        return default.map_or_else(|| program.plans.iter().collect(), |plan| vec![plan]);
+    }
+    let mut plans = Vec::new();
+    for name in names {
+        match program.plans.iter().find(|plan| plan.name == *name) {
+            Some(plan) => plans.push(plan),
+            None => {
+                let known = program.plans.iter().map(|plan| plan.name.as_str());
+                let help = match did_you_mean(name, known.clone()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None if program.plans.is_empty() => {
+                        format!("add one: `plan {name} = ...`")
+                    }
+                    None => format!("plans are {}", known.collect::<Vec<_>>().join(", ")),
+                };
+                let message = format!("the recipe has no plan `{name}`");
+                found.push(Diagnostic::error("tlm::sema::unknown_plan", message).help(help));
+            }
+        }
+    }
+    plans
+}
+
+fn baseline(program: &Program) -> Point {
+    vec![0; program.axes.len()]
+}
+
+/// Returns the baseline, and the points that differ from it in one of the plan's axes.
+fn plan_points(program: &Program, plan: &Plan) -> Vec<Point> {
+    let mut points = vec![baseline(program)];
+    for axis in &plan.vary {
+        for value in 1..program.axes[*axis].values.len() {
+            let mut point = baseline(program);
+            point[*axis] = value;
+            points.push(point);
+        }
+    }
+    points
+}
+
+fn goal(program: &Program, plan: &Plan, point: &[usize], eval: &mut Eval<'_>) -> Goal {
+    let mut outputs = Vec::new();
+    for (text, target) in &plan.targets {
+        if let Some(value) = eval.at(&target.node, point, text) {
+            value.outputs(&mut outputs);
+        }
+    }
+    let axes = plan.vary.iter();
+    let point = axes.map(|id| shown(program, *id, point[*id])).collect();
+    Goal { plan: plan.name.clone(), point, outputs }
+}
+
+fn shown(program: &Program, axis: AxisId, value: usize) -> (String, String) {
+    let axis = &program.axes[axis];
+    (axis.name.clone(), axis.shown[value].clone())
+}
+
+fn table(program: &Program, report: &Report, points: &[Point], eval: &mut Eval<'_>) -> Table {
+    let cols: Vec<Option<(AxisId, usize)>> = match report.cols {
+        Some(axis) => (0..program.axes[axis].values.len()).map(|v| Some((axis, v))).collect(),
+        None => vec![None],
+    };
+    let heads = report.columns.iter().flat_map(|(head, _)| {
+        cols.iter().map(move |col| match col {
+            None => head.clone(),
+            Some((axis, value)) => {
+                let (axis, value) = shown(program, *axis, *value);
+                format!("{head}, {axis} = {value}")
+            }
+        })
+    });
+    let mut row = |values: &[usize]| {
+        let mut point = baseline(program);
+        report.rows.iter().zip(values).for_each(|(axis, value)| point[*axis] = *value);
+        let mut cells = Vec::new();
+        for (head, typed) in &report.columns {
+            for col in &cols {
+                let mut point = point.clone();
+                if let Some((axis, value)) = col {
+                    point[*axis] = *value;
+                }
+                let asked = is_asked(typed, &point, points);
+                cells.push(asked.then(|| cell(typed, &point, head, eval)).flatten());
+            }
+        }
+        let labels = report.rows.iter().zip(values).map(|(a, v)| shown(program, *a, *v).1);
+        ReportRow { labels: labels.collect(), cells }
+    };
+    Table {
+        name: report.name.clone(),
+        caption: report.caption.clone(),
+        row_axes: report.rows.iter().map(|axis| program.axes[*axis].name.clone()).collect(),
+        columns: heads.collect(),
+        rows: combinations(program, &report.rows).iter().map(|values| row(values)).collect(),
+    }
+}
+
+/// Returns whether some plan has the point, as far as the value depends on it. Without any plan, reports ask themselves.
+fn is_asked(typed: &Typed, point: &[usize], points: &[Point]) -> bool {
+    let same = |other: &Point| typed.axes.iter().all(|axis| other[*axis] == point[*axis]);
+    points.is_empty() || points.iter().any(same)
+}
+
+fn cell(typed: &Typed, point: &[usize], label: &str, eval: &mut Eval<'_>) -> Option<Cell> {
+    match eval.at(&typed.node, point, label)? {
+        Val::Late(output) => Some(Cell::Output(output)),
+        Val::Plain(value) => Some(Cell::Value(value)),
+        Val::List(_) | Val::Record(_) | Val::Artifact(..) => None,
+    }
+}
+
+/// Returns all combinations of the axes' values, the last axis changing fastest.
+fn combinations(program: &Program, axes: &[AxisId]) -> Vec<Vec<usize>> {
+    // An axis that is named twice would make rows that contradict themselves.
+    let mut seen = BTreeSet::new();
+    let mut all: Vec<Vec<usize>> = vec![Vec::new()];
+    for axis in axes {
+        let values = if seen.insert(axis) { program.axes[*axis].values.len() } else { 1 };
+        all = all
+            .iter()
+            .flat_map(|head| {
+                (0..values).map(move |value| {
+                    let mut row = head.clone();
+                    row.push(value);
+                    row
+                })
+            })
+            .collect();
+    }
+    all
+}

@@ -1,0 +1,119 @@
+//! Types, and which fits which.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::base::units::Dim;
+use crate::sema::value::Val;
+
+/// The type of an expression or a slot.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Ty {
+    /// Of what is wrong already; fits everything, so that one mistake is told once.
+    Unknown,
+    /// A number without unit: its slot decides what it counts.
+    Bare,
+    /// A number that counts or measures something.
+    Number(Dim),
+    Bool,
+    Str,
+    /// The names of its variants.
+    Enum(Arc<[String]>),
+    /// Of `none`.
+    None,
+    Optional(Box<Ty>),
+    List(Box<Ty>),
+    Record(Arc<BTreeMap<String, Field>>),
+    /// Something in the store, by its artifact type's name.
+    Artifact(String),
+}
+
+/// A field of a record type.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Field {
+    pub(super) ty: Ty,
+    pub(super) default: Option<Val>,
+}
+
+impl Ty {
+    /// Returns the artifact type of single files, which texts stand for.
+    pub(super) fn file() -> Self {
+        Self::Artifact("File".to_owned())
+    }
+
+    /// Returns whether a table can show it.
+    pub(super) fn is_scalar(&self) -> bool {
+        match self {
+            Self::Optional(inner) => inner.is_scalar(),
+            Self::None | Self::List(_) | Self::Record(_) | Self::Artifact(_) => false,
+            _ => true,
+        }
+    }
+
+    /// Returns whether a value of this type can go where `slot` is wanted; numbers may still turn out to be out of range.
+    pub(super) fn fits(&self, slot: &Ty) -> bool {
+        match (self, slot) {
+            (Self::Unknown, _) | (_, Self::Unknown) | (Self::Bare, Self::Number(_)) => true,
+            (Self::None, Self::Optional(_)) => true,
+            (Self::Optional(own), Self::Optional(wanted)) => own.fits(wanted),
+            (_, Self::Optional(wanted)) => self.fits(wanted),
+            (Self::Number(own), Self::Number(wanted)) => own == wanted || converts(*own, *wanted),
+            (Self::Enum(own), Self::Enum(wanted)) => own.iter().all(|name| wanted.contains(name)),
+            (Self::List(own), Self::List(wanted)) => own.fits(wanted),
+            (Self::Record(own), Self::Record(wanted)) => record_fits(own, wanted),
+            _ => self == slot,
+        }
+    }
+
+    /// Returns the type that holds values of both, if there is one.
+    pub(super) fn join(&self, other: &Ty) -> Option<Ty> {
+        match (self, other) {
+            (Self::None, Self::None) => Some(Self::None),
+            (Self::None, some) | (some, Self::None) => match some {
+                Self::Optional(_) => Some(some.clone()),
+                _ => Some(Self::Optional(Box::new(some.clone()))),
+            },
+            (Self::Unknown, known) => Some(known.clone()),
+            (own, wanted) if own.fits(wanted) => Some(wanted.clone()),
+            (wanted, own) if own.fits(wanted) => Some(wanted.clone()),
+            _ => None,
+        }
+    }
+}
+
+fn converts(own: Dim, wanted: Dim) -> bool {
+    use Dim::{Count, Float, Int, Ratio};
+    matches!((own, wanted), (Int, Count) | (Count, Int) | (Ratio, Float) | (Float, Ratio))
+        || (matches!(own, Int | Count) && wanted == Float)
+}
+
+fn record_fits(own: &BTreeMap<String, Field>, wanted: &BTreeMap<String, Field>) -> bool {
+    own.keys().all(|name| wanted.contains_key(name))
+        && wanted.iter().all(|(name, field)| match own.get(name) {
+            Some(given) => given.ty.fits(&field.ty),
+            None => field.default.is_some(),
+        })
+}
+
+impl fmt::Display for Ty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("?"),
+            Self::Bare => f.write_str("a number"),
+            Self::Number(dim) => dim.fmt(f),
+            Self::Bool => f.write_str("Bool"),
+            Self::Str => f.write_str("Str"),
+            Self::Enum(names) => f.write_str(&names.join(" | ")),
+            Self::None => f.write_str("none"),
+            Self::Optional(inner) => write!(f, "{inner}?"),
+            Self::List(item) => write!(f, "[{item}]"),
+            Self::Artifact(name) => f.write_str(name),
+            Self::Record(fields) => {
+                let fields: Vec<_> =
+                    fields.iter().map(|(name, field)| format!("{name}: {}", field.ty)).collect();
+                write!(f, "{{{}}}", fields.join(", "))
+            }
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Values during evaluation, and arithmetic on them.
+
+use std::collections::BTreeMap;
+
+use crate::base::Value;
+use crate::base::units::{Dim, UNITS};
+use crate::sema::steps::OutputRef;
+use crate::sema::ty::Ty;
+use crate::syntax::ast::BinaryOp;
+
+/// A value at one point of the axes.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Val {
+    /// Null, a truth value, a number or a text.
+    Plain(Value),
+    List(Vec<Val>),
+    Record(BTreeMap<String, Val>),
+    /// What a step makes, and the tokenizer its token ids mean something under.
+    Artifact(OutputRef, Option<OutputRef>),
+    /// A number or text that is known once a step ran.
+    Late(OutputRef),
+}
+
+impl Val {
+    /// Returns the value as the type wants it: defaults filled in, whole numbers as integers. The type was checked before, so
+    /// only numbers can still be wrong; the error is what they would have to be.
+    pub(super) fn conform(self, ty: &Ty) -> Result<Val, &'static str> {
+        match (self, ty) {
+            (Val::Plain(Value::Null), _) => Ok(Val::Plain(Value::Null)),
+            (value, Ty::Optional(inner)) => value.conform(inner),
+            (Val::Plain(number), Ty::Number(dim)) => in_dim(number, *dim).map(Val::Plain),
+            (Val::List(items), Ty::List(item)) => {
+                let items: Result<_, _> = items.into_iter().map(|v| v.conform(item)).collect();
+                Ok(Val::List(items?))
+            }
+            (Val::Record(mut given), Ty::Record(fields)) => {
+                let mut out = BTreeMap::new();
+                for (name, field) in fields.iter() {
+                    let value = match given.remove(name) {
+                        Some(value) => value.conform(&field.ty)?,
+                        None => field.default.clone().unwrap_or(Val::Plain(Value::Null)),
+                    };
+                    out.insert(name.clone(), value);
+                }
+                Ok(Val::Record(out))
+            }
+            (value, _) => Ok(value),
+        }
+    }
+
+    /// Returns the value of a parameter, if all of it is known now.
+    pub(super) fn known(&self) -> Option<Value> {
+        match self {
+            Val::Plain(value) => Some(value.clone()),
+            Val::List(items) => {
+                items.iter().map(Val::known).collect::<Option<_>>().map(Value::List)
+            }
+            Val::Record(fields) => fields
+                .iter()
+                .map(|(name, value)| Some((name.clone(), value.known()?)))
+                .collect::<Option<_>>()
+                .map(Value::Map),
+            Val::Artifact(..) | Val::Late(_) => None,
+        }
+    }
+
+    /// Adds all outputs of steps within it.
+    pub(super) fn outputs(&self, out: &mut Vec<OutputRef>) {
+        match self {
+            Val::Plain(_) => {}
+            Val::List(items) => items.iter().for_each(|item| item.outputs(out)),
+            Val::Record(fields) => fields.values().for_each(|field| field.outputs(out)),
+            Val::Artifact(output, _) | Val::Late(output) => out.push(output.clone()),
+        }
+    }
+}
+
+/// Returns a number as a dimension keeps it: whole ones as integers from zero up (Int: any), real ones as floats.
+fn in_dim(number: Value, dim: Dim) -> Result<Value, &'static str> {
+    match (number, dim.is_whole()) {
+        (Value::Float(_), true) => Err("a whole number below 2^63"),
+        (Value::Int(value), true) if value < 0 && dim != Dim::Int => {
+            Err("a whole number from zero up")
+        }
+        (Value::Int(value), false) => Ok(Value::Float(value as f64)),
+        (other, _) => Ok(other),
+    }
+}
+
+/// Returns the number that a literal stands for, exactly: `1.1k` is 1100. Whole numbers that fit are integers.
+/// `units` are words of [`UNITS`].
+pub(super) fn literal<'a>(digits: &str, units: impl Iterator<Item = &'a str>) -> Value {
+    let (mantissa, exponent) = digits.split_once(['e', 'E']).unwrap_or((digits, "0"));
+    let mut exponent: i32 = exponent.parse().unwrap_or(0);
+    let mut factor = 1.0;
+    for unit in units {
+        let size = UNITS.iter().find(|(name, ..)| *name == unit).map_or(1.0, |(.., size)| *size);
+        match power_of_ten(size) {
+            Some(power) => exponent += power,
+            None => factor *= size,
+        }
+    }
+    let scaled = format!("{mantissa}e{exponent}");
+    let whole = (!mantissa.contains('.') && exponent == 0).then(|| mantissa.parse::<i64>().ok());
+    match whole.flatten().and_then(|number| number.checked_mul(factor as i64)) {
+        Some(number) if factor.fract() == 0.0 => Value::Int(number),
+        _ => whole_if_exact(scaled.parse().unwrap_or(f64::NAN) * factor),
+    }
+}
+
+fn power_of_ten(size: f64) -> Option<i32> {
+    (-3..=12).find(|power| format!("1e{power}").parse() == Ok(size))
+}
+
+/// 2^53: up to here every whole number is a float.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+fn whole_if_exact(number: f64) -> Value {
+    match number.fract() == 0.0 && number.abs() <= EXACT {
+        true => Value::Int(number as i64),
+        false => Value::Float(number),
+    }
+}
+
+/// Why arithmetic has no result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoResult {
+    DivisionByZero,
+    TooLarge,
+}
+
+/// Computes `left op right` for `+ - * /`. With a dimension, the result is as [`Val::conform`] wants it: whole quantities are
+/// rounded to the nearest, halves away from zero.
+pub(super) fn arithmetic(
+    op: BinaryOp,
+    left: &Value,
+    right: &Value,
+    dim: Option<Dim>,
+) -> Result<Value, NoResult> {
+    let result = match (left, right) {
+        (Value::Int(a), Value::Int(b)) => match op {
+            BinaryOp::Add => a.checked_add(*b).map(Value::Int),
+            BinaryOp::Sub => a.checked_sub(*b).map(Value::Int),
+            BinaryOp::Mul => a.checked_mul(*b).map(Value::Int),
+            _ if *b == 0 => return Err(NoResult::DivisionByZero),
+            _ if a % b == 0 => Some(Value::Int(a / b)),
+            _ => Some(Value::Float(*a as f64 / *b as f64)),
+        },
+        _ => {
+            let (a, b) = (real(left), real(right));
+            Some(Value::Float(match op {
+                BinaryOp::Add => a + b,
+                BinaryOp::Sub => a - b,
+                BinaryOp::Mul => a * b,
+                _ if b == 0.0 => return Err(NoResult::DivisionByZero),
+                _ => a / b,
+            }))
+        }
+    };
+    let result = result.ok_or(NoResult::TooLarge)?;
+    match (result, dim) {
+        (Value::Float(value), _) if !value.is_finite() => Err(NoResult::TooLarge),
+        (Value::Float(value), Some(dim)) if dim.is_whole() => {
+            match value.round().abs() < i64::MAX as f64 {
+                true => Ok(Value::Int(value.round() as i64)),
+                false => Err(NoResult::TooLarge),
+            }
+        }
+        (Value::Int(value), Some(dim)) if !dim.is_whole() => Ok(Value::Float(value as f64)),
+        (result, _) => Ok(result),
+    }
+}
+
+/// Returns a number as a float; not a number for everything else.
+pub(super) fn real(value: &Value) -> f64 {
+    match value {
+        Value::Int(value) => *value as f64,
+        Value::Float(value) => *value,
+        _ => f64::NAN,
+    }
+}
+
+/// Returns the dimension of `left op right`: none is a bare number. An error when there is none.
+///
+/// Equal dimensions add; a ratio scales everything, a float all but plain whole numbers; a quantity by itself is a float.
+pub(super) fn result_dim(op: BinaryOp, left: &Ty, right: &Ty) -> Option<Option<Dim>> {
+    use Dim::{Count, Float, Int, Ratio};
+    let dim = |ty: &Ty| match ty {
+        Ty::Bare => Some(None),
+        Ty::Number(dim) => Some(Some(*dim)),
+        _ => None,
+    };
+    let (left, right) = (dim(left)?, dim(right)?);
+    let number = |dim| matches!(dim, Int | Count | Float | Ratio);
+    let plain = |a, b| match (a, b) {
+        (Ratio, Ratio) => Ratio,
+        (Float | Ratio, _) | (_, Float | Ratio) => Float,
+        (Count, Count) => Count,
+        _ => Int,
+    };
+    let result = match (op, left, right) {
+        (_, None, None) => None,
+        (BinaryOp::Add | BinaryOp::Sub, Some(a), None)
+        | (BinaryOp::Add | BinaryOp::Sub, None, Some(a)) => Some(a),
+        (BinaryOp::Sub, Some(Count), Some(Count)) => Some(Int),
+        (BinaryOp::Add | BinaryOp::Sub, Some(a), Some(b)) if a == b => Some(a),
+        (BinaryOp::Add | BinaryOp::Sub, Some(a), Some(b)) if number(a) && number(b) => {
+            Some(plain(a, b))
+        }
+        (BinaryOp::Mul, Some(a), None) | (BinaryOp::Mul, None, Some(a)) => Some(a),
+        (BinaryOp::Mul, Some(a), Some(Ratio)) => Some(a),
+        (BinaryOp::Mul, Some(Ratio), Some(b)) => Some(b),
+        (BinaryOp::Mul, Some(a), Some(b)) if number(a) && number(b) => Some(plain(a, b)),
+        (BinaryOp::Mul, Some(a), Some(b)) if number(b) => Some(a),
+        (BinaryOp::Mul, Some(a), Some(b)) if number(a) => Some(b),
+        (BinaryOp::Div, Some(a), None) => Some(a),
+        (BinaryOp::Div, Some(a), Some(b)) if a == b && !number(a) => Some(Float),
+        (BinaryOp::Div, Some(a), Some(b)) if number(a) && number(b) => match (a, b) {
+            (Int | Count, Ratio) => Some(a),
+            _ => Some(plain(a, b)),
+        },
+        (BinaryOp::Div, Some(a), Some(b)) if number(b) => Some(a),
+        (BinaryOp::Div, None, Some(a)) if number(a) => Some(if a == Ratio { Ratio } else { Float }),
+        _ => return None,
+    };
+    Some(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_are_exact() {
+        let check = |digits: &str, units: &[&str], expected: Value| {
+            assert_eq!(literal(digits, units.iter().copied()), expected, "{digits} {units:?}");
+        };
+        check("48", &["k"], Value::Int(48_000));
+        check("1.1", &["k"], Value::Int(1100));
+        check("4", &["k", "tokens"], Value::Int(4000));
+        check("9223372036854775807", &[], Value::Int(i64::MAX));
+        check("33", &["%"], Value::Float(0.33));
+        check("100", &["%"], Value::Int(1));
+        check("1e-3", &[], Value::Float(0.001));
+        check("1.5", &["GiB"], Value::Int(1_610_612_736));
+        check("90", &["m"], Value::Int(5400));
+        check("0.0001", &["M"], Value::Int(100));
+        check("9223372036854775808", &[], Value::Float(9_223_372_036_854_775_808.0));
+    }
+
+    #[test]
+    fn dimensions_of_arithmetic() {
+        use BinaryOp::{Add, Div, Mul, Sub};
+        use Dim::{Count, Float, Int, Ratio, Tokens};
+        let number = Ty::Number;
+        let check = |op, left: Ty, right: Ty, expected: Option<Option<Dim>>| {
+            assert_eq!(result_dim(op, &left, &right), expected, "{op:?} {left} {right}");
+        };
+        check(Mul, number(Tokens), number(Ratio), Some(Some(Tokens)));
+        check(Mul, number(Count), number(Ratio), Some(Some(Count)));
+        check(Mul, number(Count), number(Float), Some(Some(Float)));
+        check(Mul, number(Tokens), number(Tokens), None);
+        check(Add, Ty::Bare, number(Ratio), Some(Some(Ratio)));
+        check(Add, number(Tokens), number(Count), None);
+        check(Sub, number(Count), number(Count), Some(Some(Int)));
+        check(Div, number(Tokens), number(Tokens), Some(Some(Float)));
+        check(Div, number(Tokens), number(Count), Some(Some(Tokens)));
+        check(Div, Ty::Bare, number(Tokens), None);
+        check(Add, Ty::Str, Ty::Bare, None);
+    }
+
+    #[test]
+    fn results_are_rounded_or_refused() {
+        let int = Value::Int;
+        let tokens = Some(Dim::Tokens);
+        let check = |op, a, b, dim, expected| assert_eq!(arithmetic(op, &a, &b, dim), expected);
+        check(BinaryOp::Mul, int(5), Value::Float(0.5), tokens, Ok(int(3)));
+        check(BinaryOp::Div, int(7), int(2), None, Ok(Value::Float(3.5)));
+        check(BinaryOp::Div, int(8), int(2), None, Ok(int(4)));
+        check(BinaryOp::Div, int(8), int(0), None, Err(NoResult::DivisionByZero));
+        check(BinaryOp::Mul, int(i64::MAX), int(2), tokens, Err(NoResult::TooLarge));
+        check(BinaryOp::Mul, int(3), int(2), Some(Dim::Float), Ok(Value::Float(6.0)));
+    }
+}
