@@ -1,25 +1,35 @@
 //! Level 9: the command line. One file a command once there is more to one than a few lines.
 
+mod explain;
+mod recipe;
+mod run;
+mod stored;
+
 use std::io::{self, BufReader, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use clap::{Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
-use crate::base::{SourceMap, World, text};
-use crate::diag;
+use crate::base::World;
 use crate::stage::{self, worker};
-use crate::store::{Output, Store, StoreError};
+use crate::store::StoreError;
 
 /// Everything went well.
 pub const DONE: u8 = 0;
+/// A step failed on what the recipe gave it.
+pub const FAILED: u8 = 1;
 /// The command line is wrong.
 pub const USAGE: u8 = 2;
 /// The recipe has errors.
 pub const PROGRAM: u8 = 3;
 /// The store or the machine failed.
 pub const ENVIRONMENT: u8 = 4;
+/// A bug in tlm.
+pub const INTERNAL: u8 = 70;
+/// Stopped by Ctrl-C.
+pub const INTERRUPTED: u8 = 130;
 
 #[derive(Parser)]
 #[command(name = "tlm", version, about = "A build tool for language-model experiments")]
@@ -30,29 +40,152 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Checks the syntax of a recipe
+    /// Checks a recipe: syntax, names, types, values; runs nothing
     Check {
-        /// The recipe
-        file: PathBuf,
+        #[command(flatten)]
+        recipe: RecipeArgs,
         /// Prints the findings as JSON
         #[arg(long)]
         json: bool,
     },
+    /// Shows which steps would run, and why
+    Plan {
+        #[command(flatten)]
+        planned: PlanArgs,
+    },
+    /// Runs what is not in the store, and shows the reports
+    Run {
+        #[command(flatten)]
+        planned: PlanArgs,
+        #[command(flatten)]
+        run: RunArgs,
+    },
+    /// Explains why a step has to run, or where its result came from
+    Why {
+        #[command(flatten)]
+        recipe: RecipeArgs,
+        #[command(flatten)]
+        store: StoreArgs,
+        /// The step, as `r1` or `r2[rate=50%]`
+        step: String,
+    },
+    /// Draws the steps of a recipe as a graph
+    Graph {
+        #[command(flatten)]
+        planned: PlanArgs,
+        /// The language to draw in
+        #[arg(long, value_enum, default_value_t = GraphFormat::Dot)]
+        format: GraphFormat,
+    },
     /// Lists what the store holds
     Ls {
-        /// The store; by default `$TLM_STORE` or `.tlm`
-        #[arg(long)]
-        store: Option<PathBuf>,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Shows what a step made: parameters, outputs, paths
+    Show {
+        #[command(flatten)]
+        store: StoreArgs,
+        /// The step's name, or the first digits of its key
+        step: String,
+    },
+    /// Prints the log of a step
+    Log {
+        #[command(flatten)]
+        store: StoreArgs,
+        /// The step's name, or the first digits of its key
+        step: String,
     },
     /// Hashes everything in the store again
     Verify {
-        /// The store; by default `$TLM_STORE` or `.tlm`
-        #[arg(long)]
-        store: Option<PathBuf>,
+        #[command(flatten)]
+        store: StoreArgs,
     },
     /// Runs stages for a scheduler: actions on standard input, events on standard output
     #[command(hide = true)]
     Worker,
+}
+
+#[derive(ClapArgs)]
+struct RecipeArgs {
+    /// The recipe
+    recipe: PathBuf,
+    /// Gives a param another value
+    #[arg(short = 's', long = "set", value_name = "NAME=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(ClapArgs)]
+struct StoreArgs {
+    /// The store; by default `$TLM_STORE`, or `.tlm` beside the recipe
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+}
+
+#[derive(ClapArgs)]
+struct PlanArgs {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// The plans to run; by default the plan `default`, or all when there is none
+    plans: Vec<String>,
+    #[command(flatten)]
+    store: StoreArgs,
+    /// The worker of tensor stages; by default `$TLM_TORCH`, or `tlm-torch` beside this program
+    #[arg(long, value_name = "PROGRAM")]
+    torch: Option<PathBuf>,
+}
+
+#[derive(ClapArgs)]
+struct RunArgs {
+    /// Prints events as JSON lines instead of tables (docs/events.md)
+    #[arg(long)]
+    json: bool,
+    /// Where to write the HTML report; by default into the store
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum GraphFormat {
+    /// Graphviz
+    Dot,
+    /// Mermaid
+    Mermaid,
+}
+
+/// Where a command writes, and what it may know.
+struct Console<'c> {
+    world: &'c World,
+    out: &'c mut dyn Write,
+    err: &'c mut dyn Write,
+}
+
+/// Why a command ends early.
+enum Exit {
+    /// All is told already.
+    Code(u8),
+    /// Standard output or standard error is closed.
+    Closed(io::Error),
+}
+
+impl From<io::Error> for Exit {
+    fn from(error: io::Error) -> Self {
+        Self::Closed(error)
+    }
+}
+
+impl Console<'_> {
+    /// Tells an error with its remedy and returns how to end.
+    fn fail(&mut self, code: u8, message: impl std::fmt::Display, help: &str) -> Exit {
+        match writeln!(self.err, "error: {message}\nhelp: {help}") {
+            Ok(()) => Exit::Code(code),
+            Err(error) => Exit::Closed(error),
+        }
+    }
+
+    fn store_error(&mut self, error: &StoreError) -> Exit {
+        self.fail(ENVIRONMENT, error, &error.help())
+    }
 }
 
 /// Runs a command line, its program's name first, and returns the exit code.
@@ -76,110 +209,24 @@ pub fn run(
             return Ok(DONE);
         }
     };
-    match args.command {
-        Command::Check { file, json } => check(&world.cwd().join(file), json, out, err),
-        Command::Ls { store } => with_store(store, world, err, |store| ls(store, out)),
-        Command::Verify { store } => with_store(store, world, err, |store| verify(store, out)),
-        Command::Worker => serve(),
-    }
-}
-
-fn check(
-    path: &std::path::Path,
-    json: bool,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> io::Result<u8> {
-    let text = match std::fs::read(path).map(String::from_utf8) {
-        Ok(Ok(text)) => text,
-        Ok(Err(error)) => {
-            let at = error.utf8_error().valid_up_to();
-            writeln!(
-                err,
-                "error: `{}` is not UTF-8 at byte {at}\nhelp: save it as UTF-8",
-                path.display()
-            )?;
-            return Ok(PROGRAM);
-        }
-        Err(error) => {
-            writeln!(err, "error: can't read `{}`: {error}\nhelp: name a recipe", path.display())?;
-            return Ok(ENVIRONMENT);
-        }
+    let mut console = Console { world, out, err };
+    let done = match args.command {
+        Command::Check { recipe, json } => recipe::check(&recipe, json, &mut console),
+        Command::Plan { planned } => explain::plan(&planned, &mut console),
+        Command::Run { planned, run } => run::run(&planned, &run, &mut console),
+        Command::Why { recipe, store, step } => explain::why(&recipe, &store, &step, &mut console),
+        Command::Graph { planned, format } => explain::graph(&planned, format, &mut console),
+        Command::Ls { store } => stored::ls(&store, &mut console),
+        Command::Show { store, step } => stored::show(&store, &step, &mut console),
+        Command::Log { store, step } => stored::log(&store, &step, &mut console),
+        Command::Verify { store } => stored::verify(&store, &mut console),
+        Command::Worker => return serve(),
     };
-    let mut sources = SourceMap::default();
-    let file = sources.add(path, text);
-    let folder = path.parent().unwrap_or(std::path::Path::new("/"));
-    let found = match crate::sema::load(&mut sources, file, folder, &[]).finish() {
-        Ok((program, mut found)) => {
-            found.extend(crate::sema::check(&program));
-            found
-        }
-        Err(found) => found,
-    };
-    if json {
-        writeln!(out, "{}", diag::to_json(&sources, &found))?;
-    } else if !found.is_empty() {
-        let drawn = diag::render(&sources, &found, 100, false);
-        writeln!(err, "{drawn}{}", text::plural(found.len(), "error"))?;
+    match done {
+        Ok(()) => Ok(DONE),
+        Err(Exit::Code(code)) => Ok(code),
+        Err(Exit::Closed(error)) => Err(error),
     }
-    Ok(if found.is_empty() { DONE } else { PROGRAM })
-}
-
-fn with_store(
-    path: Option<PathBuf>,
-    world: &World,
-    err: &mut dyn Write,
-    command: impl FnOnce(&Store) -> Result<io::Result<u8>, StoreError>,
-) -> io::Result<u8> {
-    let path = path.or_else(|| world.var("TLM_STORE").map(PathBuf::from));
-    let path = world.cwd().join(path.unwrap_or_else(|| PathBuf::from(".tlm")));
-    if !path.is_dir() {
-        writeln!(
-            err,
-            "error: no store at `{}`\nhelp: name one with `--store DIR`",
-            path.display()
-        )?;
-        return Ok(ENVIRONMENT);
-    }
-    match Store::open(&path).and_then(|store| command(&store)) {
-        Ok(code) => code,
-        Err(error) => {
-            writeln!(err, "error: {error}\nhelp: {}", error.help())?;
-            Ok(ENVIRONMENT)
-        }
-    }
-}
-
-fn ls(store: &Store, out: &mut dyn Write) -> Result<io::Result<u8>, StoreError> {
-    let line = |record: &crate::store::Record| {
-        let size = |output: &Output| match output {
-            Output::Object { bytes, .. } => *bytes,
-            Output::Scalar(_) => 0,
-        };
-        let bytes = text::bytes(record.outputs.values().map(size).sum());
-        let (key, seconds) = (record.recipe.short(), text::duration(record.seconds));
-        format!("{key}  {:20}  {:20}  {bytes:>10}  {seconds:>7}", record.label, record.stage)
-    };
-    let mut lines = store.records().iter().map(line).collect::<Vec<_>>();
-    lines.push(text::plural(lines.len(), "record"));
-    Ok(writeln!(out, "{}", lines.join("\n")).map(|()| DONE))
-}
-
-fn verify(store: &Store, out: &mut dyn Write) -> Result<io::Result<u8>, StoreError> {
-    let bad = store.verify()?;
-    let mut lines: Vec<_> =
-        bad.iter().map(|digest| format!("damaged or missing: {digest}")).collect();
-    if store.damaged() > 0 {
-        lines.push(format!(
-            "{} damaged and left out",
-            text::plural(store.damaged(), "index record")
-        ));
-    }
-    let code = if lines.is_empty() { DONE } else { ENVIRONMENT };
-    if lines.is_empty() {
-        lines.push(format!("{} verified", text::plural(store.records().len(), "record")));
-    }
-    Ok(writeln!(out, "{}", lines.join("\n")).map(|()| code))
 }
 
 fn serve() -> io::Result<u8> {

@@ -47,9 +47,17 @@ pub fn manifest(
         ("inputs", Value::Map(inputs)),
     ];
     if step.stage.tensor {
-        fields.push(("numerics", Value::Str(numerics.to_owned())));
+        fields.push(("numerics", Value::Str(class(step, numerics))));
     }
     Value::map(fields)
+}
+
+/// Returns the class of a step's results: the machine's, but on the device that the step's `run { }` chooses.
+fn class(step: &Step, numerics: &str) -> String {
+    match (&step.run.device, numerics.split_once('/')) {
+        (Some(device), Some((_, version))) => format!("{device}/{version}"),
+        _ => numerics.to_owned(),
+    }
 }
 
 /// Returns the key by what the inputs are made of.

@@ -1,6 +1,6 @@
 //! What has to run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use petgraph::Direction;
@@ -62,6 +62,8 @@ pub struct Plan {
     pub numerics: String,
     /// The steps.
     pub steps: Vec<Planned>,
+    /// The steps that goals and reports name.
+    targets: Vec<StepId>,
     by_id: BTreeMap<StepId, usize>,
     graph: DiGraph<StepId, ()>,
 }
@@ -71,8 +73,9 @@ pub struct Plan {
 /// The findings are local files that are missing or unreadable.
 pub fn plan(expansion: &Expansion, store: &Store, numerics: &str) -> Checked<Plan> {
     let graph = build(&expansion.steps);
-    let needed = needed(expansion, &graph);
-    let mut plan = Plan { numerics: numerics.to_owned(), graph, ..Plan::default() };
+    let targets = targets(expansion);
+    let needed = needed(&targets, &graph);
+    let mut plan = Plan { numerics: numerics.to_owned(), targets, graph, ..Plan::default() };
     let mut diagnostics = Vec::new();
     for (index, step) in expansion.steps.iter().enumerate() {
         if needed[index] {
@@ -88,6 +91,19 @@ impl Plan {
     /// Returns a step of the plan.
     pub fn get(&self, id: StepId) -> Option<&Planned> {
         self.by_id.get(&id).map(|at| &self.steps[*at])
+    }
+
+    /// Returns the steps to run: those without record that a target needs. What only steps with records use stays as it is.
+    pub fn due(&self) -> BTreeSet<StepId> {
+        let mut due = BTreeSet::new();
+        let mut next = self.targets.clone();
+        while let Some(id) = next.pop() {
+            let has_record = self.get(id).is_none_or(|step| step.status.record().is_some());
+            if !has_record && due.insert(id) {
+                next.extend(self.inputs(id));
+            }
+        }
+        due
     }
 
     /// Returns the steps of the plan that use an output of this one.
@@ -214,19 +230,24 @@ fn build(steps: &[Step]) -> DiGraph<StepId, ()> {
     graph
 }
 
-/// Returns which steps some goal or report cell needs.
-fn needed(expansion: &Expansion, graph: &DiGraph<StepId, ()>) -> Vec<bool> {
+/// Returns the steps that goals and report cells name.
+fn targets(expansion: &Expansion) -> Vec<StepId> {
     let goals = expansion.goals.iter().flat_map(|goal| &goal.outputs);
     let cells = expansion.reports.iter().flat_map(|report| &report.rows).flat_map(|row| &row.cells);
     let cells = cells.filter_map(|cell| match cell {
         Some(Cell::Output(output)) => Some(output),
         Some(Cell::Value(_)) | None => None,
     });
-    let mut needed = vec![false; expansion.steps.len()];
+    goals.chain(cells).map(|output| output.step).collect()
+}
+
+/// Returns which steps the targets need.
+fn needed(targets: &[StepId], graph: &DiGraph<StepId, ()>) -> Vec<bool> {
+    let mut needed = vec![false; graph.node_count()];
     let reversed = Reversed(graph);
     let mut search = Dfs::empty(reversed);
-    for output in goals.chain(cells) {
-        search.move_to(NodeIndex::new(output.step.0 as usize));
+    for target in targets {
+        search.move_to(NodeIndex::new(target.0 as usize));
         while let Some(node) = search.next(reversed) {
             needed[node.index()] = true;
         }

@@ -13,10 +13,14 @@ pub mod names;
 pub mod number;
 mod plain;
 pub mod progress;
+mod results;
 pub mod summary;
 pub mod table;
 pub mod terminal;
+mod watch;
 
 pub use names::{StepFacts, step_name};
+pub use results::Results;
 pub use table::{Found, Shown, Source, Table, resolve};
 pub use terminal::Terminal;
+pub use watch::Watch;

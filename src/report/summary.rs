@@ -45,7 +45,7 @@ pub fn summary(lines: &[PlanLine]) -> String {
         due.len(),
         time(&due)
     );
-    let width = due.iter().map(|line| super::names::columns(&line.name)).max().unwrap_or(0).min(32);
+    let width = due.iter().map(|line| super::names::columns(&line.name)).max().unwrap_or(0).min(40);
     for line in due {
         let name = if super::names::columns(&line.name) > width {
             line.name.clone()

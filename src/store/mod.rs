@@ -12,6 +12,8 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +22,9 @@ use crate::store::index::Index;
 
 /// The version of the layout on disk.
 pub const FORMAT: u32 = 1;
+
+/// How often a lease that another process holds is tried.
+const POLL: Duration = Duration::from_millis(50);
 
 /// A store, usually `.tlm/` beside the recipe.
 #[derive(Debug)]
@@ -71,6 +76,8 @@ pub enum Begin {
     Hit(Box<Record>),
     /// It is to be made, by whoever holds the lease.
     Miss(Lease),
+    /// Another process holds the lease, and the caller would not wait.
+    GivenUp,
 }
 
 /// The right to make what belongs under one key; held by one process at a time.
@@ -212,20 +219,46 @@ impl Store {
         self.root.join("logs").join(format!("{recipe}.log"))
     }
 
-    /// Takes the lease on a recipe key. When another process holds it, calls `wait` once and waits.
+    /// Returns the logs of the steps whose recipe key starts with these digits.
+    ///
+    /// # Errors
+    /// When the folder of logs can't be read.
+    pub fn logs(&self, digits: &str) -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.root.join("logs"))? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with(digits) {
+                found.push(path);
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Returns where the HTML report of a recipe of this name lies by default.
+    pub fn report_path(&self, name: &str) -> PathBuf {
+        self.root.join(format!("{name}.html"))
+    }
+
+    /// Takes the lease on a recipe key. While another process holds it, asks `wait` again and again whether to go on waiting.
     ///
     /// # Errors
     /// When lock or staging folder can't be made.
-    pub fn begin(&self, recipe: Digest, wait: impl FnOnce()) -> Result<Begin, StoreError> {
+    pub fn begin(
+        &self,
+        recipe: Digest,
+        mut wait: impl FnMut() -> bool,
+    ) -> Result<Begin, StoreError> {
         let path = self.root.join("locks").join(recipe.to_string());
         let lock = atomic::open_shared(&path).map_err(failed("open", &path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                wait();
-                lock.lock().map_err(failed("lock", &path))?;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if wait() => thread::sleep(POLL),
+                Err(TryLockError::WouldBlock) => return Ok(Begin::GivenUp),
+                Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
             }
-            Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
         }
         let index = index::path(&self.root);
         self.index().refresh().map_err(failed("read", &index))?;
@@ -310,6 +343,15 @@ impl Lease {
     /// Returns the folder for resume states; outlives the lease until the step is published.
     pub fn state_dir(&self) -> PathBuf {
         self.root.join("state").join(self.recipe.to_string())
+    }
+
+    /// Empties the output folder, for another attempt; the resume states stay.
+    ///
+    /// # Errors
+    /// When the folder can't be removed or made again.
+    pub fn clear(&self) -> Result<(), StoreError> {
+        remove(&self.staging).map_err(failed("remove", &self.staging))?;
+        fs::create_dir_all(&self.staging).map_err(failed("create", &self.staging))
     }
 }
 

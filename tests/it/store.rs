@@ -28,7 +28,7 @@ fn record(name: &str) -> Record {
 fn lease(store: &Store, name: &str) -> Lease {
     match store.begin(key(name), || panic!("nobody else works here")).expect("begins") {
         Begin::Miss(lease) => lease,
-        Begin::Hit(record) => panic!("unexpected hit: {record:?}"),
+        other @ (Begin::Hit(_) | Begin::GivenUp) => panic!("unexpected: {other:?}"),
     }
 }
 
@@ -64,7 +64,7 @@ fn what_is_published_is_found_by_both_keys_and_after_reopening() {
             "hello"
         );
         assert_eq!(store.verify().expect("verifies"), []);
-        assert!(matches!(store.begin(key("a"), || ()), Ok(Begin::Hit(_))));
+        assert!(matches!(store.begin(key("a"), || false), Ok(Begin::Hit(_))));
     }
 }
 
@@ -158,12 +158,30 @@ fn a_second_worker_on_the_same_key_waits_and_then_reuses() {
     fs::write(held.out_dir().join("out"), "x").expect("written");
     std::thread::scope(|scope| {
         let (sender, waiting) = std::sync::mpsc::channel();
-        let second = scope.spawn(move || two.begin(key("a"), || sender.send(()).expect("heard")));
+        let second = scope.spawn(move || {
+            two.begin(key("a"), move || {
+                let _ = sender.send(());
+                true
+            })
+        });
         waiting.recv().expect("the second one waits");
         one.publish(held, &["out".to_owned()], record("a")).expect("published");
         let begun = second.join().expect("no panic").expect("begins");
         assert!(matches!(begun, Begin::Hit(found) if found.label == "a"));
     });
+}
+
+#[test]
+fn waiting_for_a_lease_can_be_given_up() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (one, two) = (open(dir.path()), open(dir.path()));
+    let _held = lease(&one, "a");
+    let mut asked = 0;
+    let begun = two.begin(key("a"), || {
+        asked += 1;
+        asked < 3
+    });
+    assert!(matches!(begun, Ok(Begin::GivenUp)) && asked == 3);
 }
 
 #[test]

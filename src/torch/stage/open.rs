@@ -9,7 +9,7 @@ use crate::nn::config::Config;
 use crate::nn::gguf::Gguf;
 use crate::nn::runtime;
 use crate::nn::weights::{Safetensors, Weights, Writer};
-use crate::stage::tokenizer;
+use crate::stage::tokenizer::{self, TokenizerInfo};
 
 /// Writes the checkpoint, tensor by tensor, and its tokenizer.
 pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
@@ -55,6 +55,8 @@ fn write(
     }
     writer.finish()?;
     tokenizer::copy(tokens, &out)?;
+    let size = TokenizerInfo::read(tokens)?.size;
+    context.output("out.tokenizer.size", Value::Int(size));
     context.output("out.params", Value::Int(config.params()));
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 use tlm::data::tokenizer::tokenizer_from_gguf;
-use tlm::data::{DataError, Gguf};
+use tlm::data::Gguf;
 use tlm::stage::StageError;
 
 /// Files that a checkpoint takes over from its tokenizer.
@@ -89,20 +89,5 @@ fn read_id_map(folder: &Path, size: i64) -> Result<Option<Vec<i64>>, StageError>
 
 /// Writes the tokenizer that a GGUF file carries.
 pub(crate) fn from_gguf(file: &Path, folder: &Path) -> Result<(), StageError> {
-    let gguf = Gguf::open(file).map_err(failed)?;
-    tokenizer_from_gguf(&gguf, folder).map_err(failed)
-}
-
-fn failed(error: DataError) -> StageError {
-    let message = error.to_string();
-    match error {
-        DataError::Io { operation, path, source } => StageError::io(operation, &path, &source),
-        DataError::Invalid { help, .. } => {
-            let failed = StageError::input(message);
-            match help {
-                Some(help) => failed.help(help),
-                None => failed,
-            }
-        }
-    }
+    Ok(tokenizer_from_gguf(&Gguf::open(file)?, folder)?)
 }

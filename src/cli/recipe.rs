@@ -1,0 +1,159 @@
+//! From a recipe's path to its plan, with everything that is wrong told on the way; and `tlm check`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::base::{FileId, SourceMap, text};
+use crate::cli::{Console, ENVIRONMENT, Exit, PROGRAM, PlanArgs, RecipeArgs, StoreArgs, USAGE};
+use crate::diag::{self, Checked, Diagnostic, Severity};
+use crate::exec::Machine;
+use crate::graph::{self, Plan};
+use crate::sema::{self, Expansion, Program};
+use crate::store::Store;
+
+/// How wide findings are drawn.
+const WIDTH: usize = 100;
+
+/// A recipe that was read.
+pub(super) struct Source {
+    pub(super) sources: SourceMap,
+    pub(super) file: FileId,
+    /// As the user wrote it.
+    pub(super) path: PathBuf,
+    folder: PathBuf,
+    overrides: Vec<(String, String)>,
+}
+
+/// A recipe with its plan against a store.
+pub(super) struct Session {
+    pub(super) source: Source,
+    pub(super) expansion: Expansion,
+    pub(super) store: Store,
+    pub(super) plan: Plan,
+    pub(super) machine: Machine,
+}
+
+/// `tlm check`
+pub(super) fn check(args: &RecipeArgs, json: bool, console: &mut Console<'_>) -> Result<(), Exit> {
+    let mut source = read(args, console)?;
+    let found = match source.load().finish() {
+        Ok((program, mut found)) => {
+            found.extend(sema::check(&program));
+            Checked { value: (), diagnostics: found }.finish().map_or_else(|found| found, |ok| ok.1)
+        }
+        Err(found) => found,
+    };
+    if json {
+        writeln!(console.out, "{}", diag::to_json(&source.sources, &found))?;
+    } else {
+        tell(&source.sources, &found, console)?;
+    }
+    match errors(&found) {
+        0 => Ok(()),
+        _ => Err(Exit::Code(PROGRAM)),
+    }
+}
+
+/// Reads the recipe's file and the overrides.
+fn read(args: &RecipeArgs, console: &mut Console<'_>) -> Result<Source, Exit> {
+    let mut overrides = Vec::new();
+    for text in &args.set {
+        match text.split_once('=') {
+            Some((name, value)) => {
+                overrides.push((name.trim().to_owned(), value.trim().to_owned()));
+            }
+            None => {
+                let message = format!("`-s {text}` gives no value");
+                return Err(console.fail(USAGE, message, "write `-s name=value`"));
+            }
+        }
+    }
+    let path = console.world.cwd().join(&args.recipe);
+    let shown = args.recipe.display();
+    let text = match std::fs::read(&path).map(String::from_utf8) {
+        Ok(Ok(text)) => text,
+        Ok(Err(error)) => {
+            let at = error.utf8_error().valid_up_to();
+            let message = format!("`{shown}` is not UTF-8 at byte {at}");
+            return Err(console.fail(PROGRAM, message, "save it as UTF-8"));
+        }
+        Err(error) => {
+            let message = format!("can't read `{shown}`: {error}");
+            return Err(console.fail(ENVIRONMENT, message, "name a recipe"));
+        }
+    };
+    let mut sources = SourceMap::default();
+    let file = sources.add(&args.recipe, text);
+    let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+    Ok(Source { sources, file, path: args.recipe.clone(), folder, overrides })
+}
+
+impl Source {
+    fn load(&mut self) -> Checked<Program> {
+        sema::load(&mut self.sources, self.file, &self.folder, &self.overrides)
+    }
+
+    /// Returns the recipe's text.
+    pub(super) fn text(&self) -> &str {
+        self.sources.text(self.file)
+    }
+}
+
+/// Reads a recipe and plans it against its store.
+pub(super) fn open(args: &PlanArgs, console: &mut Console<'_>) -> Result<Session, Exit> {
+    let mut source = read(&args.recipe, console)?;
+    let program = gate(source.load(), &source.sources, console)?;
+    let expansion = gate(sema::expand(&program, &args.plans), &source.sources, console)?;
+    if expansion.goals.is_empty() && expansion.steps.is_empty() {
+        let message = format!("`{}` asks for nothing", source.path.display());
+        return Err(console.fail(PROGRAM, message, "add a plan: `plan default = ...`"));
+    }
+    let store = open_store(&args.store, &source.folder, console)?;
+    let machine = Machine::of(console.world, args.torch.clone());
+    let plan = graph::plan(&expansion, &store, &machine.numerics());
+    let plan = gate(plan, &source.sources, console)?;
+    Ok(Session { source, expansion, store, plan, machine })
+}
+
+/// Opens the store of a recipe in `folder`, creating it if missing.
+fn open_store(args: &StoreArgs, folder: &Path, console: &mut Console<'_>) -> Result<Store, Exit> {
+    let root = store_path(args, console).unwrap_or_else(|| folder.join(".tlm"));
+    Store::open(&root).map_err(|error| console.store_error(&error))
+}
+
+/// Returns the store that the user chose, if any.
+pub(super) fn store_path(args: &StoreArgs, console: &Console<'_>) -> Option<PathBuf> {
+    let given = args.store.clone().or_else(|| console.world.var("TLM_STORE").map(PathBuf::from));
+    given.map(|path| console.world.cwd().join(path))
+}
+
+/// Tells what a phase found; passes its value on unless something is an error.
+fn gate<T>(checked: Checked<T>, sources: &SourceMap, console: &mut Console<'_>) -> Result<T, Exit> {
+    let (value, found) = match checked.finish() {
+        Ok((value, warnings)) => (Some(value), warnings),
+        Err(found) => (None, found),
+    };
+    tell(sources, &found, console)?;
+    value.ok_or(Exit::Code(PROGRAM))
+}
+
+/// Draws findings on standard error.
+pub(super) fn tell(
+    sources: &SourceMap,
+    found: &[Diagnostic],
+    console: &mut Console<'_>,
+) -> io::Result<()> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    let color = console.world.stderr_is_terminal() && console.world.var("NO_COLOR").is_none();
+    let drawn = diag::render(sources, found, WIDTH, color);
+    let counts = [(errors(found), "error"), (found.len() - errors(found), "warning")];
+    let counts: Vec<_> =
+        counts.iter().filter(|(n, _)| *n > 0).map(|(n, noun)| text::plural(*n, noun)).collect();
+    writeln!(console.err, "{drawn}{}", counts.join(", "))
+}
+
+fn errors(found: &[Diagnostic]) -> usize {
+    found.iter().filter(|finding| finding.severity == Severity::Error).count()
+}

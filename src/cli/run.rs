@@ -1,0 +1,155 @@
+//! `tlm run`
+
+use std::io::{Write, stderr};
+use std::path::{Path, PathBuf};
+
+use crate::base::text;
+use crate::cli::explain::{facts, local, told};
+use crate::cli::recipe::{self, Session, tell};
+use crate::cli::{
+    Console, ENVIRONMENT, Exit, FAILED, INTERNAL, INTERRUPTED, PROGRAM, PlanArgs, RunArgs,
+};
+use crate::exec::{self, Outcome, Stop};
+use crate::report::draw::{Format, draw};
+use crate::report::{Results, Table, Terminal, Watch, html};
+use crate::stage::FailureKind;
+
+pub(super) fn run(
+    args: &PlanArgs,
+    options: &RunArgs,
+    console: &mut Console<'_>,
+) -> Result<(), Exit> {
+    let session = recipe::open(args, console)?;
+    let never = exec::fits(&session.plan, &session.machine);
+    if !never.is_empty() {
+        tell(&session.source.sources, &never, console)?;
+        return Err(Exit::Code(PROGRAM));
+    }
+    write!(console.err, "{}", told(&session))?;
+    let stop = match Stop::on_signals() {
+        Ok(stop) => stop,
+        Err(error) => {
+            let message = format!("can't listen for signals: {error}");
+            return Err(console.fail(ENVIRONMENT, message, "run the same command again"));
+        }
+    };
+    let resume = resume(args);
+    let terminal = match console.world.stderr_is_terminal() {
+        true => Terminal::live(facts(&session), &resume),
+        false => Terminal::plain(facts(&session), Box::new(stderr()), &resume),
+    };
+    let json: Option<&mut dyn Write> = match options.json {
+        true => Some(&mut *console.out),
+        false => None,
+    };
+    let mut watch = Watch::new(&session.plan, terminal, json);
+    let outcome = exec::run(
+        &session.plan,
+        &session.store,
+        &session.machine,
+        console.world,
+        &stop,
+        &mut |event| watch.hear(event),
+    );
+    let results = Results { plan: &session.plan, outcome: &outcome, store: &session.store };
+    let tables = results.tables(&session.expansion);
+    let ending = watch.close(&outcome, &tables)?;
+    if !options.json {
+        show(&tables, console)?;
+    }
+    write!(console.err, "{ending}")?;
+    write_report(&results, &session, options.report.as_deref(), tables, console)?;
+    match code(&outcome) {
+        None => Ok(()),
+        Some(code) => Err(Exit::Code(code)),
+    }
+}
+
+/// Prints the tables: ruled for people, Markdown for files.
+fn show(tables: &[Table], console: &mut Console<'_>) -> Result<(), Exit> {
+    let format = match console.world.stdout_is_terminal() {
+        true => Format::Ruled,
+        false => Format::Markdown,
+    };
+    for table in tables {
+        writeln!(console.out, "{}", draw(table, format))?;
+    }
+    Ok(())
+}
+
+fn write_report(
+    results: &Results<'_>,
+    session: &Session,
+    path: Option<&Path>,
+    tables: Vec<Table>,
+    console: &mut Console<'_>,
+) -> Result<(), Exit> {
+    let recipe = &session.source.path;
+    let path = match path {
+        Some(path) => console.world.cwd().join(path),
+        None => default_report(session, recipe),
+    };
+    let ran = results.outcome.ran.len();
+    let now = jiff::Timestamp::try_from(console.world.now()).unwrap_or_default();
+    let facts = vec![
+        ("when".to_owned(), local(now)),
+        ("steps".to_owned(), format!("{}, {ran} ran now", session.plan.steps.len())),
+        ("machine".to_owned(), machine(session)),
+        ("tlm".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    let page = results.page(recipe, session.source.text(), facts, tables);
+    match html::write(&page, &path) {
+        Ok(()) => writeln!(console.err, "report: {}", path.display())?,
+        Err(error) => {
+            let help = "name another place with `--report FILE`; all results are kept";
+            return Err(console.fail(ENVIRONMENT, error, help));
+        }
+    }
+    Ok(())
+}
+
+fn default_report(session: &Session, recipe: &Path) -> PathBuf {
+    let name = recipe.file_stem().unwrap_or_default().to_string_lossy();
+    session.store.report_path(&name)
+}
+
+fn machine(session: &Session) -> String {
+    let machine = &session.machine;
+    let mut parts = vec![text::plural(machine.cpus as usize, "core")];
+    if machine.gpus > 0 {
+        parts.push(text::plural(machine.gpus as usize, "GPU"));
+    }
+    parts.extend(machine.mem.map(text::bytes));
+    parts.push(machine.numerics());
+    parts.join(", ")
+}
+
+/// Returns the command that goes on from here.
+fn resume(args: &PlanArgs) -> String {
+    let mut words = vec!["tlm run".to_owned(), quoted(&args.recipe.recipe.to_string_lossy())];
+    words.extend(args.plans.iter().map(|plan| quoted(plan)));
+    words.extend(args.recipe.set.iter().map(|set| format!("-s {}", quoted(set))));
+    let store = args.store.store.iter();
+    words.extend(store.map(|store| format!("--store {}", quoted(&store.to_string_lossy()))));
+    words.join(" ")
+}
+
+/// Returns a word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:%+@".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+fn code(outcome: &Outcome) -> Option<u8> {
+    let is = |kind| outcome.failed.values().any(|failure| failure.kind == kind);
+    match () {
+        () if is(FailureKind::Internal) => Some(INTERNAL),
+        () if outcome.interrupted => Some(INTERRUPTED),
+        () if is(FailureKind::Environment) => Some(ENVIRONMENT),
+        () if !outcome.failed.is_empty() => Some(FAILED),
+        () => None,
+    }
+}

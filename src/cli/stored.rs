@@ -1,0 +1,134 @@
+//! `tlm ls`, `tlm show`, `tlm log`, `tlm verify`: what the store holds.
+
+use crate::base::text;
+use crate::cli::explain::made;
+use crate::cli::recipe::store_path;
+use crate::cli::{Console, ENVIRONMENT, Exit, StoreArgs, USAGE};
+use crate::report::number;
+use crate::store::{Output, Record, Store};
+
+/// The fewest digits of a key that name a step.
+const PREFIX: usize = 4;
+
+fn open(args: &StoreArgs, console: &mut Console<'_>) -> Result<Store, Exit> {
+    let path = store_path(args, console).unwrap_or_else(|| console.world.cwd().join(".tlm"));
+    if !path.is_dir() {
+        let message = format!("no store at `{}`", path.display());
+        return Err(console.fail(ENVIRONMENT, message, "name one with `--store DIR`"));
+    }
+    Store::open(&path).map_err(|error| console.store_error(&error))
+}
+
+/// `tlm ls`
+pub(super) fn ls(args: &StoreArgs, console: &mut Console<'_>) -> Result<(), Exit> {
+    let store = open(args, console)?;
+    let mut lines: Vec<_> = store.records().iter().map(line).collect();
+    lines.push(text::plural(lines.len(), "record"));
+    writeln!(console.out, "{}", lines.join("\n"))?;
+    Ok(())
+}
+
+fn line(record: &Record) -> String {
+    let size = |output: &Output| match output {
+        Output::Object { bytes, .. } => *bytes,
+        Output::Scalar(_) => 0,
+    };
+    let bytes = text::bytes(record.outputs.values().map(size).sum());
+    let (key, seconds) = (record.recipe.short(), text::duration(record.seconds));
+    format!("{key}  {:20}  {:20}  {bytes:>10}  {seconds:>7}", record.label, record.stage)
+}
+
+/// `tlm show`
+pub(super) fn show(args: &StoreArgs, wanted: &str, console: &mut Console<'_>) -> Result<(), Exit> {
+    let store = open(args, console)?;
+    let record = find(&store, wanted, console)?;
+    let mut out = format!("{} ({}), {}\n", record.label, record.stage, made(&record));
+    out += &format!("  key      {}\n  content  {}\n", record.recipe, record.content);
+    if let crate::base::Value::Map(fields) = &record.manifest {
+        for (group, value) in fields {
+            let crate::base::Value::Map(inner) = value else { continue };
+            for (name, value) in inner {
+                out += &format!("  {group}.{name} = {}\n", number::exact(value));
+            }
+        }
+    }
+    for (name, output) in &record.outputs {
+        out += &match output {
+            Output::Scalar(value) => format!("  {name} = {}\n", number::exact(value)),
+            Output::Object { digest, bytes } => {
+                let path = store.object_path(*digest);
+                format!("  {name}: {}, {}\n", path.display(), text::bytes(*bytes))
+            }
+        };
+    }
+    write!(console.out, "{out}")?;
+    Ok(())
+}
+
+/// `tlm log`
+pub(super) fn log(args: &StoreArgs, wanted: &str, console: &mut Console<'_>) -> Result<(), Exit> {
+    let store = open(args, console)?;
+    // A step that failed has a log but no record, so a key's digits are looked up among the logs too.
+    let path = match store.logs(wanted) {
+        Ok(logs) if wanted.len() >= PREFIX && logs.len() == 1 => logs[0].clone(),
+        _ => store.log_path(find(&store, wanted, console)?.recipe),
+    };
+    match std::fs::read(&path) {
+        Ok(bytes) => console.out.write_all(&bytes)?,
+        Err(error) => {
+            let message = format!("can't read `{}`: {error}", path.display());
+            return Err(console.fail(ENVIRONMENT, message, "the step wrote no log"));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the record of this name, or of the key that starts so.
+fn find(store: &Store, wanted: &str, console: &mut Console<'_>) -> Result<Record, Exit> {
+    let mut records = store.records();
+    // What was recorded again under the same key is the same step.
+    let mut seen = std::collections::BTreeSet::new();
+    records.reverse();
+    records.retain(|record| seen.insert(record.recipe));
+    let is_wanted = |record: &&Record| {
+        let digits = record.recipe.to_string();
+        record.label == wanted || (wanted.len() >= PREFIX && digits.starts_with(wanted))
+    };
+    let found: Vec<_> = records.iter().filter(is_wanted).collect();
+    match &found[..] {
+        [one] => Ok((*one).clone()),
+        [] => {
+            let names: std::collections::BTreeSet<_> =
+                records.iter().map(|record| record.label.as_str()).collect();
+            let help = match text::did_you_mean(wanted, names.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "`tlm ls` lists all".to_owned(),
+            };
+            Err(console.fail(USAGE, format!("the store has no step `{wanted}`"), &help))
+        }
+        several => {
+            let lines: Vec<_> = several.iter().map(|record| line(record)).collect();
+            let message =
+                format!("`{wanted}` names {} steps:\n{}", several.len(), lines.join("\n"));
+            Err(console.fail(USAGE, message, "choose one by the first digits of its key"))
+        }
+    }
+}
+
+/// `tlm verify`
+pub(super) fn verify(args: &StoreArgs, console: &mut Console<'_>) -> Result<(), Exit> {
+    let store = open(args, console)?;
+    let bad = store.verify().map_err(|error| console.store_error(&error))?;
+    let mut lines: Vec<_> =
+        bad.iter().map(|digest| format!("damaged or missing: {digest}")).collect();
+    if store.damaged() > 0 {
+        let records = text::plural(store.damaged(), "index record");
+        lines.push(format!("{records} damaged and left out"));
+    }
+    if lines.is_empty() {
+        writeln!(console.out, "{} verified", text::plural(store.records().len(), "record"))?;
+        return Ok(());
+    }
+    writeln!(console.out, "{}", lines.join("\n"))?;
+    Err(Exit::Code(ENVIRONMENT))
+}

@@ -1,0 +1,147 @@
+//! A run as it goes: scheduler events to the terminal and, if wanted, to JSON lines.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::Instant;
+
+use crate::exec::{Event, Outcome};
+use crate::graph::Plan;
+use crate::report::jsonl::{self, Line, StepName};
+use crate::report::{Table, Terminal, step_name};
+use crate::sema::steps::StepId;
+use crate::stage;
+use crate::store::{Output, Record};
+
+/// Tells what happens during a run.
+pub struct Watch<'w> {
+    terminal: Terminal,
+    json: Option<&'w mut dyn Write>,
+    names: BTreeMap<StepId, StepName>,
+    began: Instant,
+    /// Why JSON lines could not be written; the run goes on all the same.
+    broken: Option<io::Error>,
+}
+
+impl<'w> Watch<'w> {
+    /// Returns a watch of a run of `plan`; JSON lines go to `json`.
+    pub fn new(plan: &Plan, terminal: Terminal, json: Option<&'w mut dyn Write>) -> Self {
+        let name = |planned: &crate::graph::Planned| StepName {
+            id: planned.id.0,
+            name: step_name(&planned.step),
+            stage: planned.step.stage.name.clone(),
+            key: planned.recipe,
+        };
+        let names = plan.steps.iter().map(|planned| (planned.id, name(planned))).collect();
+        let mut watch = Self { terminal, json, names, began: Instant::now(), broken: None };
+        let (steps, due) = (plan.steps.len(), plan.due().len());
+        watch.write(|_| Some(Line::Plan { steps, fresh: steps - due }));
+        watch
+    }
+
+    /// Tells one event.
+    pub fn hear(&mut self, event: &Event) {
+        match event {
+            Event::Started(step) => self.terminal.started(*step),
+            Event::Waiting(step) => {
+                let text =
+                    format!("{} is being made by another tlm; waiting", self.name(*step).name);
+                self.terminal.note(&text);
+            }
+            Event::Worker(step, event) => self.terminal.worker(*step, event),
+            Event::Retrying(step, failure) => {
+                let text = format!("{} is tried again: {}", self.name(*step).name, failure.message);
+                self.terminal.note(&text);
+            }
+            Event::Finished(step, record) => self.terminal.finished(*step, record.seconds),
+            Event::Reused(step) => self.terminal.reused(*step),
+            Event::Failed { step, failure, log_tail, log } => {
+                self.terminal.failed(*step, failure, log_tail, log.as_deref());
+            }
+            Event::Skipped { step, because } => self.terminal.skipped(*step, *because),
+            Event::Interrupted(step) => self.terminal.interrupted(*step),
+        }
+        self.write(|watch| watch.line(event));
+    }
+
+    /// Tells the tables and how the run ended; returns the text about that for people.
+    ///
+    /// # Errors
+    /// When JSON lines could not be written.
+    pub fn close(mut self, outcome: &Outcome, tables: &[Table]) -> io::Result<String> {
+        for line in tables.iter().flat_map(jsonl::cells) {
+            self.write(|_| Some(line));
+        }
+        let summary = Line::Summary {
+            ran: outcome.ran.len(),
+            reused: outcome.records.len() - outcome.ran.len(),
+            failed: outcome.failed.len(),
+            skipped: outcome.skipped.len(),
+            interrupted: outcome.interrupted,
+            seconds: self.began.elapsed().as_secs_f64(),
+        };
+        self.write(|_| Some(summary));
+        match self.broken {
+            Some(error) => Err(error),
+            None => Ok(self.terminal.close()),
+        }
+    }
+
+    fn write(&mut self, line: impl FnOnce(&Self) -> Option<Line>) {
+        if self.json.is_none() || self.broken.is_some() {
+            return;
+        }
+        let line = line(self);
+        if let (Some(out), Some(line)) = (&mut self.json, line) {
+            self.broken = jsonl::write(out, &line).err();
+        }
+    }
+
+    fn name(&self, step: StepId) -> StepName {
+        self.names[&step].clone()
+    }
+
+    fn line(&self, event: &Event) -> Option<Line> {
+        Some(match event {
+            Event::Waiting(_) | Event::Retrying(..) => return None,
+            Event::Started(step) => Line::Started { step: self.name(*step) },
+            Event::Worker(step, event) => return worker_line(self.name(*step), event),
+            Event::Finished(step, record) => finished_line(self.name(*step), record),
+            Event::Reused(step) => Line::Reused { step: self.name(*step) },
+            Event::Failed { step, failure, log, .. } => Line::Failed {
+                step: self.name(*step),
+                kind: failure.kind,
+                message: failure.message.clone(),
+                help: failure.help.clone(),
+                log: log.as_ref().map(|path| path.display().to_string()),
+            },
+            Event::Skipped { step, because } => {
+                Line::Skipped { step: self.name(*step), because: self.name(*because) }
+            }
+            Event::Interrupted(step) => Line::Interrupted { step: self.name(*step) },
+        })
+    }
+}
+
+fn worker_line(step: StepName, event: &stage::Event) -> Option<Line> {
+    Some(match event.clone() {
+        stage::Event::Progress { done, total, unit } => Line::Progress { step, done, total, unit },
+        stage::Event::Metric { name, value } => Line::Metric { step, name, value },
+        stage::Event::Log { line } => Line::Log { step, line },
+        stage::Event::Checkpointed { done } => Line::Checkpointed { step, done },
+        stage::Event::Output { .. }
+        | stage::Event::Done
+        | stage::Event::Interrupted
+        | stage::Event::Failed(_) => return None,
+    })
+}
+
+fn finished_line(step: StepName, record: &Record) -> Line {
+    let (mut scalars, mut artifacts) = (BTreeMap::new(), BTreeMap::new());
+    for (name, output) in &record.outputs {
+        match output {
+            Output::Scalar(value) => drop(scalars.insert(name.clone(), value.clone())),
+            Output::Object { digest, .. } => drop(artifacts.insert(name.clone(), *digest)),
+        }
+    }
+    Line::Finished { step, seconds: record.seconds, scalars, artifacts }
+}
