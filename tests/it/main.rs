@@ -2,11 +2,13 @@
 
 mod base;
 mod cli;
+mod donor;
 mod parse;
 mod plan;
 mod report;
 mod store;
 mod tidy;
+mod tokenizer;
 #[cfg(feature = "torch")]
 mod torch;
 mod worker;
