@@ -7,6 +7,7 @@ use crate::cli::recipe::{self, Session};
 use crate::cli::{Console, Exit, GraphFormat, PlanArgs, RecipeArgs, StoreArgs, USAGE};
 use crate::exec::estimates;
 use crate::graph::{self, Change, Planned};
+use crate::report::names::name_at;
 use crate::report::summary::{PlanLine, PlanState, summary};
 use crate::report::{StepFacts, step_name};
 use crate::sema::steps::StepId;
@@ -152,8 +153,11 @@ fn reasons(planned: &Planned, session: &Session) -> String {
     let Some(nearest) = &why.nearest else {
         return format!("{head}: has to run; no step of this stage ever ran\n");
     };
-    let mut out =
-        format!("{head}: has to run; compared with {}, {}:\n", nearest.label, made(nearest));
+    let mut out = format!(
+        "{head}: has to run; compared with {}, {}:\n",
+        name_at(&nearest.label, &nearest.point),
+        made(nearest)
+    );
     if why.changes.is_empty() {
         out += "  nothing changed, but its outputs are gone from the store\n";
     }
@@ -195,6 +199,6 @@ pub(super) fn local(time: jiff::Timestamp) -> String {
 /// Returns when a record was made and how long it took.
 pub(super) fn made(record: &Record) -> String {
     let when = jiff::Timestamp::from_second(record.finished_unix)
-        .map_or_else(|_| "at an unknown time".to_owned(), |time| local(time));
+        .map_or_else(|_| "at an unknown time".to_owned(), local);
     format!("made {when} in {}", text::duration(record.seconds))
 }

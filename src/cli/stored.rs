@@ -4,6 +4,7 @@ use crate::base::text;
 use crate::cli::explain::made;
 use crate::cli::recipe::store_path;
 use crate::cli::{Console, ENVIRONMENT, Exit, StoreArgs, USAGE};
+use crate::report::names::name_at;
 use crate::report::number;
 use crate::store::{Output, Record, Store};
 
@@ -35,14 +36,16 @@ fn line(record: &Record) -> String {
     };
     let bytes = text::bytes(record.outputs.values().map(size).sum());
     let (key, seconds) = (record.recipe.short(), text::duration(record.seconds));
-    format!("{key}  {:20}  {:20}  {bytes:>10}  {seconds:>7}", record.label, record.stage)
+    let name = name_at(&record.label, &record.point);
+    format!("{key}  {:20}  {bytes:>10}  {seconds:>7}  {name}", record.stage)
 }
 
 /// `tlm show`
 pub(super) fn show(args: &StoreArgs, wanted: &str, console: &mut Console<'_>) -> Result<(), Exit> {
     let store = open(args, console)?;
     let record = find(&store, wanted, console)?;
-    let mut out = format!("{} ({}), {}\n", record.label, record.stage, made(&record));
+    let name = name_at(&record.label, &record.point);
+    let mut out = format!("{name} ({}), {}\n", record.stage, made(&record));
     out += &format!("  key      {}\n  content  {}\n", record.recipe, record.content);
     if let crate::base::Value::Map(fields) = &record.manifest {
         for (group, value) in fields {
@@ -92,7 +95,9 @@ fn find(store: &Store, wanted: &str, console: &mut Console<'_>) -> Result<Record
     records.retain(|record| seen.insert(record.recipe));
     let is_wanted = |record: &&Record| {
         let digits = record.recipe.to_string();
-        record.label == wanted || (wanted.len() >= PREFIX && digits.starts_with(wanted))
+        record.label == wanted
+            || name_at(&record.label, &record.point) == wanted
+            || (wanted.len() >= PREFIX && digits.starts_with(wanted))
     };
     let found: Vec<_> = records.iter().filter(is_wanted).collect();
     match &found[..] {
@@ -110,7 +115,11 @@ fn find(store: &Store, wanted: &str, console: &mut Console<'_>) -> Result<Record
             let lines: Vec<_> = several.iter().map(|record| line(record)).collect();
             let message =
                 format!("`{wanted}` names {} steps:\n{}", several.len(), lines.join("\n"));
-            Err(console.fail(USAGE, message, "choose one by the first digits of its key"))
+            Err(console.fail(
+                USAGE,
+                message,
+                "choose one by its whole name, or by the first digits of its key",
+            ))
         }
     }
 }

@@ -272,6 +272,7 @@ impl Attempt<'_> {
             content,
             stage: self.planned.step.stage.name.clone(),
             label: self.planned.step.label.clone(),
+            point: self.planned.step.point.clone(),
             outputs,
             manifest: self.planned.manifest.clone(),
             seconds,
@@ -327,6 +328,7 @@ pub(super) fn alias(planned: &Planned, record: Record) -> Record {
     Record {
         recipe: planned.recipe,
         label: planned.step.label.clone(),
+        point: planned.step.point.clone(),
         manifest: planned.manifest.clone(),
         ..record
     }

@@ -260,7 +260,7 @@ impl Lower<'_> {
             given.push(name);
             match slots.iter().find(|(slot, _)| *slot == name.node) {
                 Some((slot, ty)) => {
-                    nodes.push(((*slot).to_owned(), self.fit(value, ty, slot, None)))
+                    nodes.push(((*slot).to_owned(), self.fit(value, ty, slot, None)));
                 }
                 None => {
                     let known = slots.iter().map(|(slot, _)| *slot);

@@ -340,7 +340,6 @@ impl<'p> Eval<'p> {
     }
 
     /// Returns identity parameters, and those that the worker gets but the key does not.
-    #[expect(clippy::type_complexity, reason = "the two maps of a step")]
     fn params(
         &mut self,
         call: &Call,

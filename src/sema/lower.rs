@@ -201,7 +201,7 @@ impl<'r> Lower<'r> {
                 }
             }
             ([], UseNames::Some(names)) => {
-                names.iter().for_each(|name| self.use_module(name, name))
+                names.iter().for_each(|name| self.use_module(name, name));
             }
             ([], UseNames::Module(alias)) => self.define(alias.as_ref().unwrap_or(std), Def::Std),
             ([module], UseNames::Module(alias)) => {

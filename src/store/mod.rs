@@ -59,6 +59,8 @@ pub struct Record {
     pub stage: String,
     /// The step's name when it was made; for people.
     pub label: String,
+    /// The axis values when it was made, as written; for people.
+    pub point: Vec<(String, String)>,
     /// The outputs by name.
     pub outputs: BTreeMap<String, Output>,
     /// What the recipe key was computed from.

@@ -23,13 +23,14 @@ fn check_finds_all_mistakes_of_a_recipe() {
         "did you mean `let`?",
         "tlm::parse::unknown_unit",
         "tlm::parse::unclosed",
-        "3 errors",
+        "tlm::sema::unknown_name",
+        "4 errors",
     ] {
         assert!(err.contains(part), "no `{part}` in:\n{err}");
     }
     let (code, out, _) = tlm(dir.path(), &["check", "--json", "a.tlm"]);
     let found: serde_json::Value = serde_json::from_str(&out).expect("JSON");
-    assert_eq!((code, found.as_array().map(Vec::len)), (3, Some(3)));
+    assert_eq!((code, found.as_array().map(Vec::len)), (3, Some(4)));
     assert_eq!(
         (&found[1]["labels"][0]["line"], &found[1]["labels"][0]["column"]),
         (&2.into(), &10.into())

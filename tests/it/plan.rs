@@ -107,6 +107,7 @@ fn run(space: &Space, expansion: &Expansion, content: impl Fn(&Step) -> i64) -> 
             content: graph::key::content(&manifest),
             stage: planned.step.stage.name.clone(),
             label: planned.step.label.clone(),
+            point: Vec::new(),
             outputs: known
                 .as_ref()
                 .map_or_else(|| BTreeMap::from([("out".to_owned(), made)]), |r| r.outputs.clone()),

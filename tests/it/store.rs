@@ -17,6 +17,7 @@ fn record(name: &str) -> Record {
         content: key(&format!("{name} content")),
         stage: "test.stage".to_owned(),
         label: name.to_owned(),
+        point: Vec::new(),
         outputs: BTreeMap::from([("size".to_owned(), Output::Scalar(Value::Int(3)))]),
         manifest: Value::map([("stage", Value::Str("test.stage".to_owned()))]),
         seconds: 0.5,

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value};
-use tlm::data::tokenizer::tokenizer_from_gguf;
 use tlm::data::Gguf;
+use tlm::data::tokenizer::tokenizer_from_gguf;
 use tlm::stage::StageError;
 
 /// Files that a checkpoint takes over from its tokenizer.
