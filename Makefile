@@ -1,7 +1,12 @@
 # `make test` is everything the continuous integration runs; the other targets are its parts.
 CARGO ?= cargo
 
-.PHONY: test lint test-lib test-torch doc libtorch
+.PHONY: demo test lint test-lib test-torch doc libtorch
+
+# Builds, and runs the quickstart on real data.
+demo: libtorch
+	$(CARGO) build --release
+	$(CARGO) run --release --quiet -- run examples/quickstart/quickstart.tlm
 
 test: libtorch lint test-lib test-torch doc
 

@@ -84,6 +84,7 @@ pub fn plan(expansion: &Expansion, store: &Store, numerics: &str) -> Checked<Pla
             plan.steps.push(planned);
         }
     }
+    store.keep_sources();
     Checked { value: plan, diagnostics }
 }
 
@@ -144,7 +145,7 @@ impl Plan {
         store: &Store,
         found: &mut Vec<Diagnostic>,
     ) -> Planned {
-        let (files, digests) = local_files(step, found);
+        let (files, digests) = local_files(step, store, found);
         let manifest = key::manifest(step, &self.numerics, &digests, |reference| {
             let maker = self.get(reference.step).expect("inputs come before their users");
             key::by_recipe(maker.recipe, &reference.output)
@@ -187,12 +188,13 @@ impl Plan {
 
 type Files = (BTreeMap<String, Vec<PathBuf>>, BTreeMap<String, Vec<Digest>>);
 
-fn local_files(step: &Step, found: &mut Vec<Diagnostic>) -> Files {
+fn local_files(step: &Step, store: &Store, found: &mut Vec<Diagnostic>) -> Files {
     let (mut files, mut digests) = Files::default();
     for (name, input) in &step.inputs {
         let Input::Files { pattern, base, span } = input else { continue };
-        let result = sources::find(pattern, base, *span)
-            .and_then(|paths| sources::digests(&paths, *span).map(|digests| (paths, digests)));
+        let result = sources::find(pattern, base, *span).and_then(|paths| {
+            sources::digests(&paths, *span, store).map(|digests| (paths, digests))
+        });
         match result {
             Ok((paths, sums)) => {
                 files.insert(name.clone(), paths);

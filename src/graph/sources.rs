@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::{Digest, Span, text};
 use crate::diag::Diagnostic;
-use crate::store::object;
+use crate::store::Store;
 
 /// Returns the files and folders that a path or glob names, by name.
 ///
@@ -30,9 +30,13 @@ pub(super) fn find(pattern: &str, base: &Path, span: Span) -> Result<Vec<PathBuf
 ///
 /// # Errors
 /// A diagnostic, when one can't be read.
-pub(super) fn digests(paths: &[PathBuf], span: Span) -> Result<Vec<Digest>, Diagnostic> {
-    let one = |path: &PathBuf| match object::digest(path) {
-        Ok((digest, _)) => Ok(digest),
+pub(super) fn digests(
+    paths: &[PathBuf],
+    span: Span,
+    store: &Store,
+) -> Result<Vec<Digest>, Diagnostic> {
+    let one = |path: &PathBuf| match store.source_digest(path) {
+        Ok(digest) => Ok(digest),
         Err(error) => Err(unreadable(path, span, &error)),
     };
     paths.iter().map(one).collect()

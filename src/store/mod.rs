@@ -6,6 +6,7 @@
 mod atomic;
 mod index;
 pub mod object;
+mod sources;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{Digest, Value};
 use crate::store::index::Index;
+use crate::store::sources::Sources;
 
 /// The version of the layout on disk.
 pub const FORMAT: u32 = 1;
@@ -31,6 +33,7 @@ const POLL: Duration = Duration::from_millis(50);
 pub struct Store {
     root: PathBuf,
     index: Mutex<Index>,
+    sources: Sources,
 }
 
 /// An output of a step.
@@ -174,7 +177,8 @@ impl Store {
         }
         let index = index::path(root);
         let index = Index::open(index.clone()).map_err(failed("read", &index))?;
-        Ok(Self { root: root.to_owned(), index: Mutex::new(index) })
+        let sources = Sources::open(root.join("sources"));
+        Ok(Self { root: root.to_owned(), index: Mutex::new(index), sources })
     }
 
     fn create(root: &Path) -> Result<(), StoreError> {
@@ -205,6 +209,20 @@ impl Store {
             Output::Object { digest, .. } => self.object_path(*digest).exists(),
             Output::Scalar(_) => true,
         }
+    }
+
+    /// Returns the digest of a file or folder of the user's; what is known of unchanged files is not read again.
+    ///
+    /// # Errors
+    /// When something can't be read.
+    pub fn source_digest(&self, path: &Path) -> io::Result<Digest> {
+        self.sources.digest(path)
+    }
+
+    /// Remembers the digests of the user's files for the next time.
+    pub fn keep_sources(&self) {
+        // Forgetting them costs time, nothing else.
+        let _ = self.sources.keep();
     }
 
     /// Returns all records, oldest first.

@@ -5,6 +5,8 @@ mod cli;
 mod donor;
 mod parse;
 mod plan;
+#[cfg(feature = "torch")]
+mod quickstart;
 mod report;
 mod store;
 mod tidy;

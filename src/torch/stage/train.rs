@@ -172,8 +172,7 @@ impl Run {
             let end = (done + self.micro).min(self.batch);
             let indices: Vec<u64> =
                 (done..end).map(|at| shuffled(first + at, self.data.count, self.seed)).collect();
-            let (inputs, targets) =
-                self.data.batch(&indices, self.model.device()).map_err(fault)?;
+            let (inputs, targets) = self.data.batch(&indices, self.model.device())?;
             nll += self.model.backward(&inputs, &targets, scale, &self.gradient).map_err(fault)?;
             done = end;
         }
@@ -235,7 +234,7 @@ impl Run {
         let count = self.micro.min(self.data.count);
         let indices: Vec<u64> =
             (0..count).map(|at| shuffled(at, self.data.count, self.seed)).collect();
-        let (inputs, targets) = self.data.batch(&indices, self.model.device()).map_err(fault)?;
+        let (inputs, targets) = self.data.batch(&indices, self.model.device())?;
         let nll = self.model.nll(&inputs, &targets).and_then(|nll| nll.f_mean(tch::Kind::Double));
         nll.and_then(|mean| mean.f_double_value(&[])).map_err(fault)
     }
