@@ -1,5 +1,7 @@
 //! Words and numbers for people: plurals, suggestions, sizes, durations.
 
+use std::path::Path;
+
 /// Returns `1 step`, `2 steps`.
 pub fn plural(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{} {noun}s", thousands(count as u64)) }
@@ -39,6 +41,16 @@ pub fn duration(seconds: f64) -> String {
         60..3600 => format!("{}m{:02}s", whole / 60, whole % 60),
         _ => format!("{}h{:02}m", whole / 3600, whole % 3600 / 60),
     }
+}
+
+/// Returns the name beside `path` that is nearest to its own, if any: for files that are not there.
+pub fn near_file(path: &Path) -> Option<String> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let entries = std::fs::read_dir(folder.unwrap_or(Path::new("."))).into_iter().flatten();
+    let names: Vec<String> =
+        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    let wanted = path.file_name()?.to_string_lossy();
+    did_you_mean(&wanted, names.iter().map(String::as_str)).map(str::to_owned)
 }
 
 /// Returns the candidate nearest to `name` within edit distance 2, if any.

@@ -132,7 +132,7 @@ fn change_text(change: &Change) -> String {
         None => "nothing".to_owned(),
         Some(serde_json::Value::Array(items)) => text::plural(items.len(), "file"),
         Some(serde_json::Value::String(text)) if text.len() == 64 => text[..12].to_owned(),
-        Some(serde_json::Value::String(text)) => text.clone(),
+        Some(serde_json::Value::String(text)) if !text.contains(char::is_control) => text.clone(),
         Some(other) => other.to_string(),
     };
     let (before, now) = (value(&change.before), value(&change.now));

@@ -131,6 +131,8 @@ fn resume(args: &PlanArgs) -> String {
     words.extend(args.recipe.set.iter().map(|set| format!("-s {}", quoted(set))));
     let store = args.store.store.iter();
     words.extend(store.map(|store| format!("--store {}", quoted(&store.to_string_lossy()))));
+    let torch = args.torch.iter();
+    words.extend(torch.map(|torch| format!("--torch {}", quoted(&torch.to_string_lossy()))));
     words.join(" ")
 }
 

@@ -179,7 +179,7 @@ impl Attempt<'_> {
         tell: &dyn Fn(Message),
     ) -> Acted {
         let tensor = self.planned.step.stage.tensor;
-        let worker = match shared.worker(tensor) {
+        let mut worker = match shared.worker(tensor) {
             Ok(worker) => worker,
             Err((program, error)) => {
                 return Acted::Failed(Failure {
@@ -213,7 +213,7 @@ impl Attempt<'_> {
                         tell(Message::Worker(event));
                     }
                 },
-                None => break self.died(shared, &worker),
+                None => break self.died(shared, &mut worker),
             }
         };
         self.control.set(None);
@@ -231,7 +231,7 @@ impl Attempt<'_> {
         Acted::Interrupted
     }
 
-    fn died(&self, shared: &Shared<'_>, worker: &Worker) -> Acted {
+    fn died(&self, shared: &Shared<'_>, worker: &mut Worker) -> Acted {
         let how = worker.epitaph();
         if shared.stop.is_asked() {
             return Acted::Interrupted;

@@ -18,7 +18,7 @@ use crate::store::{Output, Record, Store};
 
 /// How often stop requests and time limits are looked at.
 const TICK: Duration = Duration::from_millis(50);
-/// How long a step whose time is over gets to save its state.
+/// How long a step whose time is over gets to save its state, but never longer than its limit was.
 const GRACE: Duration = Duration::from_secs(60);
 
 /// Runs the steps of a plan that are due, and tells `sink` what happens.
@@ -62,7 +62,8 @@ struct Scheduler<'r> {
 struct Running {
     share: Share,
     gpus: Vec<u32>,
-    began: Instant,
+    /// When a worker got it; waiting for another process takes nothing of its limit.
+    began: Option<Instant>,
     limit: Option<Duration>,
     /// When its time was over.
     asked: Option<Instant>,
@@ -130,6 +131,7 @@ impl<'r> Scheduler<'r> {
                 self.start(scope, id, share);
             }
             if self.running.is_empty() && (self.pending.is_empty() || self.stopping) {
+                self.outcome.interrupted |= !self.pending.is_empty();
                 return;
             }
             match messages.recv_timeout(TICK) {
@@ -148,17 +150,16 @@ impl<'r> Scheduler<'r> {
         }
         if self.shared.stop.is_asked() {
             self.stopping = true;
-            self.outcome.interrupted = true;
             self.running.keys().for_each(|id| self.controls[id].stop());
         }
     }
 
     fn heed_limits(&mut self) {
         for (id, running) in &mut self.running {
-            let over = running.limit.is_some_and(|limit| running.began.elapsed() > limit);
+            let (Some(limit), Some(began)) = (running.limit, running.began) else { continue };
             match running.asked {
-                Some(asked) if asked.elapsed() > GRACE => self.controls[id].kill(),
-                None if over => {
+                Some(asked) if asked.elapsed() > GRACE.min(limit) => self.controls[id].kill(),
+                None if began.elapsed() > limit => {
                     running.asked = Some(Instant::now());
                     self.controls[id].time_out();
                 }
@@ -218,8 +219,7 @@ impl<'r> Scheduler<'r> {
             control: &self.controls[&id],
         };
         let limit = planned.step.run.limit_s.map(Duration::from_secs_f64);
-        let began = Instant::now();
-        self.running.insert(id, Running { share, gpus, began, limit, asked: None });
+        self.running.insert(id, Running { share, gpus, began: None, limit, asked: None });
         let (shared, sender) = (self.shared, self.sender.clone());
         scope.spawn(move || attempt.run(shared, &sender));
     }
@@ -246,15 +246,21 @@ impl<'r> Scheduler<'r> {
         match message {
             Message::Waiting => (self.sink)(&Event::Waiting(id)),
             Message::Started => {
-                // Waiting for another process takes nothing of the limit.
-                if let Some(running) = self.running.get_mut(&id) {
-                    running.began = Instant::now();
-                }
+                self.began(id, Some(Instant::now()));
                 (self.sink)(&Event::Started(id));
             }
             Message::Worker(event) => (self.sink)(&Event::Worker(id, event)),
-            Message::Retrying(failure) => (self.sink)(&Event::Retrying(id, failure)),
+            Message::Retrying(failure) => {
+                self.began(id, None);
+                (self.sink)(&Event::Retrying(id, failure));
+            }
             Message::Ended(end) => self.ended(id, end),
+        }
+    }
+
+    fn began(&mut self, id: StepId, at: Option<Instant>) {
+        if let Some(running) = self.running.get_mut(&id) {
+            running.began = at;
         }
     }
 

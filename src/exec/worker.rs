@@ -1,14 +1,20 @@
 //! A worker process: one action at a time in, events out.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::stage::{Action, Event};
+
+/// How often a silent worker is checked for being there.
+const TICK: Duration = Duration::from_millis(200);
 
 /// A line that a worker wrote.
 #[derive(Debug)]
@@ -22,6 +28,7 @@ pub(super) enum Line {
 /// A running worker.
 #[derive(Debug)]
 pub(super) struct Worker {
+    child: Child,
     handle: Handle,
     lines: Receiver<Line>,
 }
@@ -29,7 +36,9 @@ pub(super) struct Worker {
 /// The means to stop a worker from another thread.
 #[derive(Clone, Debug)]
 pub(super) struct Handle {
-    child: Arc<Mutex<Child>>,
+    /// The worker leads a process group of its own: Ctrl-C goes to the scheduler alone, and a kill takes along what
+    /// the worker started.
+    group: Pid,
     stdin: Arc<Mutex<Option<ChildStdin>>>,
 }
 
@@ -42,7 +51,7 @@ impl Handle {
     /// Ends the worker now.
     pub(super) fn kill(&self) {
         // An error means that it has ended.
-        let _ = lock(&self.child).kill();
+        let _ = kill_process_group(self.group, Signal::KILL);
     }
 }
 
@@ -50,7 +59,8 @@ impl Worker {
     /// Starts a worker program.
     pub(super) fn start(program: &Path, args: &[&str]) -> io::Result<Self> {
         let mut command = Command::new(program);
-        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(args).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let (sender, lines) = channel();
         let (stdin, stdout, stderr) =
@@ -61,9 +71,8 @@ impl Worker {
             Err(_) => Line::Text(text),
         });
         forward(parts.1, sender, Line::Text);
-        let handle =
-            Handle { child: Arc::new(Mutex::new(child)), stdin: Arc::new(Mutex::new(stdin)) };
-        Ok(Self { handle, lines })
+        let group = Pid::from_child(&child);
+        Ok(Self { child, handle: Handle { group, stdin: Arc::new(Mutex::new(stdin)) }, lines })
     }
 
     /// Returns the means to stop it.
@@ -81,14 +90,29 @@ impl Worker {
     }
 
     /// Returns the next line; none when the worker ended.
-    pub(super) fn next(&self) -> Option<Line> {
-        self.lines.recv().ok()
+    pub(super) fn next(&mut self) -> Option<Line> {
+        loop {
+            match self.lines.recv_timeout(TICK) {
+                Ok(line) => return Some(line),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) if self.is_gone() => {
+                    // What it started holds its pipes open.
+                    self.handle.kill();
+                    return self.lines.recv_timeout(TICK).ok();
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    fn is_gone(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
     }
 
     /// Waits until it is gone and says how it ended.
-    pub(super) fn epitaph(&self) -> String {
+    pub(super) fn epitaph(&mut self) -> String {
         self.handle.stop();
-        match lock(&self.handle.child).wait() {
+        match self.child.wait() {
             Ok(status) => describe(status),
             Err(error) => format!("it can't be waited for: {error}"),
         }
@@ -99,7 +123,7 @@ impl Drop for Worker {
     fn drop(&mut self) {
         self.handle.stop();
         self.handle.kill();
-        let _ = lock(&self.handle.child).wait();
+        let _ = self.child.wait();
     }
 }
 

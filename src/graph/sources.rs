@@ -50,13 +50,7 @@ fn unreadable(path: &Path, span: Span, error: &std::io::Error) -> Diagnostic {
 
 fn missing(pattern: &str, whole: &Path, span: Span) -> Diagnostic {
     let folder = whole.parent().unwrap_or(whole);
-    let names: Vec<String> = std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .collect();
-    let wanted = whole.file_name().unwrap_or_default().to_string_lossy();
-    let help = match text::did_you_mean(&wanted, names.iter().map(String::as_str)) {
+    let help = match text::near_file(whole) {
         Some(near) => format!("there is `{near}` in `{}`", folder.display()),
         None => "paths are relative to the recipe's folder".to_owned(),
     };

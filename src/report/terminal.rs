@@ -131,21 +131,22 @@ impl Terminal {
         }
     }
 
-    /// Takes the bars away and tells how the run ended; returns the text about the failures, to be printed last.
-    pub fn close(&mut self) -> String {
+    /// Takes the bars away and tells how the run ended, `interrupted` or not; returns the text about the failures, to be
+    /// printed last.
+    pub fn close(&mut self, interrupted: bool) -> String {
         if let View::Live(view) = &mut self.view {
             view.close();
         }
         let elapsed = duration(self.now_s());
-        let mut text = self.ending(&elapsed);
+        let mut text = self.ending(&elapsed, interrupted);
         self.failures.iter().for_each(|failure| text += &format!("\n{failure}"));
         text
     }
 
-    fn ending(&self, elapsed: &str) -> String {
+    fn ending(&self, elapsed: &str, interrupted: bool) -> String {
         let count = |end| self.board.ended_as(end);
         let (ran, failed) = (count(End::Finished), count(End::Failed));
-        if count(End::Interrupted) > 0 {
+        if interrupted {
             return format!(
                 "stopped after {elapsed}; finished steps are kept; to go on: {}\n",
                 self.resume
@@ -193,6 +194,6 @@ mod tests {
             terminal.worker(StepId(0), &event);
         }
         terminal.finished(StepId(0), 2.0);
-        assert!(terminal.close().starts_with("1 step ran in "));
+        assert!(terminal.close(false).starts_with("1 step ran in "));
     }
 }

@@ -82,7 +82,7 @@ impl<'w> Watch<'w> {
         self.write(|_| Some(summary));
         match self.broken {
             Some(error) => Err(error),
-            None => Ok(self.terminal.close()),
+            None => Ok(self.terminal.close(outcome.interrupted)),
         }
     }
 

@@ -37,9 +37,8 @@ impl StageError {
     pub fn io(operation: &str, path: &Path, error: &io::Error) -> Self {
         let failed = Self::environment(format!("can't {operation} `{}`: {error}", path.display()));
         match error.kind() {
-            io::ErrorKind::StorageFull => failed.help(
-                "free some space (`tlm gc` lists what may go), then run the same command again",
-            ),
+            io::ErrorKind::StorageFull => failed
+                .help("free some space, then run the same command again; finished work is kept"),
             _ => failed,
         }
     }

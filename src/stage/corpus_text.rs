@@ -1,7 +1,7 @@
 //! `corpus.text`: text files, plain or compressed, as one corpus.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -91,7 +91,9 @@ fn read_file(
         if context.interrupted() {
             return Err(StageError::Interrupted);
         }
-        let len = reader.read(&mut chunk).map_err(|e| StageError::io("read", path, &e))?;
+        let read = reader.read(&mut chunk);
+        let len =
+            read.map_err(|error| unreadable(path, &error, place.byte + pending.len() as u64))?;
         if len == 0 {
             return place.push(&pending, writer);
         }
@@ -105,6 +107,19 @@ fn read_file(
             pending.drain(..rest);
         }
     }
+}
+
+/// Returns why a file can't be read on after `bytes` of its text.
+fn unreadable(path: &Path, error: &io::Error, bytes: u64) -> StageError {
+    let what = match error.kind() {
+        io::ErrorKind::UnexpectedEof => "is cut off",
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
+            "is damaged"
+        }
+        _ => return StageError::io("read", path, error),
+    };
+    StageError::input(format!("`{}` {what}: {error}, after {bytes} bytes of text", path.display()))
+        .help("get or compress the file again")
 }
 
 /// Writes the documents that end in `bytes`; returns where the rest starts.

