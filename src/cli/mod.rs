@@ -18,7 +18,7 @@ use crate::store::StoreError;
 
 /// Everything went well.
 pub const DONE: u8 = 0;
-/// A step failed on what the recipe gave it.
+/// A step failed: on what the recipe gave it, by a crash, or by its time limit.
 pub const FAILED: u8 = 1;
 /// The command line is wrong.
 pub const USAGE: u8 = 2;
@@ -117,7 +117,7 @@ struct RecipeArgs {
 
 #[derive(ClapArgs)]
 struct StoreArgs {
-    /// The store; by default `$TLM_STORE`, or `.tlm` beside the recipe
+    /// The store; by default `$TLM_STORE`, or `.tlm` beside the recipe, or where there is none, here
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
 }

@@ -13,7 +13,7 @@ const PREFIX: usize = 4;
 
 fn open(args: &StoreArgs, console: &mut Console<'_>) -> Result<Store, Exit> {
     let path = store_path(args, console).unwrap_or_else(|| console.world.cwd().join(".tlm"));
-    if !path.is_dir() {
+    if !Store::is_one(&path) {
         let message = format!("no store at `{}`", path.display());
         return Err(console.fail(ENVIRONMENT, message, "name one with `--store DIR`"));
     }

@@ -218,7 +218,8 @@ impl<'r> Scheduler<'r> {
             device: gpus.first().map_or_else(|| "cpu".to_owned(), |gpu| format!("cuda:{gpu}")),
             control: &self.controls[&id],
         };
-        let limit = planned.step.run.limit_s.map(Duration::from_secs_f64);
+        let limit =
+            planned.step.run.limit_s.and_then(|limit| Duration::try_from_secs_f64(limit).ok());
         self.running.insert(id, Running { share, gpus, began: None, limit, asked: None });
         let (shared, sender) = (self.shared, self.sender.clone());
         scope.spawn(move || attempt.run(shared, &sender));

@@ -1,7 +1,8 @@
 //! What a step's keys are made of (`docs/cache.md`).
 //!
 //! One function builds the manifest for both levels, and the manifest is what is hashed, stored and explained, so
-//! an explanation can't drift from a key. Labels, spans, axis points and `run { }` have no way in.
+//! an explanation can't drift from a key. Labels, spans, axis points and `run { }` have no way in,
+//! but for the device, as results differ between classes of devices.
 
 use std::collections::BTreeMap;
 

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use glob::MatchOptions;
+
 use crate::base::{Digest, Span, text};
 use crate::diag::Diagnostic;
 use crate::store::Store;
@@ -12,7 +14,13 @@ use crate::store::Store;
 /// A diagnostic, when the pattern is wrong or names nothing.
 pub(super) fn find(pattern: &str, base: &Path, span: Span) -> Result<Vec<PathBuf>, Diagnostic> {
     let whole = base.join(pattern);
-    let found: Result<Vec<_>, _> = glob::glob(&whole.to_string_lossy())
+    // Only the pattern has wildcards, not the folder that it is relative to.
+    let text = match Path::new(pattern).is_absolute() {
+        true => pattern.to_owned(),
+        false => format!("{}/{pattern}", glob::Pattern::escape(&base.to_string_lossy())),
+    };
+    let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::new() };
+    let found: Result<Vec<_>, _> = glob::glob_with(&text, options)
         .map_err(|error| {
             Diagnostic::error("tlm::graph::bad_pattern", format!("`{pattern}` is no file pattern"))
                 .label(span, error.msg)

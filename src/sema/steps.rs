@@ -46,7 +46,7 @@ pub struct Step {
     /// Positional arguments with the parameter's name, in declaration order.
     pub inputs: Vec<(String, Input)>,
     /// All identity parameters by name, defaults filled in; without `place` parameters and without `since`
-    /// parameters at their default (those are in `defaults`).
+    /// parameters at their default (those are in `unkeyed`).
     pub params: BTreeMap<String, Arg>,
     /// Parameters that the worker gets but the key does not: `place`, and `since` at their default.
     pub unkeyed: BTreeMap<String, Value>,
@@ -95,7 +95,7 @@ pub enum Arg {
 /// How to run a step; never changes its result.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RunSpec {
-    /// Cores; by default all for tensor stages, one for others.
+    /// Cores; by default all for tensor stages, a share of the free ones for others.
     pub cpus: Option<u32>,
     /// GPUs.
     pub gpus: Option<u32>,

@@ -10,7 +10,9 @@ use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 /// Writes a small file under its name at once: a temporary file beside it, fsync, rename, fsync of the folder.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().expect("store paths have a parent");
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    // Others may read a store, so it gets the permissions of any new file, not a temporary's.
+    let open = fs::Permissions::from_mode(0o666);
+    let mut file = tempfile::Builder::new().permissions(open).tempfile_in(folder)?;
     io::Write::write_all(&mut file, bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
@@ -25,7 +27,10 @@ pub(super) fn open_shared(path: &Path) -> io::Result<File> {
 /// Moves a finished output to its final name: contents to disk, then one rename, then the folder to disk.
 pub(super) fn move_into_place(from: &Path, to: &Path) -> io::Result<()> {
     let folder = to.parent().expect("store paths have a parent");
-    fs::create_dir_all(folder)?;
+    if !folder.exists() {
+        fs::create_dir_all(folder)?;
+        folder.parent().map_or(Ok(()), sync_folder)?;
+    }
     sync_tree(from)?;
     fs::rename(from, to)?;
     sync_folder(folder)

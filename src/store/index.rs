@@ -1,7 +1,8 @@
 //! The index: an append-only file of checksummed records.
 //!
-//! A frame is the payload's length (u32 LE), the first 8 bytes of its BLAKE3, and the payload, a [`Record`] as JSON. What a crash left
-//! at the end is cut off by the next writer; a damaged frame elsewhere is skipped.
+//! A frame is [`MARK`], the payload's length (u32 LE), the first 8 bytes of its BLAKE3, and the payload, a [`Record`] as
+//! JSON. What a crash left at the end is cut off by the next writer; after damage elsewhere, reading goes on at the next
+//! mark with a whole frame behind it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,7 +12,10 @@ use std::path::{Path, PathBuf};
 use crate::base::Digest;
 use crate::store::{Record, atomic};
 
-const HEADER: usize = 12;
+/// Starts a frame; JSON has no such byte.
+const MARK: [u8; 4] = *b"\x89tlm";
+
+const HEADER: usize = 16;
 
 /// All records, by both keys; the last one under a key counts.
 #[derive(Debug)]
@@ -53,7 +57,8 @@ impl Index {
     /// Appends a record durably.
     pub(super) fn append(&mut self, record: Record) -> io::Result<()> {
         let payload = serde_json::to_vec(&record)?;
-        let mut frame = (payload.len() as u32).to_le_bytes().to_vec();
+        let mut frame = MARK.to_vec();
+        frame.extend((payload.len() as u32).to_le_bytes());
         frame.extend(checksum(&payload));
         frame.extend(payload);
         let mut file = atomic::open_shared(&self.path)?;
@@ -75,17 +80,18 @@ impl Index {
         file.seek(SeekFrom::Start(self.end))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        let mut rest = &bytes[..];
-        while let Some((payload, sum, next)) = frame(rest) {
-            match (checksum(payload) == sum).then(|| serde_json::from_slice(payload)) {
-                Some(Ok(record)) => self.insert(record),
-                // A damaged last frame is a torn write, to be cut off; elsewhere it is skipped.
-                _ if next.is_empty() => break,
-                _ => self.damaged += 1,
+        let mut at = 0;
+        while let Some(start) = next_frame(&bytes, at) {
+            let payload = frame(&bytes[start..]).expect("a whole frame starts here");
+            // A whole frame of another form was written by another tlm; both are told as damage.
+            self.damaged += usize::from(start > at);
+            match serde_json::from_slice(payload) {
+                Ok(record) => self.insert(record),
+                Err(_) => self.damaged += 1,
             }
-            self.end += (HEADER + payload.len()) as u64;
-            rest = next;
+            at = start + HEADER + payload.len();
         }
+        self.end += at as u64;
         Ok(())
     }
 
@@ -97,11 +103,17 @@ impl Index {
     }
 }
 
-fn frame(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+/// Returns where the next whole frame starts.
+fn next_frame(bytes: &[u8], from: usize) -> Option<usize> {
+    (from..bytes.len()).find(|at| bytes[*at] == MARK[0] && frame(&bytes[*at..]).is_some())
+}
+
+/// Returns the payload of the frame that starts here, if it is whole.
+fn frame(bytes: &[u8]) -> Option<&[u8]> {
     let (header, rest) = bytes.split_at_checked(HEADER)?;
-    let len = u32::from_le_bytes(header[..4].try_into().ok()?) as usize;
-    let (payload, next) = rest.split_at_checked(len)?;
-    Some((payload, &header[4..], next))
+    let len = u32::from_le_bytes(header[4..8].try_into().ok()?) as usize;
+    let payload = rest.get(..len)?;
+    (header[..4] == MARK && header[8..] == checksum(payload)).then_some(payload)
 }
 
 fn checksum(payload: &[u8]) -> [u8; 8] {

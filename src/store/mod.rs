@@ -173,7 +173,8 @@ impl Store {
                 let found = found.trim().to_owned();
                 return Err(StoreError::Newer { path: root.to_owned(), found });
             }
-            Err(_) => Self::create(root)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(root)?,
+            Err(error) => return Err(failed("read", &format)(error)),
         }
         let index = index::path(root);
         let index = Index::open(index.clone()).map_err(failed("read", &index))?;
@@ -243,6 +244,11 @@ impl Store {
     /// Returns where the log of a step lies.
     pub fn log_path(&self, recipe: Digest) -> PathBuf {
         self.root.join("logs").join(format!("{recipe}.log"))
+    }
+
+    /// Returns whether a folder is a store.
+    pub fn is_one(root: &Path) -> bool {
+        root.join("format").is_file()
     }
 
     /// Returns the logs of the steps whose recipe key starts with these digits.
@@ -399,6 +405,8 @@ impl Drop for Lease {
     fn drop(&mut self) {
         // What stays behind is cleaned by the next lease on the same key.
         let _ = remove(&self.staging);
+        // Only one without a state is empty.
+        let _ = fs::remove_dir(self.state_dir());
     }
 }
 

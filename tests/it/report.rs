@@ -114,7 +114,7 @@ fn plain_lines() {
     let tail = ["step 12 loss 5.31".to_owned(), "\u{1b}[31mred\u{7}".to_owned()];
     terminal.failed(StepId(3), &failure, &tail, Some(Path::new(".tlm/logs/ab12.log")));
     terminal.skipped(StepId(4), StepId(3));
-    let ending = terminal.close(true);
+    let ending = terminal.close(false);
     let (head, rest) = ending.split_once('\n').unwrap();
     let (ran, also) = head.split_once(" in ").unwrap();
     let also = also.split_once(',').unwrap().1;

@@ -173,6 +173,36 @@ fn a_second_worker_on_the_same_key_waits_and_then_reuses() {
 }
 
 #[test]
+fn a_damaged_byte_costs_one_record_and_is_told() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let names = ["a", "b", "c"];
+    let mut ends = vec![0];
+    for name in names {
+        publish(&open(dir.path()), name, name);
+        ends.push(fs::metadata(dir.path().join("index")).expect("there").len() as usize);
+    }
+    let index = dir.path().join("index");
+    let whole = fs::read(&index).expect("read");
+    for at in (0..ends[2]).step_by(7) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x80;
+        fs::write(&index, &bytes).expect("written");
+        let store = open(dir.path());
+        let hit = ends.iter().rposition(|end| *end <= at).expect("a record");
+        for (number, name) in names.iter().enumerate() {
+            assert_eq!(
+                store.lookup(key(name)).is_some(),
+                number != hit,
+                "byte {at}, record {name}"
+            );
+        }
+        assert_eq!(store.damaged(), 1, "byte {at}");
+        publish(&store, "d", "d");
+        assert!(open(dir.path()).lookup(key("c")).is_some(), "byte {at}: appending keeps the rest");
+    }
+}
+
+#[test]
 fn waiting_for_a_lease_can_be_given_up() {
     let dir = tempfile::tempdir().expect("a folder");
     let (one, two) = (open(dir.path()), open(dir.path()));
