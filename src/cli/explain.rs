@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::base::text;
-use crate::cli::recipe::{self, Session};
+use crate::cli::recipe::{self, Plans, Session};
 use crate::cli::{Console, Exit, GraphFormat, PlanArgs, RecipeArgs, StoreArgs, USAGE};
-use crate::exec::estimates;
+use crate::exec::{Machine, estimates};
 use crate::graph::{self, Change, Planned};
 use crate::report::names::name_at;
 use crate::report::summary::{PlanLine, PlanState, summary};
@@ -42,13 +42,8 @@ pub(super) fn why(
     wanted: &str,
     console: &mut Console<'_>,
 ) -> Result<(), Exit> {
-    let args = PlanArgs {
-        recipe: RecipeArgs { recipe: recipe.recipe.clone(), set: recipe.set.clone() },
-        plans: Vec::new(),
-        store: StoreArgs { store: store.store.clone() },
-        torch: None,
-    };
-    let session = recipe::open(&args, console)?;
+    let machine = Machine::of(console.world, None);
+    let session = recipe::plan(recipe, &Plans::All, store, machine, console)?;
     let is_wanted = |planned: &&Planned| {
         [&step_name(&planned.step), &planned.step.label].iter().any(|name| *name == wanted)
     };

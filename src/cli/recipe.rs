@@ -99,17 +99,39 @@ impl Source {
     }
 }
 
+/// Which plans of a recipe are asked for.
+pub(super) enum Plans<'a> {
+    All,
+    /// Those of the command line.
+    Chosen(&'a [String]),
+}
+
 /// Reads a recipe and plans it against its store.
 pub(super) fn open(args: &PlanArgs, console: &mut Console<'_>) -> Result<Session, Exit> {
-    let mut source = read(&args.recipe, console)?;
+    let machine = Machine::of(console.world, args.torch.clone());
+    plan(&args.recipe, &Plans::Chosen(&args.plans), &args.store, machine, console)
+}
+
+/// Plans some plans of a recipe against its store, for a machine.
+pub(super) fn plan(
+    recipe: &RecipeArgs,
+    plans: &Plans<'_>,
+    store: &StoreArgs,
+    machine: Machine,
+    console: &mut Console<'_>,
+) -> Result<Session, Exit> {
+    let mut source = read(recipe, console)?;
     let program = gate(source.load(), &source.sources, console)?;
-    let expansion = gate(sema::expand(&program, &args.plans), &source.sources, console)?;
+    let names = match plans {
+        Plans::All => program.plan_names(),
+        Plans::Chosen(names) => names.to_vec(),
+    };
+    let expansion = gate(sema::expand(&program, &names), &source.sources, console)?;
     if expansion.goals.is_empty() && expansion.steps.is_empty() {
         let message = format!("`{}` asks for nothing", source.path.display());
         return Err(console.fail(PROGRAM, message, "add a plan: `plan default = ...`"));
     }
-    let store = open_store(&args.store, &source.folder, console)?;
-    let machine = Machine::of(console.world, args.torch.clone());
+    let store = open_store(store, &source.folder, console)?;
     let plan = graph::plan(&expansion, &store, &machine.numerics());
     let plan = gate(plan, &source.sources, console)?;
     Ok(Session { source, expansion, store, plan, machine })

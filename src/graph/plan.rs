@@ -10,7 +10,7 @@ use petgraph::visit::{Dfs, Reversed};
 use crate::base::{Digest, Value};
 use crate::diag::{Checked, Diagnostic};
 use crate::graph::{key, sources};
-use crate::sema::steps::{Arg, Cell, Expansion, Input, OutputRef, Step, StepId};
+use crate::sema::steps::{Cell, Expansion, Input, OutputRef, Step, StepId};
 use crate::store::{Output, Record, Store};
 
 /// Whether a step has to run.
@@ -206,26 +206,13 @@ fn local_files(step: &Step, store: &Store, found: &mut Vec<Diagnostic>) -> Files
     (files, digests)
 }
 
-/// Returns the outputs of other steps that a step uses.
-pub(super) fn uses(step: &Step) -> impl Iterator<Item = &OutputRef> {
-    let inputs = step.inputs.iter().filter_map(|(_, input)| match input {
-        Input::Output(output) => Some(output),
-        Input::Files { .. } => None,
-    });
-    let late = step.params.values().filter_map(|arg| match arg {
-        Arg::Late(output) => Some(output),
-        Arg::Value(_) => None,
-    });
-    inputs.chain(late)
-}
-
 fn build(steps: &[Step]) -> DiGraph<StepId, ()> {
     let mut graph = DiGraph::with_capacity(steps.len(), 2 * steps.len());
     for index in 0..steps.len() {
         graph.add_node(StepId(index as u32));
     }
     for (index, step) in steps.iter().enumerate() {
-        for used in uses(step) {
+        for used in step.uses() {
             graph.update_edge(NodeIndex::new(used.step.0 as usize), NodeIndex::new(index), ());
         }
     }

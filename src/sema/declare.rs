@@ -224,7 +224,13 @@ fn written(number: &Expr) -> String {
 /// Returns a default as its slot wants it.
 fn default(expr: Option<&Expr>, ty: &Ty, found: &mut Vec<Diagnostic>) -> Option<Val> {
     let expr = expr?;
-    let value = constant(expr).filter(|value| is_of(value, ty));
+    let unit_fits = match (&expr.kind, ty) {
+        (ExprKind::Number { units, .. }, Ty::Number(dim)) => {
+            dim_of(units).is_none_or(|unit| Ty::Number(unit).fits(&Ty::Number(*dim)))
+        }
+        _ => true,
+    };
+    let value = constant(expr).filter(|value| unit_fits && is_of(value, ty));
     let value = value.and_then(|value| value.conform(ty).ok());
     if value.is_none() {
         found.push(

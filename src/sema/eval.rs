@@ -1,7 +1,6 @@
 //! Evaluation: a checked expression at one point of the axes. Stage calls become steps, each different one once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
 
 use crate::base::{Digest, Span, Value};
 use crate::diag::Diagnostic;
@@ -238,8 +237,11 @@ impl<'p> Eval<'p> {
             Arg::Value(value) => Value::List(vec![value.clone()]),
             Arg::Late(output) => reference(output),
         };
+        // Results differ between classes of devices, so what is chosen for a tensor stage is part of what it does.
+        let device = step.run.device.clone().filter(|_| step.stage.tensor);
         let what = Value::List(vec![
             Value::Str(step.stage.name.clone()),
+            device.map_or(Value::Null, Value::Str),
             Value::List(step.inputs.iter().map(|(_, value)| input(value)).collect()),
             Value::map(step.params.iter().map(|(name, value)| (name, arg(value)))),
         ]);
@@ -274,8 +276,7 @@ impl<'p> Eval<'p> {
 
     /// Returns what a text stands for where a file is wanted.
     fn text(&mut self, call: &Call, text: String, span: Span, at: At<'_>) -> Option<Input> {
-        let Some((scheme, rest)) = text.split_once(':').filter(|(scheme, _)| is_scheme(scheme))
-        else {
+        let Some((scheme, _)) = text.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) else {
             if let Some(digest) = &call.sha256 {
                 self.found.push(
                     Diagnostic::error("tlm::eval::idle_digest", "a local path takes no `sha256:`")
@@ -298,10 +299,7 @@ impl<'p> Eval<'p> {
             return None;
         }
         let sha256 = self.sha256(call, span, at)?;
-        let uri = match scheme {
-            "file" => format!("file:{}", self.program.folder.join(Path::new(rest)).display()),
-            _ => text,
-        };
+        let uri = self.absolute(&text);
         let fetch = self.program.fetch.as_ref()?;
         let id = self.intern(Step {
             stage: std::sync::Arc::clone(&fetch.decl),
@@ -315,6 +313,14 @@ impl<'p> Eval<'p> {
             arg_spans: BTreeMap::from([("uri".to_owned(), span)]),
         });
         Some(Input::Output(OutputRef { step: id, output: "out".to_owned() }))
+    }
+
+    /// Returns a URI whose path does not depend on where tlm is called.
+    fn absolute(&self, uri: &str) -> String {
+        match uri.strip_prefix("file:") {
+            Some(path) => format!("file:{}", self.program.folder.join(path).display()),
+            None => uri.to_owned(),
+        }
     }
 
     fn sha256(&mut self, call: &Call, span: Span, at: At<'_>) -> Option<String> {
@@ -359,6 +365,9 @@ impl<'p> Eval<'p> {
             };
             let is_default = slot.since && Some(&value) == slot.default.as_ref();
             match (value.known(), value) {
+                (Some(Value::Str(uri)), _) if slot.place => {
+                    unkeyed.insert(slot.name.clone(), Value::Str(self.absolute(&uri)));
+                }
                 (Some(value), _) if slot.place || is_default => {
                     unkeyed.insert(slot.name.clone(), value);
                 }
@@ -410,6 +419,10 @@ impl<'p> Eval<'p> {
                 Value::Int(value) => Some(u32::try_from(*value).unwrap_or(u32::MAX)),
                 _ => None,
             };
+            if name == "limit" && !(1e-3..=1e9).contains(&real(&value)) {
+                self.misfit("a time span above zero, and below thirty years", node.span);
+                return None;
+            }
             match (name.as_str(), value) {
                 ("cpus", _) => spec.cpus = whole,
                 ("gpus", _) => spec.gpus = whole,

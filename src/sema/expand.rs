@@ -6,7 +6,9 @@ use crate::base::text::did_you_mean;
 use crate::diag::{Checked, Diagnostic};
 use crate::sema::eval::{Eval, Point};
 use crate::sema::node::{AxisId, Plan, Program, Report, Typed};
-use crate::sema::steps::{Cell, Expansion, Goal, Report as Table, ReportRow};
+use crate::sema::steps::{
+    Cell, Expansion, Goal, OutputRef, Report as Table, ReportRow, Step, StepId,
+};
 use crate::sema::value::Val;
 
 /// Evaluates what the named plans ask for; without names, the plan `default`, or all plans when there is none.
@@ -21,11 +23,37 @@ pub(super) fn expand(program: &Program, plans: &[String]) -> Checked<Expansion> 
             points.push(point);
         }
     }
+    let made = needed(&eval.steps, expansion.goals.iter().flat_map(|goal| &goal.outputs));
     for report in &program.reports {
-        expansion.reports.push(table(program, report, &points, &mut eval));
+        let mut table = table(program, report, &points, &mut eval);
+        if !expansion.goals.is_empty() {
+            leave_out(&mut table, &made);
+        }
+        expansion.reports.push(table);
     }
     expansion.steps = eval.steps;
     Checked { value: expansion, diagnostics: eval.found }
+}
+
+/// Returns the steps behind some outputs, with all that they use.
+fn needed<'o>(steps: &[Step], outputs: impl Iterator<Item = &'o OutputRef>) -> BTreeSet<StepId> {
+    let mut needed = BTreeSet::new();
+    let mut next: Vec<StepId> = outputs.map(|output| output.step).collect();
+    while let Some(id) = next.pop() {
+        if needed.insert(id) {
+            next.extend(steps[id.0 as usize].uses().map(|output| output.step));
+        }
+    }
+    needed
+}
+
+/// Empties the cells that no plan makes: a report shows results, it asks for none.
+fn leave_out(table: &mut Table, made: &BTreeSet<StepId>) {
+    for cell in table.rows.iter_mut().flat_map(|row| &mut row.cells) {
+        if matches!(cell, Some(Cell::Output(output)) if !made.contains(&output.step)) {
+            *cell = None;
+        }
+    }
 }
 
 /// Evaluates every binding at the baseline, and all plans.
@@ -36,9 +64,28 @@ pub(super) fn check(program: &Program) -> Vec<Diagnostic> {
         eval.binding(id, &baseline);
     }
     let mut found = eval.found;
-    let names: Vec<_> = program.plans.iter().map(|plan| plan.name.clone()).collect();
-    found.extend(expand(program, &names).diagnostics);
+    let all = expand(program, &program.plan_names());
+    found.extend(all.diagnostics);
+    for (table, report) in all.value.reports.iter().zip(&program.reports) {
+        if table.rows.iter().all(|row| row.cells.iter().all(Option::is_none)) {
+            found.push(
+                Diagnostic::warning(
+                    "tlm::sema::idle_report",
+                    format!("no plan makes what report `{}` shows", report.name),
+                )
+                .label(report.span, "stays empty")
+                .help("name its values in a plan, or vary its axes there"),
+            );
+        }
+    }
     found
+}
+
+impl Program {
+    /// Returns the names of all plans.
+    pub fn plan_names(&self) -> Vec<String> {
+        self.plans.iter().map(|plan| plan.name.clone()).collect()
+    }
 }
 
 fn chosen<'p>(

@@ -330,7 +330,8 @@ impl<'r> Lower<'r> {
                     let node = lower.fit(value, &wanted, &item.name.node, Some(declared.span));
                     (node, wanted)
                 }
-                None => lower.expr(value, None),
+                None if std::ptr::eq(value, &item.value) => lower.expr(value, None),
+                None => lower.overridden(item, value),
             });
             self.bindings[id] = State::Done(Typed { node, ty, axes });
         }
@@ -338,6 +339,16 @@ impl<'r> Lower<'r> {
             State::Done(typed) => (typed.ty.clone(), typed.axes.clone()),
             State::Todo | State::Doing => (Ty::Unknown, BTreeSet::new()),
         }
+    }
+
+    /// Lowers a param whose type is that of its default; where that is a number without unit, any number will do.
+    fn overridden(&mut self, item: &ast::Binding, value: &Expr) -> (Node, Ty) {
+        let (_, wanted) = self.expr(&item.value, None);
+        let (node, ty) = self.expr(value, Some(&wanted));
+        if wanted == Ty::Bare && matches!(ty, Ty::Number(_)) {
+            return (node, ty);
+        }
+        (self.fit(value, &wanted, &item.name.node, Some(item.value.span)), wanted)
     }
 
     fn circle(&mut self, item: &ast::Binding, span: Span) {
@@ -548,7 +559,14 @@ impl<'r> Lower<'r> {
             }
         }
         let columns = heads(&columns, items, self.sources);
-        Some(Report { name: report.name.node.clone(), caption, columns, rows, cols })
+        Some(Report {
+            name: report.name.node.clone(),
+            span: report.name.span,
+            caption,
+            columns,
+            rows,
+            cols,
+        })
     }
 
     fn column(&mut self, item: &Expr) -> Typed {

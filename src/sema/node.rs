@@ -66,6 +66,7 @@ pub(super) struct Plan {
 #[derive(Clone, Debug)]
 pub(super) struct Report {
     pub(super) name: String,
+    pub(super) span: Span,
     pub(super) caption: Option<String>,
     /// Head and value of each column.
     pub(super) columns: Vec<(String, Typed)>,

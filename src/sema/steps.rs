@@ -58,6 +58,21 @@ pub struct Step {
     pub arg_spans: BTreeMap<String, Span>,
 }
 
+impl Step {
+    /// Returns the outputs of other steps that it uses.
+    pub fn uses(&self) -> impl Iterator<Item = &OutputRef> {
+        let inputs = self.inputs.iter().filter_map(|(_, input)| match input {
+            Input::Output(output) => Some(output),
+            Input::Files { .. } => None,
+        });
+        let late = self.params.values().filter_map(|arg| match arg {
+            Arg::Late(output) => Some(output),
+            Arg::Value(_) => None,
+        });
+        inputs.chain(late)
+    }
+}
+
 /// A positional argument.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {

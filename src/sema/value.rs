@@ -78,6 +78,7 @@ impl Val {
 /// Returns a number as a dimension keeps it: whole ones as integers from zero up (Int: any), real ones as floats.
 fn in_dim(number: Value, dim: Dim) -> Result<Value, &'static str> {
     match (number, dim.is_whole()) {
+        (Value::Float(value), true) if value.fract() != 0.0 => Err("a whole number"),
         (Value::Float(_), true) => Err("a whole number below 2^63"),
         (Value::Int(value), true) if value < 0 && dim != Dim::Int => {
             Err("a whole number from zero up")
