@@ -99,9 +99,9 @@ fn state(planned: &Planned, session: &Session) -> PlanState {
         return PlanState::Due { why: changes.join(", ") };
     }
     let due = session.plan.due();
-    let on: Vec<_> = session
-        .plan
-        .inputs(planned.id)
+    let inputs: std::collections::BTreeSet<_> = session.plan.inputs(planned.id).collect();
+    let on: Vec<_> = inputs
+        .into_iter()
         .filter(|input| due.contains(input))
         .filter_map(|input| session.plan.get(input))
         .map(|input| step_name(&input.step))

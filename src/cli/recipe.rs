@@ -79,7 +79,11 @@ fn read(args: &RecipeArgs, console: &mut Console<'_>) -> Result<Source, Exit> {
         }
         Err(error) => {
             let message = format!("can't read `{shown}`: {error}");
-            return Err(console.fail(ENVIRONMENT, message, "name a recipe"));
+            let help = match text::near_file(&path) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "name a recipe".to_owned(),
+            };
+            return Err(console.fail(ENVIRONMENT, message, &help));
         }
     };
     let mut sources = SourceMap::default();

@@ -8,6 +8,7 @@ mod plan;
 #[cfg(feature = "torch")]
 mod quickstart;
 mod report;
+mod run;
 mod store;
 mod tidy;
 mod tokenizer;

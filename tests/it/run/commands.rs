@@ -1,0 +1,132 @@
+//! `plan`, `why`, `show`, `log`, `ls`, `graph`, `verify`: what they tell about a recipe that ran.
+
+use crate::run::space::{ALL, Ended, Space, finish};
+
+#[track_caller]
+fn check(ended: &Ended, code: i32, parts: &[&str]) {
+    assert_eq!(ended.code, Some(code), "{ended:?}");
+    for part in parts {
+        let found = ended.out.contains(part) || ended.err.contains(part);
+        assert!(found, "no `{part}` in:\n{}{}", ended.out, ended.err);
+    }
+}
+
+#[test]
+fn plan_tells_what_would_run_and_runs_nothing() {
+    let space = Space::new();
+    let plan = space.tlm(&["plan", "r.tlm"]);
+    check(
+        &plan,
+        0,
+        &["7 steps: 0 fresh, 7 to run", "never ran", "after split, base", "after split, tok"],
+    );
+    assert_eq!(space.tlm(&["ls"]).out, "0 records\n");
+    check(&space.tlm(&["plan", "r.tlm", "words"]), 0, &["4 steps: 0 fresh"]);
+
+    space.run(&[]).check(0, &ALL);
+    assert_eq!(space.tlm(&["plan", "r.tlm"]).out, "7 steps, all fresh\n");
+    let plan = space.tlm(&["plan", "r.tlm", "-s", "keep=265"]);
+    check(&plan, 0, &["7 steps: 4 fresh, 3 to run, about 0.", "keep: 270 -> 265", "after tok"]);
+    space.edit("\\n\\n", "\\n");
+    check(&space.tlm(&["plan", "r.tlm"]), 0, &[r#"delimiter: "\n\n" -> "\n""#]);
+}
+
+#[test]
+fn why_names_the_change_and_its_place() {
+    let space = Space::new();
+    check(&space.tlm(&["why", "r.tlm", "tok"]), 0, &["has to run; no step of this stage ever ran"]);
+    space.run(&[]).check(0, &ALL);
+    check(&space.tlm(&["why", "r.tlm", "tok"]), 0, &["tok (tokenizer.prune), key ", "fresh, made"]);
+    space.edit("seed: 7", "seed: 8");
+    let why = space.tlm(&["why", "r.tlm", "split"]);
+    check(&why, 0, &["compared with split", "seed: 7 -> 8   at r.tlm:6:51"]);
+    check(&space.tlm(&["why", "r.tlm", "counts"]), 0, &["comes from another split", "r.tlm:8:30"]);
+    space.write("texts/a.txt", "other\n\ntexts");
+    check(&space.tlm(&["why", "r.tlm", "text"]), 0, &["files: another content   at r.tlm:5:26"]);
+    check(&space.tlm(&["why", "r.tlm", "spilt"]), 2, &["no step `spilt`", "did you mean `split`?"]);
+    check(&space.tlm(&["why", "r.tlm", "x"]), 2, &["steps are "]);
+}
+
+#[test]
+fn show_log_and_ls_know_steps_by_name_and_key() {
+    let space = Space::new();
+    let run = space.run(&[]);
+    let split = run.all("finished").find(|line| line["step"]["name"] == "split").expect("it ran");
+    let key = split["step"]["key"].as_str().expect("a key");
+    let by_name = space.tlm(&["show", "split"]);
+    check(
+        &by_name,
+        0,
+        &["split (corpus.split), made ", key, "params.seed = 7", "train.documents = "],
+    );
+    check(&by_name, 0, &["/objects/", "params.valid = "]);
+    assert_eq!(space.tlm(&["show", &key[..6]]).out, by_name.out);
+    check(&space.tlm(&["show", "spilt"]), 2, &["no step `spilt`", "did you mean `split`?"]);
+    check(&space.tlm(&["show", &key[..3]]), 2, &["`tlm ls` lists all"]);
+
+    let listed = space.tlm(&["ls"]).out;
+    for part in ["corpus.split", &key[..12], "7 records"] {
+        assert!(listed.contains(part), "no `{part}` in {listed}");
+    }
+    check(&space.tlm(&["log", "tok"]), 0, &["270 tokens cover 87.62% of the old counts"]);
+    check(&space.tlm(&["log", "tko"]), 2, &["did you mean `tok`?"]);
+    check(&space.tlm(&["verify"]), 0, &["7 records verified"]);
+
+    space.run(&["-s", "keep=265"]).check(0, &["dev", "ds", "tok"]);
+    check(
+        &space.tlm(&["show", "tok"]),
+        2,
+        &["`tok` names 2 steps", "by the first digits of its key"],
+    );
+}
+
+#[test]
+fn graph_draws_every_step() {
+    let space = Space::new();
+    let dot = space.tlm(&["graph", "r.tlm"]);
+    check(&dot, 0, &["digraph tlm {", "[label=\"split\\ncorpus.split\", fillcolor=\"#e0e0e0\"]"]);
+    assert_eq!((dot.out.matches("label=").count(), dot.out.matches(" -> ").count()), (7, 9));
+    space.run(&[]).check(0, &ALL);
+    let mermaid = space.tlm(&["graph", "r.tlm", "--format", "mermaid"]);
+    check(&mermaid, 0, &["flowchart LR", "[\"split<br/>corpus.split\"]", "fill:#c7e9c0"]);
+    assert_eq!(mermaid.out.matches(" --> ").count(), 9, "{}", mermaid.out);
+    check(&space.tlm(&["graph", "r.tlm", "--format", "dto"]), 2, &["dot, mermaid"]);
+}
+
+#[test]
+fn the_store_is_chosen_by_flag_then_variable_then_place() {
+    let space = Space::new();
+    space.run(&["--store", "one"]).check(0, &ALL);
+    assert!(!space.path(".tlm").exists());
+    space.run(&["--store", "one"]).check(0, &[]);
+    let in_two = |args: &[&str]| finish(space.command(args).env("TLM_STORE", "two"));
+    check(&in_two(&["run", "r.tlm", "words"]), 0, &["4 steps ran"]);
+    check(&in_two(&["ls"]), 0, &["4 records"]);
+    check(&in_two(&["ls", "--store", "one"]), 0, &["7 records"]);
+    check(&in_two(&["run", "r.tlm", "--store", "one"]), 0, &["nothing to do"]);
+    assert!(!space.path(".tlm").exists());
+    // Beside the recipe, wherever the command is given.
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let recipe = space.path("r.tlm").display().to_string();
+    let ran = finish(space.command(&["run", &recipe]).current_dir(elsewhere.path()));
+    check(&ran, 0, &["7 steps ran"]);
+    assert!(space.path(".tlm/index").exists());
+    assert_eq!(std::fs::read_dir(elsewhere.path()).expect("there").count(), 0);
+}
+
+#[test]
+fn wrong_names_on_the_command_line_are_told_with_near_ones() {
+    let space = Space::new();
+    for (args, code, parts) in [
+        (&["run", "r.tlm", "wrods"][..], 3, &["no plan `wrods`", "did you mean `words`?"][..]),
+        (&["plan", "r.tlm", "x"], 3, &["plans are default, words"]),
+        (&["run", "r.tlm", "-s", "keeep=3"], 3, &["no param `keeep`", "did you mean `keep`?"]),
+        (&["run", "r.tlm", "-s", "keep"], 2, &["gives no value", "-s name=value"]),
+        (&["run", "r.tlm", "-s", "keep=many"], 3, &["many"]),
+        (&["run", "rr.tlm"], 4, &["can't read `rr.tlm`", "did you mean `r.tlm`?"]),
+        (&["rnu", "r.tlm"], 2, &["unrecognized subcommand"]),
+    ] {
+        check(&space.tlm(args), code, parts);
+    }
+    assert!(!space.path(".tlm").exists(), "a wrong command made a store");
+}
