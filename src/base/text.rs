@@ -53,14 +53,17 @@ pub fn near_file(path: &Path) -> Option<String> {
     did_you_mean(&wanted, names.iter().map(String::as_str)).map(str::to_owned)
 }
 
-/// Returns the candidate nearest to `name` within edit distance 2, if any.
+/// Returns the candidate nearest to `name` within edit distance 2, if any; upper and lower case are near.
 pub fn did_you_mean<'a>(
     name: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
     candidates
         .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .map(|candidate| match name.eq_ignore_ascii_case(candidate) {
+            true => (1, candidate),
+            false => (strsim::damerau_levenshtein(name, candidate), candidate),
+        })
         .filter(|(distance, candidate)| *distance <= 2 && *distance < candidate.len().max(2))
         .min()
         .map(|(_, candidate)| candidate)

@@ -24,6 +24,7 @@ pub(super) fn find(pattern: &str, base: &Path, span: Span) -> Result<Vec<PathBuf
         .map_err(|error| {
             Diagnostic::error("tlm::graph::bad_pattern", format!("`{pattern}` is no file pattern"))
                 .label(span, error.msg)
+                .help("`*` stands for a part of a name, `**` for any folders: `data/**/*.txt`")
         })?
         .collect();
     let mut found = found.map_err(|error| unreadable(error.path(), span, error.error()))?;

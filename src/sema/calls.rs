@@ -127,7 +127,9 @@ impl Lower<'_> {
     }
 
     fn inputs(&mut self, call: &ast::Call, stage: &Stage, span: Span) -> Vec<InputArg> {
-        if call.inputs.len() != stage.inputs.len() {
+        // An input that is given by name is told as that.
+        let named = |slot: &Slot| call.params.iter().any(|(name, _)| name.node == slot.name);
+        if call.inputs.len() != stage.inputs.len() && !stage.inputs.iter().any(named) {
             let names: Vec<_> =
                 stage.inputs.iter().map(|slot| format!("{}: {}", slot.name, slot.ty)).collect();
             let takes = match names.is_empty() {

@@ -7,7 +7,7 @@ use crate::diag::Diagnostic;
 use crate::sema::node::{AxisId, BindingId, Call, InputArg, Kind, Node, Program, Slot, Stage};
 use crate::sema::steps::{Arg, Input, OutputRef, RunSpec, Step, StepId};
 use crate::sema::ty::Ty;
-use crate::sema::value::{NoResult, Val, arithmetic, real};
+use crate::sema::value::{Misfit, NoResult, Val, arithmetic, real};
 use crate::syntax::ast::BinaryOp;
 
 /// For each axis, which of its values.
@@ -122,7 +122,7 @@ impl<'p> Eval<'p> {
                 let value = self.node(inner, at)?;
                 match value.conform(ty) {
                     Ok(value) => Some(value),
-                    Err(wanted) => self.misfit(wanted, node.span),
+                    Err(misfit) => self.misfit(&misfit, node.span),
                 }
             }
             Kind::Call(call) => self.call(call, node.span, at),
@@ -155,11 +155,11 @@ impl<'p> Eval<'p> {
         );
     }
 
-    fn misfit(&mut self, wanted: &str, span: Span) -> Option<Val> {
+    fn misfit(&mut self, misfit: &Misfit, span: Span) -> Option<Val> {
         self.found.push(
-            Diagnostic::error("tlm::eval::out_of_range", format!("expected {wanted}"))
-                .label(span, "another number comes out here")
-                .help("change the number"),
+            Diagnostic::error("tlm::eval::out_of_range", format!("expected {}", misfit.wanted))
+                .label(span, format!("this is {}", misfit.found))
+                .help(format!("give it {}", misfit.wanted)),
         );
         None
     }
@@ -420,7 +420,8 @@ impl<'p> Eval<'p> {
                 _ => None,
             };
             if name == "limit" && !(1e-3..=1e9).contains(&real(&value)) {
-                self.misfit("a time span above zero, and below thirty years", node.span);
+                let wanted = "a time span above zero, and below thirty years";
+                self.misfit(&Misfit { wanted, found: real(&value) }, node.span);
                 return None;
             }
             match (name.as_str(), value) {

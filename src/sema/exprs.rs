@@ -96,7 +96,8 @@ impl Lower<'_> {
             all = match all {
                 None => Some((ty, item.span)),
                 Some((first, span)) => match first.join(&ty) {
-                    Some(joined) => Some((joined, span)),
+                    Some(joined) if joined == first => Some((joined, span)),
+                    Some(joined) => Some((joined, item.span)),
                     None => {
                         self.mixed(&first, span, &ty, item.span);
                         Some((Ty::Unknown, span))

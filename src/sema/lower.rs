@@ -211,8 +211,18 @@ impl<'r> Lower<'r> {
                 Some(stages) => self.use_stages(module, stages, names),
                 None => self.unknown_module(module, library.modules.keys().map(String::as_str)),
             },
-            ([_, inner, ..], _) => self.unknown_module(inner, std::iter::empty()),
+            ([module, inner, ..], _) => self.module_in_module(module, inner),
         }
+    }
+
+    fn module_in_module(&mut self, module: &Name, inner: &Name) {
+        let (module, name) = (&module.node, &inner.node);
+        let message = format!("there is no module `{module}.{name}`");
+        self.found.push(
+            Diagnostic::error("tlm::sema::unknown_module", message)
+                .label(inner.span, "not a module")
+                .help(format!("take a stage of a module with `use std.{module}.{{{name}}}`")),
+        );
     }
 
     fn use_module(&mut self, module: &Name, name: &Name) {

@@ -21,10 +21,17 @@ pub(super) enum Val {
     Late(OutputRef),
 }
 
+/// A number that its slot can't hold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Misfit {
+    pub(super) wanted: &'static str,
+    pub(super) found: f64,
+}
+
 impl Val {
     /// Returns the value as the type wants it: defaults filled in, whole numbers as integers. The type was checked before, so
-    /// only numbers can still be wrong; the error is what they would have to be.
-    pub(super) fn conform(self, ty: &Ty) -> Result<Val, &'static str> {
+    /// only numbers can still be wrong.
+    pub(super) fn conform(self, ty: &Ty) -> Result<Val, Misfit> {
         match (self, ty) {
             (Val::Plain(Value::Null), _) => Ok(Val::Plain(Value::Null)),
             (value, Ty::Optional(inner)) => value.conform(inner),
@@ -76,12 +83,14 @@ impl Val {
 }
 
 /// Returns a number as a dimension keeps it: whole ones as integers from zero up (Int: any), real ones as floats.
-fn in_dim(number: Value, dim: Dim) -> Result<Value, &'static str> {
+fn in_dim(number: Value, dim: Dim) -> Result<Value, Misfit> {
+    let found = real(&number);
+    let misfit = |wanted| Err(Misfit { wanted, found });
     match (number, dim.is_whole()) {
-        (Value::Float(value), true) if value.fract() != 0.0 => Err("a whole number"),
-        (Value::Float(_), true) => Err("a whole number below 2^63"),
+        (Value::Float(value), true) if value.fract() != 0.0 => misfit("a whole number"),
+        (Value::Float(_), true) => misfit("a whole number below 2^63"),
         (Value::Int(value), true) if value < 0 && dim != Dim::Int => {
-            Err("a whole number from zero up")
+            misfit("a whole number from zero up")
         }
         (Value::Int(value), false) => Ok(Value::Float(value as f64)),
         (other, _) => Ok(other),

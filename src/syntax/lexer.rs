@@ -282,7 +282,7 @@ impl Lexer<'_> {
         self.found.push(
             Diagnostic::error(
                 "tlm::parse::bad_escape",
-                format!("unknown escape `{}`", written.escape_debug()),
+                format!("unknown escape `\\{}`", written[1..].escape_debug()),
             )
             .label(self.span(start, self.at), "not an escape")
             .help("use one of `\\n` `\\t` `\\r` `\\f` `\\\\` `\\\"` `\\u{1F600}`"),

@@ -2,6 +2,7 @@
 
 mod base;
 mod cli;
+mod codes;
 mod donor;
 mod parse;
 mod plan;

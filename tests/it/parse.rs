@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tlm::base::SourceMap;
 use tlm::diag::{render, to_json};
+use tlm::sema;
 use tlm::syntax::{fuzz_entry, parse};
 
 fn root() -> &'static Path {
@@ -140,12 +141,9 @@ impl Random {
     }
 }
 
-#[test]
-fn damaged_texts_are_parsed() {
-    let mut texts: Vec<Vec<u8>> =
-        tlm_files("stdlib").iter().map(|path| fs::read(path).unwrap()).collect();
-    texts.push(RECIPE.as_bytes().to_vec());
-    let pieces: [&[u8]; 14] = [
+/// Returns texts with pieces cut out, put in and cut off.
+fn damaged(texts: &[Vec<u8>], count: usize) -> impl Iterator<Item = Vec<u8>> + use<'_> {
+    let pieces: [&[u8]; 20] = [
         b"(",
         b")",
         b"]",
@@ -160,18 +158,54 @@ fn damaged_texts_are_parsed() {
         "é".as_bytes(),
         b";",
         b"1e9k",
+        b" / 0",
+        b" - 9T",
+        b"50% * ",
+        b"none",
+        b"rate",
+        b"split",
     ];
     let mut random = Random(7);
-    for _ in 0..1500 {
+    (0..count).map(move |_| {
         let mut bytes = texts[random.below(texts.len())].clone();
         for _ in 0..=random.below(4) {
             let at = random.below(bytes.len());
-            match random.below(3) {
+            match random.below(4) {
                 0 => drop(bytes.drain(at..(at + random.below(40)).min(bytes.len()))),
-                1 => drop(bytes.splice(at..at, pieces[random.below(pieces.len())].iter().copied())),
+                1 | 2 => {
+                    drop(bytes.splice(at..at, pieces[random.below(pieces.len())].iter().copied()));
+                }
                 _ => bytes.truncate(at),
             }
         }
-        fuzz_entry(&bytes);
+        bytes
+    })
+}
+
+#[test]
+fn damaged_texts_are_parsed() {
+    let mut texts: Vec<Vec<u8>> =
+        tlm_files("stdlib").iter().map(|path| fs::read(path).unwrap()).collect();
+    texts.push(RECIPE.as_bytes().to_vec());
+    damaged(&texts, 1500).for_each(|text| fuzz_entry(&text));
+}
+
+#[test]
+fn damaged_recipes_are_checked() {
+    let texts: Vec<_> =
+        tlm_files("examples/quickstart").iter().map(|path| fs::read(path).unwrap()).collect();
+    let mut whole = 0;
+    for text in damaged(&texts, 400) {
+        let mut sources = SourceMap::default();
+        let file = sources.add("recipe.tlm", String::from_utf8_lossy(&text));
+        let program = sema::load(&mut sources, file, Path::new("."), &[]);
+        let Ok((program, _)) = program.finish() else { continue };
+        whole += 1;
+        drop(render(&sources, &sema::check(&program), 80, true));
+        let expansion = sema::expand(&program, &[]).value;
+        for (at, step) in expansion.steps.iter().enumerate() {
+            assert!(step.uses().all(|output| (output.step.0 as usize) < at), "{step:?}");
+        }
     }
+    assert!(whole > 20, "only {whole} were whole enough to be evaluated");
 }
