@@ -30,6 +30,7 @@ pub fn run(
     stop: &Stop,
     sink: &mut dyn FnMut(&Event),
 ) -> Outcome {
+    store.sweep();
     let shared = Shared { store, machine, world, stop, idle: Mutex::new(Vec::new()) };
     let controls: BTreeMap<StepId, Control> =
         plan.due().into_iter().map(|id| (id, Control::default())).collect();

@@ -1,7 +1,7 @@
 //! `corpus.text`: text files, plain or compressed, as one corpus.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -29,61 +29,76 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     let files = expand(context.inputs("files"))?;
     let mut writer = CorpusWriter::create(&context.out_dir("out")?)?;
     let mut done = 0;
-    for path in &files {
+    let total = files.iter().map(|file| file.size).sum();
+    for file in &files {
         let delimiter = params.delimiter.as_deref();
-        read_file(context, path, delimiter, &mut writer, &mut done)?;
+        let progress =
+            |context: &mut Context, read| context.progress(done + read, Some(total), "bytes");
+        read_file(context, &file.path, delimiter, &mut writer, progress)?;
+        done += file.size;
     }
     let (documents, size) = writer.finish()?;
     if documents == 0 {
         return Err(StageError::input("the files hold no text").help("check the path of `files`"));
     }
-    context.progress(done, Some(done), "bytes");
     context.output("out.documents", Value::Int(documents as i64));
     context.output("out.size", Value::Int(size as i64));
     Ok(())
 }
 
+/// A file to read, and its size as it lies on disk.
+struct Input {
+    path: PathBuf,
+    size: u64,
+}
+
 /// Replaces folders by the files in them, by name.
-fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, StageError> {
+fn expand(paths: &[PathBuf]) -> Result<Vec<Input>, StageError> {
     let mut files = Vec::new();
     for path in paths {
-        for entry in WalkDir::new(path).sort_by_file_name() {
-            let entry = entry.map_err(|error| {
-                StageError::input(format!("can't read `{}`: {error}", path.display()))
-            })?;
+        for entry in WalkDir::new(path).follow_links(true).sort_by_file_name() {
+            let unreadable =
+                |error| StageError::input(format!("can't read `{}`: {error}", path.display()));
+            let entry = entry.map_err(unreadable)?;
             if entry.file_type().is_file() {
-                files.push(entry.into_path());
+                let size = entry.metadata().map_err(unreadable)?.len();
+                files.push(Input { path: entry.into_path(), size });
             }
         }
     }
     Ok(files)
 }
 
-/// Returns a file's content, decompressed if it starts like gzip or Zstandard.
-fn open(path: &Path) -> Result<Box<dyn Read>, StageError> {
-    let wrap = |error| StageError::io("read", path, &error);
-    let mut file = File::open(path).map_err(|e| StageError::io("open", path, &e))?;
-    let mut magic = Vec::new();
-    (&mut file).take(4).read_to_end(&mut magic).map_err(wrap)?;
-    let whole = std::io::Cursor::new(magic.clone()).chain(file);
-    Ok(match magic[..] {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(whole))),
-        [0x28, 0xb5, 0x2f, 0xfd] => {
-            Box::new(zstd::Decoder::with_buffer(BufReader::new(whole)).map_err(wrap)?)
-        }
-        _ => Box::new(whole),
-    })
+/// A file's content, decompressed if it starts like gzip or Zstandard.
+struct Content {
+    text: Box<dyn Read>,
+    /// The same open file, to see how far it has been read.
+    file: File,
 }
 
-/// Streams a file; memory is bounded by its longest document.
+fn open(path: &Path) -> io::Result<Content> {
+    let mut file = File::open(path)?;
+    let seen = file.try_clone()?;
+    let mut magic = Vec::new();
+    (&mut file).take(4).read_to_end(&mut magic)?;
+    let whole = BufReader::new(io::Cursor::new(magic.clone()).chain(file));
+    let text: Box<dyn Read> = match magic[..] {
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
+        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::Decoder::with_buffer(whole)?),
+        _ => Box::new(whole),
+    };
+    Ok(Content { text, file: seen })
+}
+
+/// Streams a file; memory is bounded by its longest document. `progress` hears how many bytes of the file are read.
 fn read_file(
     context: &mut Context,
     path: &Path,
     delimiter: Option<&str>,
     writer: &mut CorpusWriter,
-    done: &mut u64,
+    progress: impl Fn(&mut Context, u64),
 ) -> Result<(), StageError> {
-    let mut reader = open(path)?;
+    let mut content = open(path).map_err(|error| StageError::io("open", path, &error))?;
     let mut place = Place { path, byte: 0, line: 1 };
     let mut pending = Vec::new();
     let mut chunk = vec![0; 1 << 20];
@@ -91,7 +106,7 @@ fn read_file(
         if context.interrupted() {
             return Err(StageError::Interrupted);
         }
-        let read = reader.read(&mut chunk);
+        let read = content.text.read(&mut chunk);
         let len =
             read.map_err(|error| unreadable(path, &error, place.byte + pending.len() as u64))?;
         if len == 0 {
@@ -99,8 +114,7 @@ fn read_file(
         }
         let searched = pending.len();
         pending.extend_from_slice(&chunk[..len]);
-        *done += len as u64;
-        context.progress(*done, None, "bytes");
+        progress(context, content.file.stream_position().unwrap_or_default());
         if let Some(delimiter) = delimiter {
             let from = searched.saturating_sub(delimiter.len() - 1);
             let rest = split(&pending, from, delimiter.as_bytes(), &mut place, writer)?;

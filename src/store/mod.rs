@@ -246,6 +246,10 @@ impl Store {
         self.root.join("logs").join(format!("{recipe}.log"))
     }
 
+    fn lock_path(&self, recipe: Digest) -> PathBuf {
+        self.root.join("locks").join(recipe.to_string())
+    }
+
     /// Returns whether a folder is a store.
     pub fn is_one(root: &Path) -> bool {
         root.join("format").is_file()
@@ -282,7 +286,7 @@ impl Store {
         recipe: Digest,
         mut wait: impl FnMut() -> bool,
     ) -> Result<Begin, StoreError> {
-        let path = self.root.join("locks").join(recipe.to_string());
+        let path = self.lock_path(recipe);
         let lock = atomic::open_shared(&path).map_err(failed("open", &path))?;
         loop {
             match lock.try_lock() {
@@ -301,6 +305,28 @@ impl Store {
         let state = self.root.join("state").join(recipe.to_string());
         fs::create_dir_all(&state).map_err(failed("create", &state))?;
         Ok(Begin::Miss(Lease { recipe, root: self.root.clone(), staging, _lock: lock }))
+    }
+
+    /// Removes what killed runs left behind: outputs staged for a key whose lock nobody holds, and resume states of steps
+    /// that are done. What can't be removed yet stays for the next time.
+    pub fn sweep(&self) {
+        let entries = |folder| fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten();
+        let key = |entry: &fs::DirEntry| {
+            entry.file_name().to_string_lossy().split('.').next()?.parse::<Digest>().ok()
+        };
+        for entry in entries("staging") {
+            let Some(key) = key(&entry) else { continue };
+            // Held until the folder is gone.
+            let lock = atomic::open_shared(&self.lock_path(key));
+            if lock.as_ref().is_ok_and(|lock| lock.try_lock().is_ok()) {
+                let _ = remove(&entry.path());
+            }
+        }
+        for entry in entries("state") {
+            if key(&entry).is_some_and(|key| self.lookup(key).is_some()) {
+                let _ = remove(&entry.path());
+            }
+        }
     }
 
     /// Returns a new folder for outputs. What earlier attempts staged is unfinished: their lock is ours now. But a worker

@@ -1,6 +1,9 @@
 //! Recipes run by the program itself: what runs, what is told, and what is kept.
 
 mod commands;
+mod disk;
 mod events;
+mod failures;
 mod reuse;
 mod space;
+mod stops;

