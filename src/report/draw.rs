@@ -120,8 +120,10 @@ fn csv(table: &Table) -> String {
             Shown::NotPlanned | Shown::Pending => String::new(),
             Shown::Failed => "failed".to_owned(),
         });
-        let keys =
-            row.cells.iter().map(|c| c.source.as_ref().map_or_else(String::new, |s| s.key.clone()));
+        let keys = row.cells.iter().map(|cell| match &cell.source {
+            Some(source) => source.key.to_string(),
+            None => String::new(),
+        });
         out += &record(row.labels.iter().cloned().chain(values).chain(keys));
     }
     out

@@ -114,8 +114,8 @@ pub enum Line {
         state: &'static str,
         /// The value, if there is one.
         value: Option<Value>,
-        /// The first digits of the key of the step behind it.
-        key: Option<String>,
+        /// The recipe key of the step behind it.
+        key: Option<Digest>,
     },
     /// Last line: how the run ended.
     Summary {
@@ -187,7 +187,7 @@ pub fn cells(table: &crate::report::table::Table) -> Vec<Line> {
                 column: column.clone(),
                 state,
                 value,
-                key: cell.source.as_ref().map(|source| source.key.clone()),
+                key: cell.source.as_ref().map(|source| source.key),
             });
         }
     }

@@ -52,16 +52,18 @@ impl Results<'_> {
     }
 
     fn find(&self, output: &OutputRef) -> Found {
-        let planned = self.plan.get(output.step);
-        let name = planned.map(|planned| step_name(&planned.step)).unwrap_or_default();
-        let key = planned.map(|planned| planned.recipe.short()).unwrap_or_default();
+        let source = self.plan.get(output.step).map(|planned| Source {
+            step: output.step,
+            name: step_name(&planned.step),
+            key: planned.recipe,
+        });
         let record = self.outcome.records.get(&output.step);
         let shown = match record.and_then(|record| record.outputs.get(&output.output)) {
             Some(Output::Scalar(value)) => Shown::Value(value.clone()),
             _ if self.has_failed(output.step) => Shown::Failed,
             _ => Shown::Pending,
         };
-        Found { shown, source: Source { step: output.step, name, key } }
+        Found { shown, source }
     }
 
     fn has_failed(&self, step: StepId) -> bool {

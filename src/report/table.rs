@@ -1,6 +1,6 @@
 //! Reports resolved into tables: what every cell shows, and which artifact it came from.
 
-use crate::base::Value;
+use crate::base::{Digest, Value};
 use crate::report::number;
 use crate::sema::steps::{Cell, OutputRef, Report, StepId};
 
@@ -57,8 +57,8 @@ pub struct Source {
     pub step: StepId,
     /// `m[rate=50%]`
     pub name: String,
-    /// The first digits of its recipe key.
-    pub key: String,
+    /// Its recipe key.
+    pub key: Digest,
 }
 
 /// What is known of an output when a table is drawn.
@@ -67,7 +67,7 @@ pub struct Found {
     /// Its value, or why there is none.
     pub shown: Shown,
     /// The step behind it.
-    pub source: Source,
+    pub source: Option<Source>,
 }
 
 /// Returns a report with all its cells looked up.
@@ -77,7 +77,7 @@ pub fn resolve(report: &Report, find: &dyn Fn(&OutputRef) -> Found) -> Table {
         Some(Cell::Value(value)) => TableCell { shown: Shown::Value(value.clone()), source: None },
         Some(Cell::Output(output)) => {
             let Found { shown, source } = find(output);
-            TableCell { shown, source: Some(source) }
+            TableCell { shown, source }
         }
     };
     let row = |row: &crate::sema::steps::ReportRow| Row {

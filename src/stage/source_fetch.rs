@@ -156,11 +156,28 @@ fn wait(
                 return Err(pip_failed(&String::from_utf8_lossy(&said), address));
             }
             None => {
-                context.progress(size_of_folder(folder), None, "bytes");
+                let done = size_of_folder(folder);
+                let total = announced_bytes(&fs::read_to_string(log).unwrap_or_default());
+                context.progress(done, total.map(|total| total.max(done)), "bytes");
                 thread::sleep(Duration::from_millis(100));
             }
         }
     }
+}
+
+/// Returns how large the download is, from pip's `Downloading some_donor-1.0-py3-none-any.whl (93.4 MB)`.
+fn announced_bytes(said: &str) -> Option<u64> {
+    let line = said.lines().rev().find(|line| line.trim_start().starts_with("Downloading "))?;
+    let (_, size) = line.trim_end().strip_suffix(')')?.rsplit_once('(')?;
+    let (number, unit) = size.split_once(' ')?;
+    let scale = match unit {
+        "bytes" => 1.0,
+        "kB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        _ => return None,
+    };
+    Some((number.parse::<f64>().ok()? * scale) as u64)
 }
 
 fn size_of_folder(folder: &Path) -> u64 {
@@ -208,4 +225,19 @@ fn pip_failed(said: &str, address: &PypiAddress) -> StageError {
     }
     StageError::environment(format!("pip can't download `{package}`:\n{tail}"))
         .help(format!("try `python3 -m pip download --no-deps {package}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_of_a_download_is_read_off_what_pip_says() {
+        let said = "Collecting x==1\n  Downloading x-1-py3-none-any.whl (93.4 MB)\nSaved x\n";
+        assert_eq!(announced_bytes(said), Some(93_400_000));
+        assert_eq!(announced_bytes("  Downloading x.whl.metadata (1.5 kB)"), Some(1_500));
+        for unknown in ["", "Collecting x==1", "Downloading x.whl", "Downloading x (a MB)"] {
+            assert_eq!(announced_bytes(unknown), None, "{unknown}");
+        }
+    }
 }

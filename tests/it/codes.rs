@@ -81,6 +81,17 @@ fn every_code_has_a_case() {
     assert_eq!(cases, used);
 }
 
+#[test]
+fn every_code_is_documented() {
+    let text = fs::read_to_string(root().join("docs/language.md")).expect("readable");
+    let documented =
+        text.lines().filter_map(|line| line.strip_prefix("| `tlm::")?.split('`').next());
+    let documented: BTreeSet<_> = documented.map(|code| format!("tlm::{code}")).collect();
+    let mut cases: BTreeSet<_> = cases().iter().map(|case| code(case)).collect();
+    cases.extend(OUT_OF_REACH.map(str::to_owned));
+    assert_eq!(documented, cases);
+}
+
 /// Returns the quoted texts that begin with `tlm::`.
 fn codes_in(text: &str) -> impl Iterator<Item = String> {
     text.split('"').filter(|part| part.starts_with("tlm::")).map(str::to_owned)

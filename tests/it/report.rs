@@ -55,11 +55,11 @@ fn table() -> Table {
             3 => Shown::Value(Value::Float(1102.5)),
             _ => Shown::Pending,
         },
-        source: Source {
+        source: Some(Source {
             step: output.step,
             name: format!("m[{}]", output.step.0),
-            key: Digest::of(&[output.step.0 as u8]).short(),
-        },
+            key: Digest::of(&[output.step.0 as u8]),
+        }),
     })
 }
 

@@ -27,7 +27,8 @@ fn record(name: &str) -> Record {
 
 #[track_caller]
 fn lease(store: &Store, name: &str) -> Lease {
-    match store.begin(key(name), || panic!("nobody else works here")).expect("begins") {
+    // A test beside this one that starts a process shares the lock with it until that process is executed.
+    match store.begin(key(name), || true).expect("begins") {
         Begin::Miss(lease) => lease,
         other @ (Begin::Hit(_) | Begin::GivenUp) => panic!("unexpected: {other:?}"),
     }
@@ -65,7 +66,7 @@ fn what_is_published_is_found_by_both_keys_and_after_reopening() {
             "hello"
         );
         assert_eq!(store.verify().expect("verifies"), []);
-        assert!(matches!(store.begin(key("a"), || false), Ok(Begin::Hit(_))));
+        assert!(matches!(store.begin(key("a"), || true), Ok(Begin::Hit(_))));
     }
 }
 

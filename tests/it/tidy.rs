@@ -63,14 +63,66 @@ fn files_are_documented_and_of_a_size_one_can_read() {
     }
 }
 
+/// What may be named only below some paths; everything else goes through what those offer.
+const HOMES: [(&str, &[&str]); 11] = [
+    ("tch::", &["torch/"]),
+    ("tokenizers::", &["data/tokenizer.rs"]),
+    ("petgraph::", &["graph/"]),
+    ("nom::", &["syntax/"]),
+    ("miette::", &["diag/"]),
+    ("clap::", &["cli/"]),
+    ("blake3::", &["base/digest.rs", "base/canon.rs"]),
+    ("indicatif::", &["report/"]),
+    ("signal_hook::", &["exec/stop.rs", "stage/worker.rs"]),
+    ("clippy::disallowed_methods", &["base/world.rs"]),
+    ("unsafe {", &["data/mapped.rs", "torch/nn/"]),
+];
+
 #[test]
-fn only_the_tensor_worker_uses_tch() {
+fn each_capability_has_one_home() {
+    let mut strays = Vec::new();
     for (path, text) in sources() {
-        let inside = path.starts_with("torch");
-        assert!(
-            inside || !["use tch::", " tch::"].iter().any(|used| text.contains(used)),
-            "{}: move it to src/torch",
-            path.display()
-        );
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            for (what, homes) in HOMES {
+                let begins =
+                    |at: usize| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+                let used = code.match_indices(what).any(|(at, _)| begins(at));
+                if used && !homes.iter().any(|home| path.starts_with(home)) {
+                    let place = format!("{}:{}", path.display(), number + 1);
+                    strays.push(format!("{place}: `{what}` belongs into {}", homes.join(" or ")));
+                }
+            }
+        }
+    }
+    assert_eq!(strays, [""; 0], "offer what is needed from its home");
+}
+
+#[test]
+fn only_one_file_writes_into_the_store() {
+    let writers =
+        ["fs::rename", "fs::write", "File::create", "OpenOptions", "tempfile_in", "NamedTempFile"];
+    for (path, text) in sources() {
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let inside = path.starts_with("store") && !path.ends_with("atomic.rs");
+        for writer in writers.iter().filter(|writer| inside && code.contains(**writer)) {
+            panic!("{}: move `{writer}` to store/atomic.rs", path.display());
+        }
+    }
+}
+
+#[test]
+fn no_test_file_is_forgotten() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    for path in glob::glob(&root.join("**/*.rs").to_string_lossy()).expect("a pattern") {
+        let path = path.expect("readable");
+        let (folder, name) = (path.parent().expect("below it"), path.file_stem().expect("a name"));
+        let parent = match folder == root {
+            true => root.join("main.rs"),
+            false => folder.with_extension("rs"),
+        };
+        let line = format!("mod {};", name.to_string_lossy());
+        let listed = std::fs::read_to_string(&parent).expect("readable").contains(&line);
+        assert!(listed || name == "main", "`{line}` is missing in {}", parent.display());
     }
 }

@@ -95,7 +95,7 @@ fn table(table: &Table) -> Value {
         context! {
             text, kind,
             href => source.map(|s| format!("#{}", anchor(s.step.0))),
-            hint => source.map(|s| format!("{} · key {}", s.name, s.key)),
+            hint => source.map(|s| format!("{} · key {}", s.name, s.key.short())),
         }
     };
     let rows: Vec<_> = table

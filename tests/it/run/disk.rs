@@ -4,6 +4,7 @@ use std::process::Command;
 
 use crate::run::space::{Ended, Space, finish};
 
+#[expect(clippy::print_stdout, reason = "a skipped test says so")]
 /// Runs a script of the shell's language in a name space of its own, in which the store is a disk of some size in KiB.
 /// Returns nothing where the system does not allow that.
 fn on_small_disk(space: &Space, kib: u32, script: &str) -> Option<Ended> {
