@@ -31,7 +31,8 @@ fn main() {
 fn tlm(bencher: divan::Bencher<'_, '_>, steps: usize) {
     static SPACES: [OnceLock<TempDir>; SIZES.len()] = [const { OnceLock::new() }; SIZES.len()];
     let space = at(&SPACES, steps, recipe_space);
-    bencher.bench_local(|| run(Command::new(env!("CARGO_BIN_EXE_tlm")).args(["run", "r.tlm"]), space));
+    bencher
+        .bench_local(|| run(Command::new(env!("CARGO_BIN_EXE_tlm")).args(["run", "r.tlm"]), space));
 }
 
 #[divan::bench(args = SIZES, sample_count = 20)]

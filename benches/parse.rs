@@ -35,7 +35,9 @@ fn recipe(lines: usize) -> (SourceMap, FileId) {
             0 => format!("param p{line} : Tokens = {line}k   # tokens\n"),
             1 => format!("let sum{line} = (p{} + 2 * 10k tokens) / 2\n", line - 1),
             2 => format!("let share{line} = if sum{} > 1M tokens then 2% else 10%\n", line - 1),
-            _ => format!("let split{line} = corpus.split(text, valid: share{}, seed: 7)\n", line - 1),
+            _ => {
+                format!("let split{line} = corpus.split(text, valid: share{}, seed: 7)\n", line - 1)
+            }
         };
     }
     let mut sources = SourceMap::default();

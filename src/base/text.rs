@@ -61,10 +61,10 @@ pub fn did_you_mean<'a>(
     candidates
         .into_iter()
         .map(|candidate| match name.eq_ignore_ascii_case(candidate) {
-            true => (1, candidate),
+            true => (0, candidate),
             false => (strsim::damerau_levenshtein(name, candidate), candidate),
         })
-        .filter(|(distance, candidate)| *distance <= 2 && *distance < candidate.len().max(2))
+        .filter(|(distance, candidate)| *distance <= 2 && *distance < candidate.chars().count())
         .min()
         .map(|(_, candidate)| candidate)
 }
