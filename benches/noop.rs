@@ -43,7 +43,7 @@ fn ninja(bencher: divan::Bencher<'_, '_>, steps: usize) {
 }
 
 /// Makes a folder for a size once.
-fn at<'s>(spaces: &'s [OnceLock<TempDir>], steps: usize, make: fn(&Path, usize)) -> &'s Path {
+fn at(spaces: &[OnceLock<TempDir>], steps: usize, make: fn(&Path, usize)) -> &Path {
     let index = SIZES.iter().position(|size| *size == steps).expect("one of the sizes");
     let made = || {
         let space = tempfile::tempdir().expect("a folder");
