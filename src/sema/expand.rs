@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use crate::base::text::did_you_mean;
 use crate::diag::{Checked, Diagnostic};
 use crate::sema::eval::{Eval, Point};
-use crate::sema::node::{AxisId, BindingId, Kind, Plan, Program, Report, Typed};
+use crate::sema::node::{AxisId, BindingId, Kind, Plan, Program, Report, Term, Typed};
+use crate::sema::points::points_of;
 use crate::sema::steps::{
     Cell, Expansion, Goal, OutputRef, Report as Table, ReportRow, Step, StepId,
 };
@@ -17,9 +18,12 @@ pub(super) fn expand(program: &Program, plans: &[String]) -> Checked<Expansion> 
     let plans = chosen(program, plans, &mut eval.found);
     let mut expansion = Expansion::default();
     let mut points = Vec::new();
-    for plan in plans {
-        for point in plan_points(program, plan) {
-            expansion.goals.push(goal(program, plan, &point, &mut eval));
+    for (plan, term) in
+        plans.iter().flat_map(|plan| plan.terms.iter().map(move |term| (plan, term)))
+    {
+        for point in points_of(term, &mut eval) {
+            let outputs = outputs(term, &point, &mut eval);
+            expansion.goals.push(goal(program, plan, term, &point, outputs));
             points.push(point);
         }
     }
@@ -86,8 +90,10 @@ pub(super) fn check(program: &Program) -> Vec<Diagnostic> {
 /// Returns the bindings that others name.
 fn used(program: &Program) -> BTreeSet<BindingId> {
     let mut used = BTreeSet::new();
-    for binding in &program.bindings {
-        binding.typed.node.walk(&mut |node| {
+    let bindings = program.bindings.iter().map(|binding| &binding.typed.node);
+    let functions = program.functions.iter().map(|function| &function.body);
+    for node in bindings.chain(functions) {
+        node.walk(&mut |node| {
             if let Kind::Binding(id) = node.kind {
                 used.insert(id);
             }
@@ -137,29 +143,27 @@ fn baseline(program: &Program) -> Point {
     vec![0; program.axes.len()]
 }
 
-/// Returns the baseline, and the points that differ from it in one of the plan's axes.
-fn plan_points(program: &Program, plan: &Plan) -> Vec<Point> {
-    let mut points = vec![baseline(program)];
-    for axis in &plan.vary {
-        for value in 1..program.axes[*axis].values.len() {
-            let mut point = baseline(program);
-            point[*axis] = value;
-            points.push(point);
-        }
-    }
-    points
+fn goal(
+    program: &Program,
+    plan: &Plan,
+    term: &Term,
+    point: &[usize],
+    outputs: Vec<OutputRef>,
+) -> Goal {
+    let axes = term.over.iter().chain(&term.vary).chain(&term.each);
+    let point = axes.map(|id| shown(program, *id, point[*id])).collect();
+    Goal { plan: plan.name.clone(), point, outputs }
 }
 
-fn goal(program: &Program, plan: &Plan, point: &[usize], eval: &mut Eval<'_>) -> Goal {
+/// Evaluates what a term of a plan asks for at a point.
+fn outputs<'p>(term: &'p Term, point: &[usize], eval: &mut Eval<'p>) -> Vec<OutputRef> {
     let mut outputs = Vec::new();
-    for (text, target) in &plan.targets {
+    for (text, target) in &term.targets {
         if let Some(value) = eval.at(&target.node, point, text) {
             value.outputs(&mut outputs);
         }
     }
-    let axes = plan.vary.iter();
-    let point = axes.map(|id| shown(program, *id, point[*id])).collect();
-    Goal { plan: plan.name.clone(), point, outputs }
+    outputs
 }
 
 fn shown(program: &Program, axis: AxisId, value: usize) -> (String, String) {
@@ -167,7 +171,12 @@ fn shown(program: &Program, axis: AxisId, value: usize) -> (String, String) {
     (axis.name.clone(), axis.shown[value].clone())
 }
 
-fn table(program: &Program, report: &Report, points: &[Point], eval: &mut Eval<'_>) -> Table {
+fn table<'p>(
+    program: &'p Program,
+    report: &'p Report,
+    points: &[Point],
+    eval: &mut Eval<'p>,
+) -> Table {
     let cols: Vec<Option<(AxisId, usize)>> = match report.cols {
         Some(axis) => (0..program.axes[axis].values.len()).map(|v| Some((axis, v))).collect(),
         None => vec![None],
@@ -241,7 +250,7 @@ fn row_values(program: &Program, report: &Report, points: &[Point]) -> Vec<Point
     rows.into_iter().collect()
 }
 
-fn cell(typed: &Typed, point: &[usize], label: &str, eval: &mut Eval<'_>) -> Option<Cell> {
+fn cell<'p>(typed: &'p Typed, point: &[usize], label: &str, eval: &mut Eval<'p>) -> Option<Cell> {
     match eval.at(&typed.node, point, label)? {
         Val::Late(output) => Some(Cell::Output(output)),
         Val::Plain(value) => Some(Cell::Value(value)),

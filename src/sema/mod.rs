@@ -6,11 +6,16 @@
 
 mod calls;
 mod declare;
+mod demand;
 mod eval;
 mod expand;
 mod exprs;
+mod forms;
+mod import;
 mod lower;
+mod make;
 mod node;
+mod points;
 pub mod steps;
 mod ty;
 mod value;
