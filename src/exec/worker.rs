@@ -1,20 +1,25 @@
 //! A worker process: one action at a time in, events out.
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::io::retry_on_intr;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::stage::{Action, Event};
 
 /// How often a silent worker is checked for being there.
 const TICK: Duration = Duration::from_millis(200);
+/// How long a worker that failed gets to say the rest, such as a panic's backtrace.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A line that a worker wrote.
 #[derive(Debug)]
@@ -37,8 +42,8 @@ pub(super) struct Worker {
 #[derive(Clone, Debug)]
 pub(super) struct Handle {
     /// The worker leads a process group of its own: Ctrl-C goes to the scheduler alone, and a kill takes along what
-    /// the worker started.
-    group: Pid,
+    /// the worker started. None once the system may give its id to others.
+    group: Arc<Mutex<Option<Pid>>>,
     stdin: Arc<Mutex<Option<ChildStdin>>>,
 }
 
@@ -50,8 +55,10 @@ impl Handle {
 
     /// Ends the worker now.
     pub(super) fn kill(&self) {
-        // An error means that it has ended.
-        let _ = kill_process_group(self.group, Signal::KILL);
+        if let Some(group) = *lock(&self.group) {
+            // An error means that it has ended.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
     }
 }
 
@@ -71,7 +78,7 @@ impl Worker {
             Err(_) => Line::Text(text),
         });
         forward(parts.1, sender, Line::Text);
-        let group = Pid::from_child(&child);
+        let group = Arc::new(Mutex::new(Some(Pid::from_child(&child))));
         Ok(Self { child, handle: Handle { group, stdin: Arc::new(Mutex::new(stdin)) }, lines })
     }
 
@@ -84,8 +91,11 @@ impl Worker {
     pub(super) fn send(&self, action: &Action) {
         let mut line = serde_json::to_string(action).expect("actions are plain data");
         line.push('\n');
-        if let Some(stdin) = lock(&self.handle.stdin).as_mut() {
-            let _ = stdin.write_all(line.as_bytes()).and_then(|()| stdin.flush());
+        // A worker that does not read makes this wait; on a copy, so that the original can be closed meanwhile.
+        let copy =
+            lock(&self.handle.stdin).as_ref().map(|stdin| stdin.as_fd().try_clone_to_owned());
+        if let Some(Ok(stdin)) = copy {
+            let _ = File::from(stdin).write_all(line.as_bytes());
         }
     }
 
@@ -105,29 +115,58 @@ impl Worker {
         }
     }
 
-    fn is_gone(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(Some(_)))
+    /// Returns whether it can take another action. What it said since the last one belongs to no step.
+    pub(super) fn is_ready(&self) -> bool {
+        self.lines.try_iter().for_each(drop);
+        !self.is_gone()
     }
 
-    /// Waits until it is gone and says how it ended.
-    pub(super) fn epitaph(&mut self) -> String {
+    /// Asks it to end and returns what it says until then, but does not wait for long.
+    pub(super) fn last_words(&self) -> Vec<String> {
         self.handle.stop();
-        match self.child.wait() {
-            Ok(status) => describe(status),
-            Err(error) => format!("it can't be waited for: {error}"),
+        let mut words = Vec::new();
+        let until = Instant::now() + LAST_WORDS;
+        while Instant::now() < until {
+            match self.lines.recv_timeout(TICK) {
+                Ok(Line::Text(text)) => words.push(text),
+                Ok(Line::Event(_)) => {}
+                Err(RecvTimeoutError::Timeout) if !self.is_gone() => {}
+                Err(_) => break,
+            }
         }
+        words
+    }
+
+    /// Waits for its end, and ends what it started.
+    pub(super) fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.handle.stop();
+        let _ = retry_on_intr(|| waitid(self.id(), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT));
+        self.handle.kill();
+        // From here on its id may be another's.
+        lock(&self.handle.group).take();
+        self.child.wait()
+    }
+
+    /// Returns whether it ended. It is only looked at, so that its id stays its own.
+    fn is_gone(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        !matches!(waitid(self.id(), options), Ok(None))
+    }
+
+    fn id(&self) -> WaitId<'static> {
+        WaitId::Pid(Pid::from_child(&self.child))
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.handle.stop();
         self.handle.kill();
-        let _ = self.child.wait();
+        let _ = self.wait();
     }
 }
 
-fn describe(status: ExitStatus) -> String {
+/// Returns how a worker ended, for people.
+pub(super) fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(9)) => "killed (signal 9), perhaps because memory ran out".to_owned(),

@@ -130,3 +130,37 @@ fn wrong_names_on_the_command_line_are_told_with_near_ones() {
     }
     assert!(!space.path(".tlm").exists(), "a wrong command made a store");
 }
+
+#[test]
+fn a_folder_that_is_gone_is_told() {
+    let space = Space::new();
+    let mut shell = std::process::Command::new("sh");
+    space.at_home(&mut shell);
+    shell.args(["-c", "mkdir gone; cd gone; rmdir ../gone; exec \"$TLM\" ls"]);
+    let ended = finish(shell.env("TLM", env!("CARGO_BIN_EXE_tlm")));
+    check(&ended, 4, &["can't find the current folder", "change to a folder that is there"]);
+}
+
+#[test]
+fn paths_that_are_not_utf8_are_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let space = Space::new();
+    let latin = std::ffi::OsStr::from_bytes(b"caf\xe9");
+    let mut in_store = space.command(&["run", "r.tlm", "--store"]);
+    check(&finish(in_store.arg(latin)), 4, &["the store's path", "is not UTF-8", "--store DIR"]);
+    let mut by_variable = space.command(&["run", "r.tlm"]);
+    check(&finish(by_variable.env("TLM_STORE", latin)), 4, &["the store's path"]);
+    let folder = space.path("").join(latin);
+    std::fs::create_dir(&folder).expect("created");
+    std::fs::copy(space.path("r.tlm"), folder.join("r.tlm")).expect("copied");
+    let mut inside = space.command(&["run", "r.tlm"]);
+    check(&finish(inside.current_dir(&folder)), 3, &["the recipe's path", "rename the folder"]);
+}
+
+#[test]
+fn a_store_in_a_folder_with_other_files_is_refused() {
+    let space = Space::new();
+    let run = space.tlm(&["run", "r.tlm", "--store", "texts"]);
+    check(&run, 4, &["texts` is no store, and not empty", "choose an empty or new folder"]);
+    assert_eq!(std::fs::read_dir(space.path("texts")).expect("there").count(), 2);
+}
