@@ -194,3 +194,57 @@ fn forward(
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no holder panics")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::base::{Digest, Value};
+    use crate::stage::action::PROTOCOL;
+
+    fn shell(script: &str) -> Worker {
+        Worker::start(Path::new("sh"), &["-c", script]).unwrap()
+    }
+
+    #[test]
+    fn what_a_waiting_worker_says_belongs_to_no_step() {
+        let mut worker = shell("echo late >&2; read -r action; echo early >&2; cat");
+        thread::sleep(Duration::from_millis(300));
+        assert!(worker.is_ready());
+        worker.send(&action(0));
+        assert!(matches!(worker.next(), Some(Line::Text(text)) if text == "early"));
+        worker.handle.kill();
+        assert_eq!(worker.wait().unwrap().signal(), Some(9));
+        assert!(!worker.is_ready());
+    }
+
+    #[test]
+    fn a_worker_that_does_not_read_can_be_stopped() {
+        let worker = shell("exec sleep 1000");
+        let handle = worker.handle();
+        let sending = thread::spawn(move || worker.send(&action(1 << 20)));
+        thread::sleep(Duration::from_millis(100));
+        assert!(!sending.is_finished(), "a pipe holds less than this action");
+        // Must not wait for what is being sent.
+        handle.stop();
+        handle.kill();
+        sending.join().unwrap();
+    }
+
+    fn action(bytes: usize) -> Action {
+        Action {
+            protocol: PROTOCOL,
+            key: Digest::of(b"key"),
+            stage: "test".to_owned(),
+            params: BTreeMap::from([("text".to_owned(), Value::Str("x".repeat(bytes)))]),
+            inputs: BTreeMap::new(),
+            out: "out".into(),
+            state: "state".into(),
+            seed: 0,
+            threads: 1,
+            device: "cpu".to_owned(),
+            micro_batch: None,
+        }
+    }
+}
