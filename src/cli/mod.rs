@@ -200,7 +200,11 @@ impl Console<'_> {
     /// Tells that standard output can't be written and returns the exit code.
     fn closed(&mut self, error: &io::Error) -> u8 {
         let message = format!("can't write to standard output: {error}");
-        self.fail(ENVIRONMENT, message, "see to where it goes, then run the same command again");
+        self.fail(
+            ENVIRONMENT,
+            message,
+            "check the pipe or file it goes to, then run the same command again",
+        );
         ENVIRONMENT
     }
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Mutex;
 use std::sync::mpsc::Sender;
-use std::time::{Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::base::{Digest, Value, World};
 use crate::exec::control::Control;
@@ -22,6 +22,8 @@ use crate::stage::action::PROTOCOL;
 use crate::stage::{self, Action, Failure, FailureKind};
 use crate::store::{Begin, Lease, Output, Record, Store, StoreError};
 
+/// How long after a worker a signal to all processes may reach this one.
+const MOMENT: Duration = Duration::from_millis(250);
 /// The exit code of a program whose libraries the system does not find.
 const UNLOADABLE: i32 = 127;
 
@@ -221,6 +223,8 @@ impl Attempt<'_> {
             match event {
                 stage::Event::Done => return Acted::Done(scalars),
                 stage::Event::Interrupted => {
+                    // A signal to all processes may reach the worker first.
+                    shared.stop.wait(MOMENT);
                     return self.unless_asked(shared, || Acted::Failed(told_to_stop()));
                 }
                 stage::Event::Failed(failure) => return Acted::Failed(failure),

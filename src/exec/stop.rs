@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -48,6 +48,14 @@ impl Stop {
     /// Returns whether running steps should save their state and end.
     pub fn is_asked(&self) -> bool {
         self.0.load(Ordering::Relaxed) > 0
+    }
+
+    /// Waits until it is asked for, but no longer than this.
+    pub(super) fn wait(&self, longest: Duration) {
+        let began = Instant::now();
+        while !self.is_asked() && began.elapsed() < longest {
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Returns whether everything should end at once.

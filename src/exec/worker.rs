@@ -140,21 +140,24 @@ impl Worker {
     /// Waits for its end, and ends what it started.
     pub(super) fn wait(&mut self) -> io::Result<ExitStatus> {
         self.handle.stop();
-        let _ = retry_on_intr(|| waitid(self.id(), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT));
-        self.handle.kill();
-        // From here on its id may be another's.
-        lock(&self.handle.group).take();
+        if let Some(id) = self.id() {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            let _ = retry_on_intr(|| waitid(WaitId::Pid(id), options));
+            self.handle.kill();
+            lock(&self.handle.group).take();
+        }
         self.child.wait()
     }
 
     /// Returns whether it ended. It is only looked at, so that its id stays its own.
     fn is_gone(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-        !matches!(waitid(self.id(), options), Ok(None))
+        self.id().is_none_or(|id| !matches!(waitid(WaitId::Pid(id), options), Ok(None)))
     }
 
-    fn id(&self) -> WaitId<'static> {
-        WaitId::Pid(Pid::from_child(&self.child))
+    /// Returns its id while that is its own.
+    fn id(&self) -> Option<Pid> {
+        *lock(&self.handle.group)
     }
 }
 

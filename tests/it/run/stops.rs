@@ -51,6 +51,20 @@ fn the_first_signal_lets_a_step_save_its_state() {
 }
 
 #[test]
+fn a_signal_to_all_processes_is_an_interruption_whoever_gets_it_first() {
+    let space = with_waiting_step("");
+    let body = format!("saved() {{ {SAVED}; exit; }}\ntrap saved TERM\nread -r action\n");
+    space.script("worker", &format!("{body}echo > \"$0.reads\"\nsleep 1000 & wait"));
+    let child = started(&space);
+    let workers = processes_of(&space.path("")).into_iter().filter(|id| *id != child.id());
+    workers.for_each(|id| signal(id, "TERM"));
+    signal(child.id(), "TERM");
+    let run = Run::of(wait(child));
+    run.check(130, &[]);
+    assert_eq!((run.steps("interrupted"), run.steps("failed").len()), (vec!["donor"], 0), "{run}");
+}
+
+#[test]
 fn the_second_signal_ends_a_step_that_does_not_listen() {
     let space = with_waiting_step("sleep 1000");
     let child = started(&space);
