@@ -68,3 +68,28 @@ impl Control {
         self.0.lock().expect("no holder panics")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::exec::worker::Worker;
+
+    #[test]
+    fn each_attempt_has_its_whole_time() {
+        let worker = Worker::start(Path::new("sh"), &["-c", "sleep 1000"]).unwrap();
+        let control = Control::default();
+        control.begin(worker.handle());
+        control.heed(Duration::from_secs(1000));
+        assert!(!control.was_late());
+        control.heed(Duration::ZERO);
+        control.end();
+        assert!(control.was_late());
+        control.begin(worker.handle());
+        assert!(!control.was_late());
+        control.end();
+        control.heed(Duration::ZERO);
+        assert!(!control.was_late(), "publishing takes nothing of it");
+    }
+}
