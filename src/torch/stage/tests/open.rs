@@ -60,8 +60,11 @@ fn a_folder_opens_as_it_is() {
     check_refused(source.path(), "not a whole safetensors file");
 }
 
-/// Writes a checkpoint's tensors as this type, one file for each of the name lists.
-fn rewrite(folder: &Path, dtype: Dtype, files: &[(&str, &dyn Fn(&str) -> bool)]) {
+/// A file's name, and which tensors go into it.
+type Shard<'a> = (&'a str, fn(&str) -> bool);
+
+/// Writes a checkpoint's tensors as this type, into these files.
+fn rewrite(folder: &Path, dtype: Dtype, files: &[Shard]) {
     let config = Config::read(folder).unwrap();
     let stored = Safetensors::open(folder).unwrap();
     let bytes = |name: &str, shape: &[i64]| -> Vec<u8> {
@@ -93,13 +96,16 @@ fn rewrite(folder: &Path, dtype: Dtype, files: &[(&str, &dyn Fn(&str) -> bool)])
 fn half_precision_and_shards_open() {
     for (dtype, tolerance) in [(Dtype::F16, 1e-3), (Dtype::BF16, 8e-3)] {
         let (source, whole) = (checkpoint("model_biased"), checkpoint("model_biased"));
-        rewrite(source.path(), dtype, &[("model.safetensors", &|_| true)]);
+        rewrite(source.path(), dtype, &[("model.safetensors", |_| true)]);
         check_opens(source.path(), whole.path(), tolerance);
     }
     let (source, whole) = (checkpoint("model_plain"), checkpoint("model_plain"));
-    let first = |name: &str| name.contains("layers.0");
     let (a, b) = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors");
-    rewrite(source.path(), Dtype::BF16, &[(a, &first), (b, &|name| !first(name))]);
+    rewrite(
+        source.path(),
+        Dtype::BF16,
+        &[(a, |name| name.contains("layers.0")), (b, |name| !name.contains("layers.0"))],
+    );
     let index = source.path().join("model.safetensors.index.json");
     let write = |files: &serde_json::Value| {
         fs::write(&index, json!({"weight_map": files}).to_string()).unwrap();
