@@ -2,6 +2,8 @@
 
 use crate::sema::steps::Step;
 
+pub use crate::base::text::name_at;
+
 /// What a reporter knows of a step before it starts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepFacts {
@@ -25,15 +27,6 @@ impl StepFacts {
 /// Returns a step's label with its axis values: `r2[arm=hard, rate=50%]`.
 pub fn step_name(step: &Step) -> String {
     name_at(&step.label, &step.point)
-}
-
-/// Returns a label with axis values.
-pub fn name_at(label: &str, point: &[(String, String)]) -> String {
-    if point.is_empty() {
-        return label.to_owned();
-    }
-    let values: Vec<_> = point.iter().map(|(axis, value)| format!("{axis}={value}")).collect();
-    format!("{label}[{}]", values.join(", "))
 }
 
 /// Returns the columns a text takes on a terminal.

@@ -58,8 +58,8 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
         .collect();
     data.write_view(&context.out_dir("out")?, &sequences)?;
     context.progress(units as u64, Some(units as u64), "units");
-    context.output("out.tokens", Value::Int((sequences.len() * data.seq()) as i64));
-    context.output("out.sequences", Value::Int(sequences.len() as i64));
+    context.output("out.tokens", Value::Int((sequences.len() * data.seq()) as i64))?;
+    context.output("out.sequences", Value::Int(sequences.len() as i64))?;
     Ok(())
 }
 

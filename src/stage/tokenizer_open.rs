@@ -20,7 +20,7 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     let out = context.out_dir("out")?;
     open(&source, &out)?;
     let tokenizer = Tokenizer::open(&out)?;
-    context.output("out.size", Value::Int(tokenizer.size() as i64));
+    context.output("out.size", Value::Int(tokenizer.size() as i64))?;
     Ok(())
 }
 

@@ -67,7 +67,6 @@ fn table() -> Table {
 fn tables() {
     check("table_ruled", &draw(&table(), Format::Ruled));
     check("table_markdown", &draw(&table(), Format::Markdown));
-    check("table_csv", &draw(&table(), Format::Csv));
 }
 
 #[derive(Clone, Default)]

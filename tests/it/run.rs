@@ -7,3 +7,4 @@ mod failures;
 mod reuse;
 mod space;
 mod stops;
+mod workers;

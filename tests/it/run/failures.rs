@@ -161,7 +161,7 @@ fn a_machine_without_python_or_with_a_bad_wheel_is_told() {
 
 /// A recipe whose only step is made by the tensor worker, and that worker: a program in the shell's language, which gets
 /// the action's line in `$action` and the folder for outputs in `$out`.
-fn with_worker(body: &str) -> Space {
+pub(super) fn with_worker(body: &str) -> Space {
     let space = Space::with(
         "use std.model\n\nlet donor = model.open(\"texts/a.txt\")\n\nplan default = donor\n",
     );
@@ -180,7 +180,7 @@ fn with_worker(body: &str) -> Space {
     space
 }
 
-const TORCH: [&str; 2] = ["--torch", "worker"];
+pub(super) const TORCH: [&str; 2] = ["--torch", "worker"];
 
 #[test]
 fn a_worker_that_dies_fails_its_step_with_the_end_of_its_log() {
