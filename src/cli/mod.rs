@@ -1,5 +1,7 @@
 //! Level 9: the command line. One file a command once there is more to one than a few lines.
 
+mod codes;
+mod doc;
 mod explain;
 mod recipe;
 mod run;
@@ -100,6 +102,19 @@ enum Command {
     Verify {
         #[command(flatten)]
         store: StoreArgs,
+    },
+    /// Shows the reference of the standard library, or of a part of it
+    Doc {
+        /// A module, stage or artifact type, as `train`, `train.run`, `Checkpoint`; by default a list of all
+        name: Option<String>,
+        /// Prints the whole reference as Markdown
+        #[arg(long, conflicts_with = "name")]
+        markdown: bool,
+    },
+    /// Explains the code of an error or warning
+    Explain {
+        /// The code, as `tlm::sema::circle` or `circle`; by default a list of all
+        code: Option<String>,
     },
     /// Runs stages for a scheduler: actions on standard input, events on standard output
     #[command(hide = true)]
@@ -245,6 +260,8 @@ fn obey(command: Command, console: &mut Console<'_>) -> Result<(), Exit> {
         Command::Show { store, step } => stored::show(&store, &step, console),
         Command::Log { store, step } => stored::log(&store, &step, console),
         Command::Verify { store } => stored::verify(&store, console),
+        Command::Doc { name, markdown } => doc::doc(name.as_deref(), markdown, console),
+        Command::Explain { code } => codes::explain(code.as_deref(), console),
         Command::Worker => serve(console),
     }
 }

@@ -17,7 +17,7 @@ use crate::syntax::ast::{
 use crate::syntax::parse;
 
 /// Every module of the standard library with its text, embedded in the program.
-const STDLIB: [(&str, &str); 9] = [
+pub const STDLIB: [(&str, &str); 9] = [
     ("artifact", include_str!("../../stdlib/artifact.tlm")),
     ("corpus", include_str!("../../stdlib/corpus.tlm")),
     ("dataset", include_str!("../../stdlib/dataset.tlm")),

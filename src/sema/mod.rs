@@ -28,6 +28,7 @@ use crate::diag::{Checked, Diagnostic};
 use crate::syntax::ast::{self, Expr, ExprKind, ItemKind, TypeKind};
 use crate::syntax::{parse, parse_expr};
 
+pub use declare::STDLIB;
 pub use node::Program;
 pub use steps::Expansion;
 
