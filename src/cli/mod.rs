@@ -1,6 +1,7 @@
 //! Level 9: the command line. One file a command once there is more to one than a few lines.
 
 mod explain;
+mod fmt;
 mod recipe;
 mod run;
 mod stored;
@@ -18,7 +19,8 @@ use crate::store::StoreError;
 
 /// Everything went well.
 pub const DONE: u8 = 0;
-/// A step failed: on what the recipe gave it, by a crash, or by its time limit.
+/// A step failed: on what the recipe gave it, by a crash, or by its time limit. Or `fmt --check`
+/// found a file that is not formatted.
 pub const FAILED: u8 = 1;
 /// The command line is wrong.
 pub const USAGE: u8 = 2;
@@ -47,6 +49,15 @@ enum Command {
         /// Prints the findings as JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Writes recipes in the one style
+    Fmt {
+        /// The recipes; `-` formats standard input to standard output
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Writes nothing, lists the files that would change, and ends with code 1 if there are any
+        #[arg(long)]
+        check: bool,
     },
     /// Shows which steps would run, and why
     Plan {
@@ -237,6 +248,7 @@ pub fn run(
 fn obey(command: Command, console: &mut Console<'_>) -> Result<(), Exit> {
     match command {
         Command::Check { recipe, json } => recipe::check(&recipe, json, console),
+        Command::Fmt { files, check } => fmt::fmt(&files, check, console),
         Command::Plan { planned } => explain::plan(&planned, console),
         Command::Run { planned, run } => run::run(&planned, &run, console),
         Command::Why { recipe, store, step } => explain::why(&recipe, &store, &step, console),

@@ -1,5 +1,6 @@
 //! From a recipe's path to its plan, with everything that is wrong told on the way; and `tlm check`.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use crate::base::{FileId, SourceMap, text};
@@ -74,26 +75,43 @@ fn read(args: &RecipeArgs, console: &mut Console<'_>) -> Result<Source, Exit> {
         let message = format!("the recipe's path `{}` is not UTF-8", path.display());
         return Err(console.fail(PROGRAM, message, "rename the folder or the file"));
     }
-    let text = match std::fs::read(&path).map(String::from_utf8) {
-        Ok(Ok(text)) => text,
-        Ok(Err(error)) => {
-            let at = error.utf8_error().valid_up_to();
-            let message = format!("`{shown}` is not UTF-8 at byte {at}");
-            return Err(console.fail(PROGRAM, message, "save it as UTF-8"));
-        }
-        Err(error) => {
-            let message = format!("can't read `{shown}`: {error}");
-            let help = match text::near_file(&path) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => "name a recipe".to_owned(),
-            };
-            return Err(console.fail(ENVIRONMENT, message, &help));
-        }
-    };
+    let text = read_text(&path, shown, console)?;
     let mut sources = SourceMap::default();
     let file = sources.add(&args.recipe, text);
     let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
     Ok(Source { sources, file, path: args.recipe.clone(), folder, overrides })
+}
+
+/// Reads the text of a recipe, which the user called `shown`.
+pub(super) fn read_text(
+    path: &Path,
+    shown: impl Display,
+    console: &mut Console<'_>,
+) -> Result<String, Exit> {
+    match std::fs::read(path) {
+        Ok(bytes) => utf8(bytes, shown, console),
+        Err(error) => {
+            let message = format!("can't read `{shown}`: {error}");
+            let help = match text::near_file(path) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "name a recipe".to_owned(),
+            };
+            Err(console.fail(ENVIRONMENT, message, &help))
+        }
+    }
+}
+
+/// Takes the bytes of a recipe for text.
+pub(super) fn utf8(
+    bytes: Vec<u8>,
+    shown: impl Display,
+    console: &mut Console<'_>,
+) -> Result<String, Exit> {
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let message = format!("`{shown}` is not UTF-8 at byte {at}");
+        console.fail(PROGRAM, message, "save it as UTF-8")
+    })
 }
 
 impl Source {
