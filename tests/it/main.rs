@@ -5,6 +5,7 @@ mod check;
 mod cli;
 mod codes;
 mod donor;
+mod fmt;
 mod parse;
 mod plan;
 #[cfg(feature = "torch")]
