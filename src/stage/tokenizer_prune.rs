@@ -24,7 +24,11 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     let folder = context.input("tokenizer").to_owned();
     let json = read_tokenizer_json(&folder)?;
     let counts = read_counts(context.input("counts"), vocab_size(&json) as usize)?;
-    let pruned = prune(&folder.join("tokenizer.json"), &json, &counts, params.keep)?;
+    let pruned = prune(&folder.join("tokenizer.json"), &json, &counts, params.keep, |kept| {
+        context.progress(kept, Some(params.keep as u64), "tokens");
+        !context.interrupted()
+    })?;
+    let pruned = pruned.ok_or(StageError::Interrupted)?;
     let out = context.out_dir("out")?;
     write_tokenizer(&out, &pruned.json, &read_tokenizer_config(&folder)?)?;
     write_id_map(&out, &pruned.old_ids)?;
