@@ -9,6 +9,7 @@ mod plan;
 #[cfg(feature = "torch")]
 mod quickstart;
 mod report;
+mod resample;
 mod run;
 mod store;
 mod tidy;
