@@ -4,6 +4,7 @@ mod base;
 mod cli;
 mod codes;
 mod donor;
+mod libtorch;
 mod parse;
 mod plan;
 #[cfg(feature = "torch")]
