@@ -1,5 +1,6 @@
 //! What came out: tables and the HTML page, from a plan and how its run ended.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::exec::Outcome;
@@ -40,13 +41,14 @@ impl Results<'_> {
         facts: Vec<(String, String)>,
         tables: Vec<Table>,
     ) -> Page {
+        let ran: BTreeSet<StepId> = self.outcome.ran.iter().copied().collect();
         Page {
             title: recipe.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             recipe: recipe.display().to_string(),
             facts,
             tables,
             curves: self.curves(),
-            steps: self.plan.steps.iter().map(|planned| self.card(planned)).collect(),
+            steps: self.plan.steps.iter().map(|planned| self.card(planned, &ran)).collect(),
             source: source.to_owned(),
         }
     }
@@ -70,11 +72,11 @@ impl Results<'_> {
         self.outcome.failed.contains_key(&step) || self.outcome.skipped.contains_key(&step)
     }
 
-    fn card(&self, planned: &Planned) -> StepCard {
+    fn card(&self, planned: &Planned, ran: &BTreeSet<StepId>) -> StepCard {
         let name_of = |id| self.plan.get(id).map(|step| step_name(&step.step)).unwrap_or_default();
         let mut card = StepCard::new(planned.id, &planned.step, planned.recipe, &name_of);
         card.status = match planned.id {
-            id if self.outcome.ran.contains(&id) => Status::Ran,
+            id if ran.contains(&id) => Status::Ran,
             id if self.outcome.records.contains_key(&id) => Status::Reused,
             id if self.has_failed(id) => Status::Failed,
             _ => Status::NotRun,
