@@ -2,6 +2,8 @@
 
 use crate::sema::steps::Step;
 
+pub use crate::sema::steps::name_at;
+
 /// What a reporter knows of a step before it starts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepFacts {
@@ -18,22 +20,13 @@ pub struct StepFacts {
 impl StepFacts {
     /// Returns what is known of a step.
     pub fn new(step: &Step, expected_seconds: Option<f64>, due: bool) -> Self {
-        Self { name: step_name(step), stage: step.stage.name.clone(), expected_seconds, due }
+        Self { name: step.name(), stage: step.stage.name.clone(), expected_seconds, due }
     }
 }
 
 /// Returns a step's label with its axis values: `r2[arm=hard, rate=50%]`.
 pub fn step_name(step: &Step) -> String {
-    name_at(&step.label, &step.point)
-}
-
-/// Returns a label with axis values.
-pub fn name_at(label: &str, point: &[(String, String)]) -> String {
-    if point.is_empty() {
-        return label.to_owned();
-    }
-    let values: Vec<_> = point.iter().map(|(axis, value)| format!("{axis}={value}")).collect();
-    format!("{label}[{}]", values.join(", "))
+    step.name()
 }
 
 /// Returns the columns a text takes on a terminal.

@@ -6,8 +6,8 @@ use std::path::Path;
 use crate::exec::Outcome;
 use crate::graph::{Plan, Planned};
 use crate::report::html::{Artifact, Curve, Page, Status, StepCard, read_log};
+use crate::report::number;
 use crate::report::table::{Found, Shown, Source, Table, resolve};
-use crate::report::{number, step_name};
 use crate::sema::Expansion;
 use crate::sema::steps::{OutputRef, StepId};
 use crate::store::{Output, Store};
@@ -56,7 +56,7 @@ impl Results<'_> {
     fn find(&self, output: &OutputRef) -> Found {
         let source = self.plan.get(output.step).map(|planned| Source {
             step: output.step,
-            name: step_name(&planned.step),
+            name: planned.step.name(),
             key: planned.recipe,
         });
         let record = self.outcome.records.get(&output.step);
@@ -73,7 +73,7 @@ impl Results<'_> {
     }
 
     fn card(&self, planned: &Planned, ran: &BTreeSet<StepId>) -> StepCard {
-        let name_of = |id| self.plan.get(id).map(|step| step_name(&step.step)).unwrap_or_default();
+        let name_of = |id| self.plan.get(id).map(|step| step.step.name()).unwrap_or_default();
         let mut card = StepCard::new(planned.id, &planned.step, planned.recipe, &name_of);
         card.status = match planned.id {
             id if ran.contains(&id) => Status::Ran,
@@ -105,7 +105,7 @@ impl Results<'_> {
             let Output::Object { digest, .. } = output else { return None };
             // A log that was removed by hand leaves a gap, not a failed report.
             let points = read_log(&self.store.object_path(*digest)).ok()?;
-            Some(Curve { name: step_name(&planned.step), points })
+            Some(Curve { name: planned.step.name(), points })
         };
         let curves = self.plan.steps.iter().filter_map(curve);
         curves.filter(|curve| !curve.points.is_empty()).collect()

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::exec::{Event, Outcome};
 use crate::graph::Plan;
 use crate::report::jsonl::{self, Line, StepName};
-use crate::report::{Table, Terminal, step_name};
+use crate::report::{Table, Terminal};
 use crate::sema::steps::StepId;
 use crate::stage;
 use crate::store::{Output, Record};
@@ -27,7 +27,7 @@ impl<'w> Watch<'w> {
     pub fn new(plan: &Plan, terminal: Terminal, json: Option<&'w mut dyn Write>) -> Self {
         let name = |planned: &crate::graph::Planned| StepName {
             id: planned.id.0,
-            name: step_name(&planned.step),
+            name: planned.step.name(),
             stage: planned.step.stage.name.clone(),
             key: planned.recipe,
         };

@@ -58,7 +58,21 @@ pub struct Step {
     pub arg_spans: BTreeMap<String, Span>,
 }
 
+/// Returns a label with axis values: `r2[arm=hard, rate=50%]`.
+pub fn name_at(label: &str, point: &[(String, String)]) -> String {
+    if point.is_empty() {
+        return label.to_owned();
+    }
+    let values: Vec<_> = point.iter().map(|(axis, value)| format!("{axis}={value}")).collect();
+    format!("{label}[{}]", values.join(", "))
+}
+
 impl Step {
+    /// Returns the label with the axis values: `r2[arm=hard, rate=50%]`.
+    pub fn name(&self) -> String {
+        name_at(&self.label, &self.point)
+    }
+
     /// Returns the outputs of other steps that it uses.
     pub fn uses(&self) -> impl Iterator<Item = &OutputRef> {
         let inputs = self.inputs.iter().filter_map(|(_, input)| match input {

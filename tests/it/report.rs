@@ -233,7 +233,7 @@ fn page() -> Page {
         StepCard {
             id: id as u32,
             label: label.to_string(),
-            name: tlm::report::names::name_at(label, &point),
+            name: tlm::sema::steps::name_at(label, &point),
             point,
             stage: stage.to_string(),
             status: [Status::Ran, Status::Reused, Status::Ran, Status::Failed, Status::NotRun]
