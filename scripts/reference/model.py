@@ -54,11 +54,22 @@ def rate(step, steps, warmup, peak, end):
     return peak * (end + (1 - end) * (1 + math.cos(math.pi * part)) / 2)
 
 
-def train(model):
-    """Ten steps over all sequences at once, so that the order of sequences does not matter."""
+def sequences():
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(0, 64, (4 * 8 + 1,), generator=generator).tolist()
-    rows = torch.tensor([tokens[i * 8 : i * 8 + 9] for i in range(4)])
+    return tokens, torch.tensor([tokens[i * 8 : i * 8 + 9] for i in range(4)])
+
+
+def losses(model):
+    """The summed loss of each sequence."""
+    rows = sequences()[1]
+    with torch.no_grad():
+        return [float(model(row[None, :-1], labels=row[None, 1:], shift_labels=row[None, 1:]).loss) * 8 for row in rows]
+
+
+def train(model):
+    """Ten steps over all sequences at once, so that the order of sequences does not matter."""
+    tokens, rows = sequences()
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     vectors = [p for p in model.parameters() if p.dim() < 2]
     optimiser = torch.optim.AdamW(
@@ -76,8 +87,42 @@ def train(model):
             gradients = {name: numbers(p.grad) for name, p in model.named_parameters()}
         norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)))
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     return {"tokens": tokens, "losses": losses, "norms": norms, "gradients": gradients}
+
+
+MASK = 2**64 - 1
+
+
+def splitmix(value):
+    z = (value + 0x9E3779B97F4A7C15) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return z ^ (z >> 31)
+
+
+def selection(model, criterion):
+    """What inheriting keeps for depth 1, width 8, one head, 12 neurons; written from the paper."""
+    weights = {name: tensor.detach().double() for name, tensor in model.named_parameters()}
+    power = {"l1": lambda x: x.abs(), "l2": lambda x: x * x, "random": lambda x: 0 * x}[criterion]
+    layer = lambda name: power(weights[f"model.layers.0.{name}_proj.weight"])
+    q, k, v, o = (layer(f"self_attn.{name}") for name in "qkvo")
+    gate, up, down = (layer(f"mlp.{name}") for name in ("gate", "up", "down"))
+    hidden = power(weights["model.embed_tokens.weight"]).sum(0) + power(weights["lm_head.weight"]).sum(0)
+    hidden += sum(reads.sum(0) for reads in (q, k, v, gate, up)) + sum(writes.sum(1) for writes in (o, down))
+    neurons = gate.sum(1) + up.sum(1) + down.sum(0)
+    queries = (q.sum(1) + o.sum(0)).view(4, 4).sum(1)
+    groups = (k.sum(1) + v.sum(1)).view(2, 4).sum(1) + queries.view(2, 2).sum(1)
+
+    def best(scores, keep, salt):
+        chance = lambda at: splitmix(splitmix(splitmix(0) ^ splitmix(salt)) ^ at)
+        key = chance if criterion == "random" else (lambda at: -float(scores[at]))
+        return sorted(sorted(range(len(scores)), key=key)[:keep])
+
+    kv = best(groups, 1, 257)
+    first = kv[0] * 2
+    heads = [first + at for at in best(queries[first : first + 2], 1, 258 + kv[0])]
+    return {"hidden": best(hidden, 8, 0), "neurons": [best(neurons, 12, 256)], "kv_heads": [kv], "heads": [heads]}
 
 
 def quants():
@@ -125,7 +170,11 @@ def main():
     if (HERE / "model_trained").exists():
         result["trained"] = logits(LlamaForCausalLM.from_pretrained(HERE / "model_trained").eval(), IDS)
     write("model_logits.json", result)
+    write("model_losses.json", {"plain": losses(plain), "biased": losses(biased)})
+    write("model_selection.json", {criterion: selection(plain, criterion) for criterion in ("random", "l1", "l2")})
     write("model_train.json", train(plain))
+    result = train(biased)
+    write("model_train_biased.json", {"losses": result["losses"], "norms": result["norms"], "gradients": result["gradients"]})
     quants()
     if len(sys.argv) > 1:
         donor(sys.argv[1])

@@ -7,6 +7,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// How much is read before it is hashed; all cores share in that.
+const CHUNK_BYTES: u64 = 4 << 20;
+
 /// A 256-bit BLAKE3 digest, shown as 64 lowercase hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
@@ -17,7 +20,7 @@ impl Digest {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
-    /// Returns the digest of a file's content, equal to what `b3sum` prints.
+    /// Returns the digest of a file's content, equal to what `b3sum` prints. Nobody may change the file meanwhile.
     ///
     /// # Errors
     /// When the file can't be read.
@@ -27,24 +30,24 @@ impl Digest {
         Ok(Self(*hasher.finalize().as_bytes()))
     }
 
-    /// Returns the digest of all that a reader gives.
+    /// Returns the digest of all that a reader gives: for files that others may cut while they are read, which ends a
+    /// process that has them mapped.
     ///
     /// # Errors
     /// When the reader fails.
-    pub fn of_reader(reader: impl Read) -> io::Result<Self> {
+    pub fn of_reader(mut reader: impl Read) -> io::Result<Self> {
         let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(reader)?;
+        let mut chunk = Vec::new();
+        while reader.by_ref().take(CHUNK_BYTES).read_to_end(&mut chunk)? > 0 {
+            hasher.update_rayon(&chunk);
+            chunk.clear();
+        }
         Ok(Self(*hasher.finalize().as_bytes()))
     }
 
     /// Returns the raw bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
-    }
-
-    /// Returns a digest with these raw bytes.
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
     }
 
     /// Returns the first 12 digits, for screens only.

@@ -7,6 +7,15 @@ pub fn plural(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{} {noun}s", thousands(count as u64)) }
 }
 
+/// Returns a step's label with its axis values: `r2[arm=hard, rate=50%]`.
+pub fn name_at(label: &str, point: &[(String, String)]) -> String {
+    if point.is_empty() {
+        return label.to_owned();
+    }
+    let values: Vec<_> = point.iter().map(|(axis, value)| format!("{axis}={value}")).collect();
+    format!("{label}[{}]", values.join(", "))
+}
+
 /// Returns a number with commas: `1,234,567`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -61,10 +70,10 @@ pub fn did_you_mean<'a>(
     candidates
         .into_iter()
         .map(|candidate| match name.eq_ignore_ascii_case(candidate) {
-            true => (1, candidate),
+            true => (0, candidate),
             false => (strsim::damerau_levenshtein(name, candidate), candidate),
         })
-        .filter(|(distance, candidate)| *distance <= 2 && *distance < candidate.len().max(2))
+        .filter(|(distance, candidate)| *distance <= 2 && *distance < candidate.chars().count())
         .min()
         .map(|(_, candidate)| candidate)
 }

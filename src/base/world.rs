@@ -1,5 +1,6 @@
 //! The world outside: environment, clock, current directory, machine. Read here and nowhere else.
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -8,8 +9,7 @@ use std::time::SystemTime;
 #[derive(Clone, Debug)]
 pub struct World {
     cwd: PathBuf,
-    vars: Vec<(String, String)>,
-    fixed_now: Option<SystemTime>,
+    vars: Vec<(OsString, OsString)>,
     program: PathBuf,
     cpus: u32,
     stdout_is_terminal: bool,
@@ -25,28 +25,12 @@ impl World {
     pub fn of_process() -> std::io::Result<Self> {
         Ok(Self {
             cwd: std::env::current_dir()?,
-            vars: std::env::vars_os()
-                .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
-                .collect(),
-            fixed_now: None,
+            vars: std::env::vars_os().collect(),
             program: std::env::current_exe()?,
             cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32),
             stdout_is_terminal: std::io::stdout().is_terminal(),
             stderr_is_terminal: std::io::stderr().is_terminal(),
         })
-    }
-
-    /// Returns a world with this directory, these variables and a fixed clock; one core, and no terminal.
-    pub fn fixed(cwd: PathBuf, vars: Vec<(String, String)>, now: SystemTime) -> Self {
-        Self {
-            cwd,
-            vars,
-            fixed_now: Some(now),
-            program: PathBuf::from("tlm"),
-            cpus: 1,
-            stdout_is_terminal: false,
-            stderr_is_terminal: false,
-        }
     }
 
     /// Returns the path of this program.
@@ -69,15 +53,16 @@ impl World {
 
     /// Returns the number of NVIDIA GPUs that this process may use.
     pub fn gpus(&self) -> u32 {
-        let visible = self.vars.iter().find(|(name, _)| name == "CUDA_VISIBLE_DEVICES");
-        if let Some((_, devices)) = visible {
-            return devices.split(',').filter(|device| !device.trim().is_empty()).count() as u32;
-        }
         let is_gpu = |name: &str| {
             name.strip_prefix("nvidia").is_some_and(|rest| rest.parse::<u32>().is_ok())
         };
         let devices = std::fs::read_dir("/dev").into_iter().flatten().flatten();
-        devices.filter(|device| device.file_name().to_str().is_some_and(is_gpu)).count() as u32
+        let devices =
+            devices.filter(|device| device.file_name().to_str().is_some_and(is_gpu)).count();
+        match self.raw_var("CUDA_VISIBLE_DEVICES") {
+            Some(ids) => visible(&ids.to_string_lossy(), devices as u32),
+            None => devices as u32,
+        }
     }
 
     /// Returns whether standard output is read by a person.
@@ -95,14 +80,53 @@ impl World {
         &self.cwd
     }
 
-    /// Returns an environment variable; one that is set to nothing counts as unset.
+    /// Returns an environment variable; one that is set to nothing, or to no text, counts as unset.
     pub fn var(&self, name: &str) -> Option<&str> {
-        self.vars.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, v)| &**v)
+        self.raw_var(name)?.to_str().filter(|value| !value.is_empty())
+    }
+
+    /// Returns the path in an environment variable, from the current directory on; none when it is unset or empty.
+    pub fn path_var(&self, name: &str) -> Option<PathBuf> {
+        self.raw_var(name).filter(|value| !value.is_empty()).map(|path| self.cwd.join(path))
+    }
+
+    fn raw_var(&self, name: &str) -> Option<&OsString> {
+        self.vars.iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
     /// Returns the time.
     #[expect(clippy::disallowed_methods, reason = "the one home of the clock")]
     pub fn now(&self) -> SystemTime {
-        self.fixed_now.unwrap_or_else(SystemTime::now)
+        SystemTime::now()
+    }
+}
+
+/// Returns how many GPUs a list of ids leaves of those there are. CUDA looks no further than the first id that names none.
+fn visible(ids: &str, devices: u32) -> u32 {
+    let is_one = |id: &&str| match id.trim() {
+        id if id.starts_with("GPU-") || id.starts_with("MIG-") => true,
+        id => id.parse::<u32>().is_ok_and(|id| id < devices),
+    };
+    ids.split(',').take_while(is_one).count() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuda_sees_the_ids_before_the_first_that_names_no_gpu() {
+        for (ids, expected) in [
+            ("", 0),
+            ("-1", 0),
+            ("0", 1),
+            ("3, 1", 2),
+            ("0,-1,1", 1),
+            ("0,4,1", 1),
+            ("none", 0),
+            ("GPU-8932f937-d72c,MIG-GPU-1/2/0", 2),
+        ] {
+            assert_eq!(visible(ids, 4), expected, "{ids}");
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! `tlm plan`, `tlm why`, `tlm graph`: what would run, and why.
 
-use std::collections::BTreeMap;
+use std::cell::LazyCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::text;
 use crate::cli::recipe::{self, Plans, Session};
 use crate::cli::{Console, Exit, GraphFormat, PlanArgs, RecipeArgs, StoreArgs, USAGE};
 use crate::exec::{Machine, estimates};
-use crate::graph::{self, Change, Planned};
+use crate::graph::{self, Change, History, Planned, Why};
 use crate::report::names::name_at;
 use crate::report::summary::{PlanLine, PlanState, summary};
 use crate::report::{StepFacts, step_name};
@@ -57,8 +58,9 @@ pub(super) fn why(
         };
         return Err(console.fail(USAGE, format!("the plan has no step `{wanted}`"), &help));
     }
+    let history = History::of(&session.store);
     for planned in steps {
-        write!(console.out, "{}", reasons(planned, &session))?;
+        write!(console.out, "{}", reasons(planned, &session, &history))?;
     }
     Ok(())
 }
@@ -67,11 +69,12 @@ pub(super) fn why(
 pub(super) fn told(session: &Session) -> String {
     let seconds = estimates(&session.plan, &session.store);
     let due = session.plan.due();
+    let history = LazyCell::new(|| History::of(&session.store));
     let line = |planned: &Planned| PlanLine {
         name: step_name(&planned.step),
         stage: planned.step.stage.name.clone(),
         state: match due.contains(&planned.id) {
-            true => state(planned, session),
+            true => state(planned, &history.why(planned), &due, session),
             false => PlanState::Fresh,
         },
         expected_seconds: seconds.get(&planned.id).copied(),
@@ -91,15 +94,13 @@ pub(super) fn facts(session: &Session) -> BTreeMap<StepId, StepFacts> {
     session.plan.steps.iter().map(fact).collect()
 }
 
-fn state(planned: &Planned, session: &Session) -> PlanState {
-    let why = graph::why(planned, &session.store);
+fn state(planned: &Planned, why: &Why, due: &BTreeSet<StepId>, session: &Session) -> PlanState {
     let own: Vec<_> = why.changes.iter().filter(|change| !is_upstream(change)).collect();
     if why.nearest.is_some() && !own.is_empty() {
         let changes: Vec<_> = own.iter().map(|change| change_text(change)).collect();
         return PlanState::Due { why: changes.join(", ") };
     }
-    let due = session.plan.due();
-    let inputs: std::collections::BTreeSet<_> = session.plan.inputs(planned.id).collect();
+    let inputs: BTreeSet<_> = session.plan.inputs(planned.id).collect();
     let on: Vec<_> = inputs
         .into_iter()
         .filter(|input| due.contains(input))
@@ -137,14 +138,14 @@ fn change_text(change: &Change) -> String {
     }
 }
 
-fn reasons(planned: &Planned, session: &Session) -> String {
+fn reasons(planned: &Planned, session: &Session, history: &History) -> String {
     let name = step_name(&planned.step);
     let stage = &planned.step.stage.name;
     let head = format!("{name} ({stage}), key {}", planned.recipe.short());
     if let Some(record) = planned.status.record() {
         return format!("{head}: fresh, {}\n", made(record));
     }
-    let why = graph::why(planned, &session.store);
+    let why = history.why(planned);
     let Some(nearest) = &why.nearest else {
         return format!("{head}: has to run; no step of this stage ever ran\n");
     };

@@ -158,13 +158,15 @@ struct Console<'c> {
     world: &'c World,
     out: &'c mut dyn Write,
     err: &'c mut dyn Write,
+    /// Whether something could not be written to standard error.
+    unheard: bool,
 }
 
 /// Why a command ends early.
 enum Exit {
     /// All is told already.
     Code(u8),
-    /// Standard output or standard error is closed.
+    /// Standard output can't be written.
     Closed(io::Error),
 }
 
@@ -175,63 +177,83 @@ impl From<io::Error> for Exit {
 }
 
 impl Console<'_> {
+    /// Writes a text to standard error. What is to be done is done even if nobody can read of it.
+    fn say(&mut self, text: impl std::fmt::Display) {
+        self.unheard |= write!(self.err, "{text}").is_err();
+    }
+
     /// Tells an error with its remedy and returns how to end.
     fn fail(&mut self, code: u8, message: impl std::fmt::Display, help: &str) -> Exit {
-        match writeln!(self.err, "error: {message}\nhelp: {help}") {
-            Ok(()) => Exit::Code(code),
-            Err(error) => Exit::Closed(error),
-        }
+        self.say(format_args!("error: {message}\nhelp: {help}\n"));
+        Exit::Code(code)
     }
 
     fn store_error(&mut self, error: &StoreError) -> Exit {
         self.fail(ENVIRONMENT, error, &error.help())
     }
+
+    fn no_signals(&mut self, error: &io::Error) -> Exit {
+        let message = format!("can't listen for signals: {error}");
+        self.fail(ENVIRONMENT, message, "run the same command again")
+    }
+
+    /// Tells that standard output can't be written and returns the exit code.
+    fn closed(&mut self, error: &io::Error) -> u8 {
+        let message = format!("can't write to standard output: {error}");
+        self.fail(
+            ENVIRONMENT,
+            message,
+            "check the pipe or file it goes to, then run the same command again",
+        );
+        ENVIRONMENT
+    }
 }
 
 /// Runs a command line, its program's name first, and returns the exit code.
-///
-/// # Errors
-/// When standard output or standard error is closed.
 pub fn run(
     args: impl IntoIterator<Item = std::ffi::OsString>,
     world: &World,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> io::Result<u8> {
-    let args = match Args::try_parse_from(args) {
-        Ok(args) => args,
+) -> u8 {
+    let mut console = Console { world, out, err, unheard: false };
+    let done = match Args::try_parse_from(args) {
+        Ok(args) => obey(args.command, &mut console),
         Err(error) if error.use_stderr() => {
-            write!(err, "{error}")?;
-            return Ok(USAGE);
+            console.say(error);
+            Err(Exit::Code(USAGE))
         }
-        Err(help) => {
-            write!(out, "{help}")?;
-            return Ok(DONE);
-        }
+        Err(help) => write!(console.out, "{help}").map_err(Exit::Closed),
     };
-    let mut console = Console { world, out, err };
-    let done = match args.command {
-        Command::Check { recipe, json } => recipe::check(&recipe, json, &mut console),
-        Command::Plan { planned } => explain::plan(&planned, &mut console),
-        Command::Run { planned, run } => run::run(&planned, &run, &mut console),
-        Command::Why { recipe, store, step } => explain::why(&recipe, &store, &step, &mut console),
-        Command::Graph { planned, format } => explain::graph(&planned, format, &mut console),
-        Command::Ls { store } => stored::ls(&store, &mut console),
-        Command::Show { store, step } => stored::show(&store, &step, &mut console),
-        Command::Log { store, step } => stored::log(&store, &step, &mut console),
-        Command::Verify { store } => stored::verify(&store, &mut console),
-        Command::Worker => return serve(),
-    };
+    let done = done.and_then(|()| console.out.flush().map_err(Exit::Closed));
     match done {
-        Ok(()) => Ok(DONE),
-        Err(Exit::Code(code)) => Ok(code),
-        Err(Exit::Closed(error)) => Err(error),
+        Ok(()) if console.unheard => ENVIRONMENT,
+        Ok(()) => DONE,
+        Err(Exit::Code(code)) => code,
+        Err(Exit::Closed(error)) => console.closed(&error),
     }
 }
 
-fn serve() -> io::Result<u8> {
+fn obey(command: Command, console: &mut Console<'_>) -> Result<(), Exit> {
+    match command {
+        Command::Check { recipe, json } => recipe::check(&recipe, json, console),
+        Command::Plan { planned } => explain::plan(&planned, console),
+        Command::Run { planned, run } => run::run(&planned, &run, console),
+        Command::Why { recipe, store, step } => explain::why(&recipe, &store, &step, console),
+        Command::Graph { planned, format } => explain::graph(&planned, format, console),
+        Command::Ls { store } => stored::ls(&store, console),
+        Command::Show { store, step } => stored::show(&store, &step, console),
+        Command::Log { store, step } => stored::log(&store, &step, console),
+        Command::Verify { store } => stored::verify(&store, console),
+        Command::Worker => serve(console),
+    }
+}
+
+fn serve(console: &mut Console<'_>) -> Result<(), Exit> {
     let stop = Arc::new(AtomicBool::new(false));
-    worker::stop_on_signals(&stop)?;
+    if let Err(error) = worker::stop_on_signals(&stop) {
+        return Err(console.no_signals(&error));
+    }
     worker::serve(stage::REGISTRY, BufReader::new(io::stdin()), &worker::Stdout, &stop);
-    Ok(DONE)
+    Ok(())
 }

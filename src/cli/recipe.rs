@@ -1,6 +1,5 @@
 //! From a recipe's path to its plan, with everything that is wrong told on the way; and `tlm check`.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::{FileId, SourceMap, text};
@@ -46,7 +45,7 @@ pub(super) fn check(args: &RecipeArgs, json: bool, console: &mut Console<'_>) ->
     if json {
         writeln!(console.out, "{}", diag::to_json(&source.sources, &found))?;
     } else {
-        tell(&source.sources, &found, console)?;
+        tell(&source.sources, &found, console);
     }
     match errors(&found) {
         0 => Ok(()),
@@ -70,6 +69,11 @@ fn read(args: &RecipeArgs, console: &mut Console<'_>) -> Result<Source, Exit> {
     }
     let path = console.world.cwd().join(&args.recipe);
     let shown = args.recipe.display();
+    if path.to_str().is_none() {
+        // Workers hear of files as JSON, and so does whoever reads the store.
+        let message = format!("the recipe's path `{}` is not UTF-8", path.display());
+        return Err(console.fail(PROGRAM, message, "rename the folder or the file"));
+    }
     let text = match std::fs::read(&path).map(String::from_utf8) {
         Ok(Ok(text)) => text,
         Ok(Err(error)) => {
@@ -149,8 +153,8 @@ fn open_store(args: &StoreArgs, folder: &Path, console: &mut Console<'_>) -> Res
 
 /// Returns the store that the user chose, if any.
 pub(super) fn store_path(args: &StoreArgs, console: &Console<'_>) -> Option<PathBuf> {
-    let given = args.store.clone().or_else(|| console.world.var("TLM_STORE").map(PathBuf::from));
-    given.map(|path| console.world.cwd().join(path))
+    let given = args.store.as_ref().map(|path| console.world.cwd().join(path));
+    given.or_else(|| console.world.path_var("TLM_STORE"))
 }
 
 /// Tells what a phase found; passes its value on unless something is an error.
@@ -159,25 +163,21 @@ fn gate<T>(checked: Checked<T>, sources: &SourceMap, console: &mut Console<'_>) 
         Ok((value, warnings)) => (Some(value), warnings),
         Err(found) => (None, found),
     };
-    tell(sources, &found, console)?;
+    tell(sources, &found, console);
     value.ok_or(Exit::Code(PROGRAM))
 }
 
 /// Draws findings on standard error.
-pub(super) fn tell(
-    sources: &SourceMap,
-    found: &[Diagnostic],
-    console: &mut Console<'_>,
-) -> io::Result<()> {
+pub(super) fn tell(sources: &SourceMap, found: &[Diagnostic], console: &mut Console<'_>) {
     if found.is_empty() {
-        return Ok(());
+        return;
     }
     let color = console.world.stderr_is_terminal() && console.world.var("NO_COLOR").is_none();
     let drawn = diag::render(sources, found, WIDTH, color);
     let counts = [(errors(found), "error"), (found.len() - errors(found), "warning")];
     let counts: Vec<_> =
         counts.iter().filter(|(n, _)| *n > 0).map(|(n, noun)| text::plural(*n, noun)).collect();
-    writeln!(console.err, "{drawn}{}", counts.join(", "))
+    console.say(format_args!("{drawn}{}\n", counts.join(", ")));
 }
 
 fn errors(found: &[Diagnostic]) -> usize {

@@ -1,7 +1,8 @@
 //! `tlm run`
 
-use std::io::{Write, stderr};
+use std::io::{self, Write, stderr};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::base::text;
 use crate::cli::explain::{facts, local, told};
@@ -11,7 +12,8 @@ use crate::cli::{
 };
 use crate::exec::{self, Outcome, Stop};
 use crate::report::draw::{Format, draw};
-use crate::report::{Results, Table, Terminal, Watch, html};
+use crate::report::html::{self, HtmlError};
+use crate::report::{Results, Table, Terminal, Watch, jsonl};
 use crate::stage::FailureKind;
 
 pub(super) fn run(
@@ -22,17 +24,11 @@ pub(super) fn run(
     let session = recipe::open(args, console)?;
     let never = exec::fits(&session.plan, &session.machine);
     if !never.is_empty() {
-        tell(&session.source.sources, &never, console)?;
+        tell(&session.source.sources, &never, console);
         return Err(Exit::Code(PROGRAM));
     }
-    write!(console.err, "{}", told(&session))?;
-    let stop = match Stop::on_signals() {
-        Ok(stop) => stop,
-        Err(error) => {
-            let message = format!("can't listen for signals: {error}");
-            return Err(console.fail(ENVIRONMENT, message, "run the same command again"));
-        }
-    };
+    let stop = Stop::on_signals(INTERRUPTED).map_err(|error| console.no_signals(&error))?;
+    console.say(told(&session));
     let resume = resume(args);
     let terminal = match console.world.stderr_is_terminal() {
         true => Terminal::live(facts(&session), &resume),
@@ -42,6 +38,7 @@ pub(super) fn run(
         true => Some(&mut *console.out),
         false => None,
     };
+    let began = Instant::now();
     let mut watch = Watch::new(&session.plan, terminal, json);
     let outcome = exec::run(
         &session.plan,
@@ -51,41 +48,41 @@ pub(super) fn run(
         &stop,
         &mut |event| watch.hear(event),
     );
+    let seconds = began.elapsed().as_secs_f64();
     let results = Results { plan: &session.plan, outcome: &outcome, store: &session.store };
     let tables = results.tables(&session.expansion);
-    let ending = watch.close(&outcome, &tables)?;
-    if !options.json {
-        show(&tables, console)?;
-    }
-    write!(console.err, "{ending}")?;
-    write_report(&results, &session, options.report.as_deref(), tables, console)?;
-    match code(&outcome) {
-        None => Ok(()),
-        Some(code) => Err(Exit::Code(code)),
-    }
+    let (ending, written) = watch.close(outcome.interrupted);
+    console.say(ending);
+    let report = write_report(&results, &session, options.report.as_deref(), &tables, console);
+    // The last, as it may be closed, or wait for its reader.
+    let written = written.and_then(|()| match options.json {
+        true => jsonl::close(console.out, &outcome, &tables, seconds),
+        false => show(&tables, console),
+    });
+    let written = written.and_then(|()| console.out.flush()).map_err(|e| console.closed(&e));
+    let codes = [code(&outcome), report.err(), written.err()];
+    codes.into_iter().flatten().next().map_or(Ok(()), |code| Err(Exit::Code(code)))
 }
 
 /// Prints the tables: ruled for people, Markdown for files.
-fn show(tables: &[Table], console: &mut Console<'_>) -> Result<(), Exit> {
+fn show(tables: &[Table], console: &mut Console<'_>) -> io::Result<()> {
     let format = match console.world.stdout_is_terminal() {
         true => Format::Ruled,
         false => Format::Markdown,
     };
-    for table in tables {
-        writeln!(console.out, "{}", draw(table, format))?;
-    }
-    Ok(())
+    tables.iter().try_for_each(|table| writeln!(console.out, "{}", draw(table, format)))
 }
 
+/// Writes the HTML report; the error is an exit code.
 fn write_report(
     results: &Results<'_>,
     session: &Session,
-    path: Option<&Path>,
-    tables: Vec<Table>,
+    chosen: Option<&Path>,
+    tables: &[Table],
     console: &mut Console<'_>,
-) -> Result<(), Exit> {
+) -> Result<(), u8> {
     let recipe = &session.source.path;
-    let path = match path {
+    let path = match chosen {
         Some(path) => console.world.cwd().join(path),
         None => default_report(session, recipe),
     };
@@ -97,15 +94,28 @@ fn write_report(
         ("machine".to_owned(), machine(session)),
         ("tlm".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
     ];
-    let page = results.page(recipe, session.source.text(), facts, tables);
-    match html::write(&page, &path) {
-        Ok(()) => writeln!(console.err, "report: {}", path.display())?,
-        Err(error) => {
-            let help = "name another place with `--report FILE`; all results are kept";
-            return Err(console.fail(ENVIRONMENT, error, help));
+    let page = results.page(recipe, session.source.text(), facts, tables.to_vec());
+    let (error, code, help) = match html::write(&page, &path) {
+        Ok(()) => {
+            console.say(format_args!("report: {}\n", path.display()));
+            return Ok(());
         }
+        Err(HtmlError::Write { path, source }) => {
+            let help = match source.kind() {
+                io::ErrorKind::StorageFull => "free some space, then run the same command again",
+                _ => "name another place with `--report FILE`; all results are kept",
+            };
+            (HtmlError::Write { path, source }, ENVIRONMENT, help)
+        }
+        Err(error) => (error, INTERNAL, "this is a bug in tlm; please report it"),
+    };
+    // A store that can only be read answers all the same.
+    if code == ENVIRONMENT && ran == 0 && chosen.is_none() {
+        console.say(format_args!("warning: {error}\nhelp: {help}\n"));
+        return Ok(());
     }
-    Ok(())
+    console.fail(code, error, help);
+    Err(code)
 }
 
 fn default_report(session: &Session, recipe: &Path) -> PathBuf {

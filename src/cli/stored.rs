@@ -1,15 +1,27 @@
 //! `tlm ls`, `tlm show`, `tlm log`, `tlm verify`: what the store holds.
 
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
 use crate::base::text;
 use crate::cli::explain::made;
 use crate::cli::recipe::store_path;
 use crate::cli::{Console, ENVIRONMENT, Exit, StoreArgs, USAGE};
+use crate::exec::logged_name;
 use crate::report::names::name_at;
 use crate::report::number;
 use crate::store::{Output, Record, Store};
 
 /// The fewest digits of a key that name a step.
 const PREFIX: usize = 4;
+/// How often `tlm verify` tells how far it is.
+const EVERY_S: f64 = 2.0;
+/// The longest first line of a log that is looked at.
+const HEAD_BYTES: u64 = 4096;
 
 fn open(args: &StoreArgs, console: &mut Console<'_>) -> Result<Store, Exit> {
     let path = store_path(args, console).unwrap_or_else(|| console.world.cwd().join(".tlm"));
@@ -23,7 +35,7 @@ fn open(args: &StoreArgs, console: &mut Console<'_>) -> Result<Store, Exit> {
 /// `tlm ls`
 pub(super) fn ls(args: &StoreArgs, console: &mut Console<'_>) -> Result<(), Exit> {
     let store = open(args, console)?;
-    let mut lines: Vec<_> = store.records().iter().map(line).collect();
+    let mut lines: Vec<_> = store.records().iter().map(|record| line(record)).collect();
     lines.push(text::plural(lines.len(), "record"));
     writeln!(console.out, "{}", lines.join("\n"))?;
     Ok(())
@@ -71,10 +83,9 @@ pub(super) fn show(args: &StoreArgs, wanted: &str, console: &mut Console<'_>) ->
 /// `tlm log`
 pub(super) fn log(args: &StoreArgs, wanted: &str, console: &mut Console<'_>) -> Result<(), Exit> {
     let store = open(args, console)?;
-    // A step that failed has a log but no record, so a key's digits are looked up among the logs too.
-    let path = match store.logs(wanted) {
-        Ok(logs) if wanted.len() >= PREFIX && logs.len() == 1 => logs[0].clone(),
-        _ => store.log_path(find(&store, wanted, console)?.recipe),
+    let path = match find_log(&store, wanted) {
+        Some(path) => path,
+        None => store.log_path(find(&store, wanted, console)?.recipe),
     };
     match std::fs::read(&path) {
         Ok(bytes) => console.out.write_all(&bytes)?,
@@ -86,14 +97,36 @@ pub(super) fn log(args: &StoreArgs, wanted: &str, console: &mut Console<'_>) -> 
     Ok(())
 }
 
+/// Returns the log of the key that starts so, or the latest of a step of this name. A step that failed has a log but no
+/// record.
+fn find_log(store: &Store, wanted: &str) -> Option<PathBuf> {
+    let logs = store.logs();
+    let has_key = |path: &&PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(wanted))
+    };
+    let keyed: Vec<_> = logs.iter().filter(has_key).collect();
+    match &keyed[..] {
+        [one] if wanted.len() >= PREFIX => Some((*one).clone()),
+        _ => logs.into_iter().find(|path| is_log_of(path, wanted)),
+    }
+}
+
+fn is_log_of(path: &Path, wanted: &str) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    let mut first = String::new();
+    let read = BufReader::new(file.take(HEAD_BYTES)).read_line(&mut first);
+    let name = read.ok().and_then(|_| logged_name(first.trim_end()));
+    name.is_some_and(|name| name == wanted || name.split('[').next() == Some(wanted))
+}
+
 /// Returns the record of this name, or of the key that starts so.
-fn find(store: &Store, wanted: &str, console: &mut Console<'_>) -> Result<Record, Exit> {
+fn find(store: &Store, wanted: &str, console: &mut Console<'_>) -> Result<Arc<Record>, Exit> {
     let mut records = store.records();
     // What was recorded again under the same key is the same step.
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     records.reverse();
     records.retain(|record| seen.insert(record.recipe));
-    let is_wanted = |record: &&Record| {
+    let is_wanted = |record: &&Arc<Record>| {
         let digits = record.recipe.to_string();
         record.label == wanted
             || name_at(&record.label, &record.point) == wanted
@@ -101,10 +134,9 @@ fn find(store: &Store, wanted: &str, console: &mut Console<'_>) -> Result<Record
     };
     let found: Vec<_> = records.iter().filter(is_wanted).collect();
     match &found[..] {
-        [one] => Ok((*one).clone()),
+        [one] => Ok(Arc::clone(one)),
         [] => {
-            let names: std::collections::BTreeSet<_> =
-                records.iter().map(|record| record.label.as_str()).collect();
+            let names: BTreeSet<_> = records.iter().map(|record| record.label.as_str()).collect();
             let help = match text::did_you_mean(wanted, names.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "`tlm ls` lists all".to_owned(),
@@ -127,9 +159,18 @@ fn find(store: &Store, wanted: &str, console: &mut Console<'_>) -> Result<Record
 /// `tlm verify`
 pub(super) fn verify(args: &StoreArgs, console: &mut Console<'_>) -> Result<(), Exit> {
     let store = open(args, console)?;
-    let bad = store.verify().map_err(|error| console.store_error(&error))?;
-    let mut lines: Vec<_> =
-        bad.iter().map(|digest| format!("damaged or missing: {digest}")).collect();
+    let (began, mut told_s) = (Instant::now(), 0.0);
+    let damaged = store.verify(|done, all| {
+        let now_s = began.elapsed().as_secs_f64();
+        if now_s - told_s >= EVERY_S {
+            told_s = now_s;
+            console.say(format_args!("{}\n", progress(done, all, now_s)));
+        }
+    });
+    let mut lines: Vec<_> = damaged
+        .iter()
+        .map(|damage| format!("damaged or missing: {}, {}", damage.digest, damage.what))
+        .collect();
     if store.damaged() > 0 {
         let records = text::plural(store.damaged(), "index record");
         lines.push(format!("{records} damaged and left out"));
@@ -140,4 +181,27 @@ pub(super) fn verify(args: &StoreArgs, console: &mut Console<'_>) -> Result<(), 
     }
     writeln!(console.out, "{}", lines.join("\n"))?;
     Err(Exit::Code(ENVIRONMENT))
+}
+
+/// Returns how far it is after so many seconds.
+fn progress(done: u64, all: u64, now_s: f64) -> String {
+    let whole = format!("verified {} of {}", text::bytes(done), text::bytes(all));
+    match done {
+        0 => whole,
+        _ => {
+            let left_s = now_s * (all.saturating_sub(done)) as f64 / done as f64;
+            format!("{whole}, about {} left", text::duration(left_s))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_estimates_from_what_is_done() {
+        assert_eq!(progress(0, 2048, 5.0), "verified 0 B of 2.0 KiB");
+        assert_eq!(progress(512, 2048, 5.0), "verified 512 B of 2.0 KiB, about 15s left");
+    }
 }

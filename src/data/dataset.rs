@@ -269,8 +269,10 @@ impl DatasetWriter {
 /// When it can't be read or has another form.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, DataError> {
     let bytes = fs::read(path).map_err(DataError::io("read", path))?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| DataError::invalid(path, format!("not the JSON expected: {error}")))
+    serde_json::from_slice(&bytes).map_err(|error| {
+        DataError::invalid(path, format!("not the JSON expected: {error}"))
+            .help("fetch or write the file again")
+    })
 }
 
 /// Writes a JSON file.

@@ -5,6 +5,7 @@
 //! anything is allocated.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::Path;
 
 use crate::data::error::DataError;
@@ -138,6 +139,7 @@ impl Gguf {
             let what =
                 if value.is_some() { "has another type than expected" } else { "is missing" };
             DataError::invalid(self.path(), format!("metadata `{key}` {what}"))
+                .help("use the model's Hugging Face folder, or another GGUF file of it")
         })
     }
 
@@ -153,6 +155,7 @@ impl Gguf {
     pub fn tensor(&self, name: &str) -> Result<(&TensorInfo, &[u8]), DataError> {
         let info = self.tensors.iter().find(|info| info.name == name).ok_or_else(|| {
             DataError::invalid(self.path(), format!("tensor `{name}` is missing"))
+                .help("use a whole model; parts of a split file are not supported")
         })?;
         let size = info.size.ok_or_else(|| {
             let message = format!("tensor `{name}` has ggml type {}, unknown here", info.ggml_type);
@@ -192,15 +195,12 @@ type Header = (BTreeMap<String, GgufValue>, Vec<TensorInfo>);
 fn parse(map: &Mapped) -> Result<Header, DataError> {
     let mut cursor = Cursor { map, at: 0 };
     if cursor.take(4, "the magic")? != b"GGUF" {
-        return Err(DataError::invalid(
-            map.path(),
-            "not a GGUF file: it does not start with `GGUF`",
-        ));
+        return Err(broken(map, "not a GGUF file: it does not start with `GGUF`"));
     }
     let version = cursor.u32("the version")?;
     if !(2..=3).contains(&version) {
         let message = format!("GGUF version {version}, expected 2 or 3");
-        return Err(DataError::invalid(map.path(), message));
+        return Err(broken(map, message).help("convert the model again, to GGUF version 3"));
     }
     let tensors = cursor.count("the number of tensors", MAX_ENTRIES)?;
     let entries = cursor.count("the number of metadata entries", MAX_ENTRIES)?;
@@ -215,7 +215,7 @@ fn parse(map: &Mapped) -> Result<Header, DataError> {
     let alignment = metadata.get("general.alignment").and_then(GgufValue::as_u64).unwrap_or(32);
     if !alignment.is_power_of_two() {
         let message = format!("`general.alignment` is {alignment}, not a power of two");
-        return Err(DataError::invalid(map.path(), message));
+        return Err(broken(map, message));
     }
     place(map, &mut infos, (cursor.at as u64).next_multiple_of(alignment))?;
     Ok((metadata, infos))
@@ -225,9 +225,7 @@ fn parse(map: &Mapped) -> Result<Header, DataError> {
 fn place(map: &Mapped, infos: &mut [TensorInfo], data_start: u64) -> Result<(), DataError> {
     let len = map.bytes().len() as u64;
     for info in infos {
-        let invalid = |what: &str| {
-            Err(DataError::invalid(map.path(), format!("tensor `{}` {what}", info.name)))
-        };
+        let invalid = |what: &str| Err(broken(map, format!("tensor `{}` {what}", info.name)));
         let Some(elements) = info.shape.iter().try_fold(1u64, |n, &dim| n.checked_mul(dim)) else {
             return invalid("is larger than a file can be");
         };
@@ -249,13 +247,16 @@ fn place(map: &Mapped, infos: &mut [TensorInfo], data_start: u64) -> Result<(), 
                 info.name,
                 start.saturating_add(size)
             );
-            return Err(DataError::invalid(map.path(), message).help(FETCH_AGAIN));
+            return Err(broken(map, message));
         }
     }
     Ok(())
 }
 
-const FETCH_AGAIN: &str = "fetch the file again; give `sha256:` to have it checked on the way";
+fn broken(map: &Mapped, message: impl Display) -> DataError {
+    DataError::invalid(map.path(), message)
+        .help("fetch the file again; give `sha256:` to have it checked on the way")
+}
 
 struct Cursor<'a> {
     map: &'a Mapped,
@@ -271,7 +272,7 @@ impl<'a> Cursor<'a> {
                 "truncated: {what} at byte {} needs {len} bytes, but only {left} are left",
                 self.at
             );
-            return Err(DataError::invalid(self.map.path(), message).help(FETCH_AGAIN));
+            return Err(broken(self.map, message));
         }
         let taken = &bytes[self.at..][..len as usize];
         self.at += len as usize;
@@ -297,7 +298,7 @@ impl<'a> Cursor<'a> {
         let count = self.u64(what)?;
         if count > max {
             let message = format!("{what} at byte {at} is {count}, more than the limit of {max}");
-            return Err(DataError::invalid(self.map.path(), message).help(FETCH_AGAIN));
+            return Err(broken(self.map, message));
         }
         Ok(count)
     }
@@ -306,9 +307,8 @@ impl<'a> Cursor<'a> {
         let len = self.count(what, MAX_STRING)?;
         let at = self.at;
         let bytes = self.take(len, what)?;
-        String::from_utf8(bytes.to_vec()).map_err(|_| {
-            DataError::invalid(self.map.path(), format!("{what} at byte {at} is not UTF-8"))
-        })
+        String::from_utf8(bytes.to_vec())
+            .map_err(|_| broken(self.map, format!("{what} at byte {at} is not UTF-8")))
     }
 
     fn value(&mut self, kind: u32, depth: u32, key: &str) -> Result<GgufValue, DataError> {
@@ -338,7 +338,7 @@ impl<'a> Cursor<'a> {
             12 => GgufValue::Float(f64::from_le_bytes(self.word(&what)?)),
             _ => {
                 let message = format!("{what} before byte {} has unknown type {kind}", self.at);
-                return Err(DataError::invalid(self.map.path(), message));
+                return Err(broken(self.map, message));
             }
         })
     }
@@ -348,7 +348,7 @@ impl<'a> Cursor<'a> {
         let dims = self.u32("a tensor's number of dimensions")?;
         if dims > MAX_DIMS {
             let message = format!("tensor `{name}` has {dims} dimensions, more than {MAX_DIMS}");
-            return Err(DataError::invalid(self.map.path(), message));
+            return Err(broken(self.map, message));
         }
         let shape = (0..dims).map(|_| self.u64("a dimension")).collect::<Result<_, _>>()?;
         let ggml_type = self.u32("a tensor's type")?;
@@ -414,7 +414,9 @@ pub(crate) mod tests {
             let mut bytes = whole.clone();
             bytes[at] = 0xff;
             std::fs::write(&path, &bytes).unwrap();
-            let _ = Gguf::open(&path).map(|gguf| gguf.tensor("w").is_ok());
+            if let Err(DataError::Invalid { message, help, .. }) = Gguf::open(&path) {
+                assert!(help.is_some(), "no help: {message}");
+            }
         }
     }
 }

@@ -6,9 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::data::error::DataError;
 use crate::data::gguf::{Gguf, GgufValue};
-use crate::data::tokenizer_files::{
-    read_tokenizer_config, read_tokenizer_json, vocab_size, write_tokenizer,
-};
+use crate::data::tokenizer_files::{Vocabulary, write_tokenizer};
 
 /// A loaded tokenizer.
 pub struct Tokenizer {
@@ -25,18 +23,15 @@ impl Tokenizer {
     /// When its files can't be read or understood.
     pub fn open(folder: &Path) -> Result<Self, DataError> {
         let path = folder.join("tokenizer.json");
-        let json = read_tokenizer_json(folder)?;
-        let config = read_tokenizer_config(folder)?;
+        let vocabulary = Vocabulary::open(folder)?;
         let mut inner = tokenizers::Tokenizer::from_file(&path)
             .map_err(|error| DataError::invalid(&path, format!("not a tokenizer: {error}")))?;
         // Training text is neither cut nor padded, whatever the file says.
         inner.with_truncation(None).map_err(|error| DataError::invalid(&path, error))?;
         inner.with_padding(None);
-        let eos = config.get("eos_token").and_then(token_text);
-        let end_of_text = inner
-            .token_to_id("<|endoftext|>")
-            .or_else(|| eos.and_then(|token| inner.token_to_id(token)));
-        Ok(Self { inner, path, size: vocab_size(&json), end_of_text })
+        let end_of_text =
+            inner.token_to_id("<|endoftext|>").or_else(|| vocabulary.special("eos_token"));
+        Ok(Self { inner, path, size: vocabulary.size(), end_of_text })
     }
 
     /// Returns the vocabulary's size: one more than the largest id.
@@ -78,11 +73,6 @@ impl Tokenizer {
             .decode(ids, false)
             .map_err(|error| DataError::invalid(&self.path, format!("can't decode: {error}")))
     }
-}
-
-/// Returns the text of a token in `tokenizer_config.json`: a string, or an object with `content`.
-pub fn token_text(value: &Value) -> Option<&str> {
-    value.as_str().or_else(|| value["content"].as_str())
 }
 
 /// Writes the tokenizer in a GGUF file's metadata as a Hugging Face one into a folder that exists.

@@ -1,26 +1,31 @@
 //! One step, from lease to record, on a thread of its own.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::time::{Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::base::{Digest, Value, World};
+use crate::exec::control::Control;
+use crate::exec::log::Log;
 use crate::exec::machine::{Machine, Share};
 use crate::exec::stop::Stop;
-use crate::exec::worker::{Handle, Line, Worker};
+use crate::exec::worker::{Line, Worker, describe};
 use crate::graph::{Planned, key};
 use crate::sema::steps::{OutputKind, StepId};
 use crate::stage::action::PROTOCOL;
 use crate::stage::{self, Action, Failure, FailureKind};
 use crate::store::{Begin, Lease, Output, Record, Store, StoreError};
 
-/// How many lines of a failed step's log are shown.
-const TAIL: usize = 10;
+/// How long after a worker a signal to all processes may reach this one.
+const MOMENT: Duration = Duration::from_millis(250);
+/// The exit code of a program whose libraries the system does not find.
+const UNLOADABLE: i32 = 127;
 
 /// What a step's thread tells the scheduler.
 pub(super) enum Message {
@@ -63,38 +68,9 @@ pub(super) struct Attempt<'r> {
     pub(super) control: &'r Control,
 }
 
-/// The scheduler's hold on a running step.
-#[derive(Debug, Default)]
-pub(super) struct Control {
-    worker: Mutex<Option<Handle>>,
-    timed_out: AtomicBool,
-}
-
-impl Control {
-    /// Asks the step to save its state and end.
-    pub(super) fn stop(&self) {
-        self.with_worker(Handle::stop);
-    }
-
-    /// Asks the step to end as its time is over.
-    pub(super) fn time_out(&self) {
-        self.timed_out.store(true, Ordering::Relaxed);
-        self.stop();
-    }
-
-    /// Ends the step now.
-    pub(super) fn kill(&self) {
-        self.with_worker(Handle::kill);
-    }
-
-    fn with_worker(&self, act: fn(&Handle)) {
-        if let Some(worker) = self.worker.lock().expect("no holder panics").as_ref() {
-            act(worker);
-        }
-    }
-
-    fn set(&self, worker: Option<Handle>) {
-        *self.worker.lock().expect("no holder panics") = worker;
+impl End {
+    fn failed(failure: Failure) -> Self {
+        Self::Failed { failure, log_tail: Vec::new(), log: None }
     }
 }
 
@@ -102,21 +78,16 @@ impl Attempt<'_> {
     /// Finds or makes the step's outputs; the last message is [`Message::Ended`].
     pub(super) fn run(self, shared: &Shared<'_>, messages: &Sender<(StepId, Message)>) {
         let tell = |message| drop(messages.send((self.planned.id, message)));
-        let end = match self.find_or_make(shared, &tell) {
-            Ok(end) => end,
-            Err(error) => {
-                End::Failed { failure: store_failure(&error), log_tail: vec![], log: None }
-            }
-        };
-        tell(Message::Ended(end));
+        tell(Message::Ended(end(|| self.find_or_make(shared, &tell))));
     }
 
     fn find_or_make(&self, shared: &Shared<'_>, tell: &dyn Fn(Message)) -> Result<End, StoreError> {
-        let mut told = false;
+        let mut polls = 0;
         let wait = || {
-            if !told {
+            polls += 1;
+            // The first may only have met a sweep.
+            if polls == 2 {
                 tell(Message::Waiting);
-                told = true;
             }
             !shared.stop.is_asked()
         };
@@ -141,33 +112,43 @@ impl Attempt<'_> {
         content: Digest,
         tell: &dyn Fn(Message),
     ) -> Result<End, StoreError> {
-        let mut log = Log::open(shared.store.log_path(self.planned.recipe));
+        let mut log = Log::open(shared.store, self.planned, shared.world.now());
         let action = self.action(&lease, content);
         let mut retries = self.planned.step.run.retries;
-        loop {
+        let failure = loop {
             let began = Instant::now();
-            let failure = match self.act(shared, &action, &mut log, tell) {
+            match self.act(shared, &action, &mut log, tell) {
                 Acted::Done(scalars) => {
                     let seconds = began.elapsed().as_secs_f64();
                     let record = self.record(shared, content, scalars, seconds);
-                    let artifacts = self.artifacts();
-                    let made = match self.undeclared(&record) {
-                        None => shared.store.publish(lease, &artifacts, record)?,
-                        Some(failure) => return Ok(log.failed(failure)),
-                    };
-                    return Ok(End::Made(Box::new(made)));
+                    match self.undeclared(&record) {
+                        None => {
+                            let made = shared.store.publish(lease, &self.artifacts(), record)?;
+                            return Ok(End::Made(Box::new(made)));
+                        }
+                        Some(failure) => break failure,
+                    }
                 }
                 Acted::Interrupted => return Ok(End::Interrupted),
-                Acted::Failed(failure) => failure,
-            };
-            let may_pass = matches!(failure.kind, FailureKind::Crashed | FailureKind::Environment);
-            if retries == 0 || !may_pass || shared.stop.is_asked() {
-                return Ok(log.failed(failure));
+                Acted::Lost => lease.clear()?,
+                Acted::Failed(failure) => {
+                    if retries == 0 || !self.may_pass(&failure) || shared.stop.is_asked() {
+                        break failure;
+                    }
+                    retries -= 1;
+                    lease.clear()?;
+                    tell(Message::Retrying(failure));
+                }
             }
-            retries -= 1;
-            lease.clear()?;
-            tell(Message::Retrying(failure));
-        }
+        };
+        let (log_tail, log) = log.close(&failure.message);
+        Ok(End::Failed { failure, log_tail, log })
+    }
+
+    /// Returns whether trying again may help.
+    fn may_pass(&self, failure: &Failure) -> bool {
+        matches!(failure.kind, FailureKind::Crashed | FailureKind::Environment)
+            && !self.control.was_late()
     }
 
     /// Runs the action on a worker.
@@ -179,7 +160,9 @@ impl Attempt<'_> {
         tell: &dyn Fn(Message),
     ) -> Acted {
         let tensor = self.planned.step.stage.tensor;
-        let mut worker = match shared.worker(tensor) {
+        let warm = shared.warm_worker(tensor);
+        let is_warm = warm.is_some();
+        let mut worker = match warm.map_or_else(|| shared.new_worker(tensor), Ok) {
             Ok(worker) => worker,
             Err((program, error)) => {
                 return Acted::Failed(Failure {
@@ -189,58 +172,94 @@ impl Attempt<'_> {
                 });
             }
         };
-        self.control.set(Some(worker.handle()));
-        if shared.stop.is_asked() {
-            return Acted::Interrupted;
-        }
-        tell(Message::Started);
-        worker.send(action);
-        let mut scalars = BTreeMap::new();
-        let acted = loop {
-            match worker.next() {
-                Some(Line::Text(text)) => log.line(&text),
-                Some(Line::Event(event)) => match event {
-                    stage::Event::Done => break Acted::Done(scalars),
-                    stage::Event::Interrupted => break self.interrupted(shared),
-                    stage::Event::Failed(failure) => break Acted::Failed(failure),
-                    stage::Event::Output { name, value } => {
-                        scalars.insert(name, Output::Scalar(value));
-                    }
-                    event => {
-                        if let stage::Event::Log { line } = &event {
-                            log.line(line);
-                        }
-                        tell(Message::Worker(event));
-                    }
-                },
-                None => break self.died(shared, &mut worker),
+        self.control.begin(worker.handle());
+        let acted = match shared.stop.is_asked() {
+            true => Acted::Interrupted,
+            false => {
+                tell(Message::Started);
+                worker.send(action);
+                self.listen(shared, &mut worker, is_warm, log, tell)
             }
         };
-        self.control.set(None);
-        // A worker that failed is not trusted with another step.
-        if matches!(acted, Acted::Done(_)) {
-            shared.idle.lock().expect("no holder panics").push((tensor, worker));
+        self.control.end();
+        match acted {
+            Acted::Done(_) => {
+                shared.idle.lock().expect("no holder panics").push((tensor, worker));
+            }
+            // A worker that failed is not trusted with another step.
+            Acted::Failed(_) => worker.last_words().iter().for_each(|text| log.line(text)),
+            Acted::Interrupted | Acted::Lost => {}
         }
         acted
     }
 
-    fn interrupted(&self, shared: &Shared<'_>) -> Acted {
-        if self.control.timed_out.load(Ordering::Relaxed) && !shared.stop.is_asked() {
-            return Acted::Failed(timed_out());
+    /// Hears a worker until it is done with the step.
+    fn listen(
+        &self,
+        shared: &Shared<'_>,
+        worker: &mut Worker,
+        is_warm: bool,
+        log: &mut Log,
+        tell: &dyn Fn(Message),
+    ) -> Acted {
+        let mut scalars = BTreeMap::new();
+        let mut heard = false;
+        loop {
+            let event = match worker.next() {
+                Some(Line::Event(event)) => event,
+                Some(Line::Text(text)) => {
+                    log.line(&text);
+                    continue;
+                }
+                None => {
+                    let how = worker.wait();
+                    return self.unless_asked(shared, || match is_warm && !heard {
+                        true => Acted::Lost,
+                        false => Acted::Failed(self.died(how)),
+                    });
+                }
+            };
+            heard = true;
+            match event {
+                stage::Event::Done => return Acted::Done(scalars),
+                stage::Event::Interrupted => {
+                    // A signal to all processes may reach the worker first.
+                    shared.stop.wait(MOMENT);
+                    return self.unless_asked(shared, || Acted::Failed(told_to_stop()));
+                }
+                stage::Event::Failed(failure) => return Acted::Failed(failure),
+                stage::Event::Output { name, value } => {
+                    scalars.insert(name, Output::Scalar(value));
+                }
+                event => {
+                    if let stage::Event::Log { line } = &event {
+                        log.line(line);
+                    }
+                    tell(Message::Worker(event));
+                }
+            }
         }
-        Acted::Interrupted
     }
 
-    fn died(&self, shared: &Shared<'_>, worker: &mut Worker) -> Acted {
-        let how = worker.epitaph();
-        if shared.stop.is_asked() {
-            return Acted::Interrupted;
+    /// Returns how an action ended whose worker stopped: on our request, or else `otherwise`.
+    fn unless_asked(&self, shared: &Shared<'_>, otherwise: impl FnOnce() -> Acted) -> Acted {
+        match (shared.stop.is_asked(), self.control.was_late()) {
+            (true, _) => Acted::Interrupted,
+            (false, true) => Acted::Failed(timed_out()),
+            (false, false) => otherwise(),
         }
-        if self.control.timed_out.load(Ordering::Relaxed) {
-            return Acted::Failed(timed_out());
-        }
+    }
+
+    fn died(&self, how: io::Result<ExitStatus>) -> Failure {
+        let how = match how {
+            Ok(status) if status.code() == Some(UNLOADABLE) && self.planned.step.stage.tensor => {
+                return unloadable();
+            }
+            Ok(status) => describe(status),
+            Err(error) => format!("it can't be waited for: {error}"),
+        };
         let message = format!("the worker died: {how}");
-        Acted::Failed(Failure { kind: FailureKind::Crashed, message, help: None })
+        Failure { kind: FailureKind::Crashed, message, help: None }
     }
 
     fn action(&self, lease: &Lease, content: Digest) -> Action {
@@ -301,13 +320,19 @@ impl Attempt<'_> {
 }
 
 impl Shared<'_> {
-    /// Returns an idle worker, or starts one.
-    fn worker(&self, tensor: bool) -> Result<Worker, (PathBuf, io::Error)> {
+    /// Returns a worker that waits for work, if one of them still lives.
+    fn warm_worker(&self, tensor: bool) -> Option<Worker> {
         let mut idle = self.idle.lock().expect("no holder panics");
-        if let Some(at) = idle.iter().position(|(kind, _)| *kind == tensor) {
-            return Ok(idle.swap_remove(at).1);
+        while let Some(at) = idle.iter().position(|(kind, _)| *kind == tensor) {
+            let (_, worker) = idle.swap_remove(at);
+            if worker.is_ready() {
+                return Some(worker);
+            }
         }
-        drop(idle);
+        None
+    }
+
+    fn new_worker(&self, tensor: bool) -> Result<Worker, (PathBuf, io::Error)> {
         let (program, args) = match tensor {
             true => (&self.machine.torch, &[][..]),
             false => (&self.machine.tlm, &["worker"][..]),
@@ -320,7 +345,25 @@ impl Shared<'_> {
 enum Acted {
     Done(BTreeMap<String, Output>),
     Interrupted,
+    /// The worker had waited for work, and died before it said anything of this.
+    Lost,
     Failed(Failure),
+}
+
+/// Returns how a step ended; what panics is a bug that must not hang the run.
+fn end(find_or_make: impl FnOnce() -> Result<End, StoreError>) -> End {
+    match catch_unwind(AssertUnwindSafe(find_or_make)) {
+        Ok(Ok(end)) => end,
+        Ok(Err(error)) => End::failed(store_failure(&error)),
+        Err(panic) => End::failed(bug(&*panic)),
+    }
+}
+
+fn bug(panic: &(dyn Any + Send)) -> Failure {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    let message = format!("internal error: {}", text.unwrap_or("a panic without a message"));
+    Failure { kind: FailureKind::Internal, message, help: None }
 }
 
 /// Returns what another step's record says under this step's key.
@@ -334,10 +377,16 @@ pub(super) fn alias(planned: &Planned, record: Record) -> Record {
     }
 }
 
-pub(super) fn store_failure(error: &StoreError) -> Failure {
+fn store_failure(error: &StoreError) -> Failure {
     let kind = match error {
         StoreError::MissingOutput { .. } => FailureKind::Internal,
-        StoreError::Io { .. } | StoreError::Newer { .. } => FailureKind::Environment,
+        StoreError::Io { source, .. } if source.kind() == io::ErrorKind::InvalidInput => {
+            FailureKind::Internal
+        }
+        StoreError::Io { .. }
+        | StoreError::Newer { .. }
+        | StoreError::NotAStore { .. }
+        | StoreError::NotUtf8 { .. } => FailureKind::Environment,
     };
     Failure { kind, message: error.to_string(), help: Some(error.help()) }
 }
@@ -347,33 +396,37 @@ fn timed_out() -> Failure {
     Failure { kind: FailureKind::TimedOut, message, help: None }
 }
 
-/// A step's log. A log that can't be written must not fail the step, so errors are dropped.
-struct Log {
-    path: PathBuf,
-    file: Option<File>,
-    tail: VecDeque<String>,
+fn told_to_stop() -> Failure {
+    Failure {
+        kind: FailureKind::Crashed,
+        message: "the worker was told to stop by another program".to_owned(),
+        help: Some("run the same command again; what the step saved is kept".to_owned()),
+    }
 }
 
-impl Log {
-    /// Opens the log for appending: what earlier attempts wrote stays.
-    fn open(path: PathBuf) -> Self {
-        let file = OpenOptions::new().create(true).append(true).open(&path).ok();
-        Self { path, file, tail: VecDeque::new() }
+fn unloadable() -> Failure {
+    Failure {
+        kind: FailureKind::Environment,
+        message: "the tensor worker can't start: the system does not find its libraries".to_owned(),
+        help: Some(
+            "get libtorch back with `make libtorch`, or set `LIBTORCH` to where it is and build again"
+                .to_owned(),
+        ),
     }
+}
 
-    fn line(&mut self, text: &str) {
-        if let Some(file) = &mut self.file {
-            let _ = writeln!(file, "{text}");
-        }
-        if self.tail.len() == TAIL {
-            self.tail.pop_front();
-        }
-        self.tail.push_back(text.to_owned());
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    fn failed(mut self, failure: Failure) -> End {
-        let log_tail = self.tail.iter().cloned().collect();
-        self.line(&format!("failed: {}", failure.message));
-        End::Failed { failure, log_tail, log: self.file.is_some().then_some(self.path) }
+    #[test]
+    fn a_panic_ends_its_step_as_a_bug() {
+        let End::Failed { failure, .. } = end(|| panic!("out of {}", "bounds")) else {
+            panic!("it did not fail");
+        };
+        assert_eq!(
+            (failure.kind, &*failure.message),
+            (FailureKind::Internal, "internal error: out of bounds")
+        );
     }
 }

@@ -35,16 +35,14 @@ pub(super) struct Share {
 impl Machine {
     /// Returns this machine. The tensor worker is `torch`, or else `$TLM_TORCH`, or else `tlm-torch` beside this program.
     pub fn of(world: &World, torch: Option<PathBuf>) -> Self {
-        let torch = torch.or_else(|| world.var("TLM_TORCH").map(PathBuf::from));
+        let torch = torch.map(|torch| world.cwd().join(torch));
+        let torch = torch.or_else(|| world.path_var("TLM_TORCH"));
         Self {
             cpus: world.cpus(),
             gpus: if has_cuda(world) { world.gpus() } else { 0 },
             mem: world.memory(),
             tlm: world.program().to_owned(),
-            torch: torch.map_or_else(
-                || world.program().with_file_name("tlm-torch"),
-                |torch| world.cwd().join(torch),
-            ),
+            torch: torch.unwrap_or_else(|| world.program().with_file_name("tlm-torch")),
         }
     }
 
@@ -82,7 +80,7 @@ impl Machine {
 /// Returns whether libtorch's CUDA part is where the tensor worker looks for it.
 fn has_cuda(world: &World) -> bool {
     let given = world.var("LD_LIBRARY_PATH").unwrap_or_default().split(':').map(PathBuf::from);
-    let libtorch = world.var("LIBTORCH").map(|root| PathBuf::from(root).join("lib"));
+    let libtorch = world.path_var("LIBTORCH").map(|root| root.join("lib"));
     given.chain(libtorch).any(|folder| folder.join("libtorch_cuda.so").exists())
 }
 

@@ -4,7 +4,9 @@
 //! so whatever kills a stage ends one step, not the run. Everything it tells goes through [`Event`].
 
 mod attempt;
+mod control;
 mod estimate;
+mod log;
 mod machine;
 mod schedule;
 mod stop;
@@ -18,6 +20,7 @@ use crate::stage::{self, Failure};
 use crate::store::Record;
 
 pub use estimate::estimates;
+pub use log::logged_name;
 pub use machine::{LIBTORCH, Machine, fits};
 pub use schedule::run;
 pub use stop::Stop;

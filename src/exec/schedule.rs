@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, Scope};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::base::{Value, World};
-use crate::exec::attempt::{Attempt, Control, End, Message, Shared, alias, store_failure};
+use crate::exec::attempt::{Attempt, End, Message, Shared, alias};
+use crate::exec::control::Control;
 use crate::exec::machine::{Machine, Share};
 use crate::exec::{Event, Outcome, Stop, estimates};
 use crate::graph::{Plan, Planned, Status};
@@ -18,10 +19,10 @@ use crate::store::{Output, Record, Store};
 
 /// How often stop requests and time limits are looked at.
 const TICK: Duration = Duration::from_millis(50);
-/// How long a step whose time is over gets to save its state, but never longer than its limit was.
-const GRACE: Duration = Duration::from_secs(60);
 
 /// Runs the steps of a plan that are due, and tells `sink` what happens.
+///
+/// The scheduler has a thread of its own: telling may wait for a reader, time limits and stop requests may not.
 pub fn run(
     plan: &Plan,
     store: &Store,
@@ -34,12 +35,18 @@ pub fn run(
     let shared = Shared { store, machine, world, stop, idle: Mutex::new(Vec::new()) };
     let controls: BTreeMap<StepId, Control> =
         plan.due().into_iter().map(|id| (id, Control::default())).collect();
-    let (sender, receiver) = channel();
+    let (shared, controls) = (&shared, &controls);
     thread::scope(|scope| {
-        let mut scheduler = Scheduler::new(plan, &shared, &controls, sender, sink);
-        scheduler.reuse();
-        scheduler.run(scope, &receiver);
-        scheduler.outcome
+        let (events, told) = channel();
+        let scheduler = scope.spawn(move || {
+            let (sender, receiver) = channel();
+            let mut scheduler = Scheduler::new(plan, shared, controls, sender, events);
+            scheduler.reuse();
+            scheduler.run(scope, &receiver);
+            scheduler.outcome
+        });
+        told.iter().for_each(|event| sink(&event));
+        scheduler.join().expect("the scheduler does not panic")
     })
 }
 
@@ -48,26 +55,23 @@ struct Scheduler<'r> {
     shared: &'r Shared<'r>,
     controls: &'r BTreeMap<StepId, Control>,
     sender: Sender<(StepId, Message)>,
-    sink: &'r mut dyn FnMut(&Event),
-    /// Seconds from the start of each step to the end of the longest path behind it.
-    weights: BTreeMap<StepId, f64>,
-    /// Steps to run that have not started.
-    pending: BTreeSet<StepId>,
+    events: Sender<Event>,
+    /// Steps by the length of the longest path behind each, the longest first.
+    ranks: BTreeMap<StepId, usize>,
+    /// Steps to run that need others first, and how many.
+    waiting: BTreeMap<StepId, usize>,
+    /// Steps to run that need no others, by rank.
+    ready: BTreeSet<(usize, StepId)>,
     running: BTreeMap<StepId, Running>,
     free: Share,
     gpus: BTreeSet<u32>,
-    stopping: bool,
     outcome: Outcome,
 }
 
 struct Running {
     share: Share,
     gpus: Vec<u32>,
-    /// When a worker got it; waiting for another process takes nothing of its limit.
-    began: Option<Instant>,
     limit: Option<Duration>,
-    /// When its time was over.
-    asked: Option<Instant>,
 }
 
 impl<'r> Scheduler<'r> {
@@ -76,7 +80,7 @@ impl<'r> Scheduler<'r> {
         shared: &'r Shared<'r>,
         controls: &'r BTreeMap<StepId, Control>,
         sender: Sender<(StepId, Message)>,
-        sink: &'r mut dyn FnMut(&Event),
+        events: Sender<Event>,
     ) -> Self {
         let machine = shared.machine;
         Self {
@@ -84,9 +88,10 @@ impl<'r> Scheduler<'r> {
             shared,
             controls,
             sender,
-            sink,
-            weights: weights(plan, &estimates(plan, shared.store)),
-            pending: controls.keys().copied().collect(),
+            events,
+            ranks: ranks(plan, &estimates(plan, shared.store)),
+            waiting: BTreeMap::new(),
+            ready: BTreeSet::new(),
             running: BTreeMap::new(),
             free: Share {
                 cpus: machine.cpus,
@@ -94,9 +99,13 @@ impl<'r> Scheduler<'r> {
                 mem: machine.mem.unwrap_or(u64::MAX),
             },
             gpus: (0..machine.gpus).collect(),
-            stopping: false,
             outcome: Outcome::default(),
         }
+    }
+
+    fn tell(&self, event: Event) {
+        // Nobody hears it only when telling panicked.
+        let _ = self.events.send(event);
     }
 
     /// Takes over what the plan found in the store.
@@ -107,17 +116,13 @@ impl<'r> Scheduler<'r> {
                 Status::Same(record) => {
                     let record = alias(planned, (**record).clone());
                     // Without it the step is found by content again the next time.
-                    if let Err(error) = self.shared.store.record(record.clone()) {
-                        let failure = store_failure(&error);
-                        self.fail(planned.id, failure, Vec::new(), None);
-                        continue;
-                    }
+                    let _ = self.shared.store.record(record.clone());
                     record
                 }
                 Status::Stale | Status::Waiting => continue,
             };
             self.outcome.records.insert(planned.id, record);
-            (self.sink)(&Event::Reused(planned.id));
+            self.tell(Event::Reused(planned.id));
         }
     }
 
@@ -126,13 +131,14 @@ impl<'r> Scheduler<'r> {
         scope: &'scope Scope<'scope, 'r>,
         messages: &Receiver<(StepId, Message)>,
     ) {
+        self.line_up();
         loop {
             self.heed_stop();
             while let Some((id, share)) = self.next() {
                 self.start(scope, id, share);
             }
-            if self.running.is_empty() && (self.pending.is_empty() || self.stopping) {
-                self.outcome.interrupted |= !self.pending.is_empty();
+            if self.running.is_empty() && (self.ready.is_empty() || self.shared.stop.is_asked()) {
+                self.outcome.interrupted |= !self.ready.is_empty() || !self.waiting.is_empty();
                 return;
             }
             match messages.recv_timeout(TICK) {
@@ -143,6 +149,17 @@ impl<'r> Scheduler<'r> {
         }
     }
 
+    /// Sorts the steps to run into those that can start and those that need others first.
+    fn line_up(&mut self) {
+        for id in self.controls.keys() {
+            let made = |input: &StepId| self.outcome.records.contains_key(input);
+            match self.plan.inputs(*id).filter(|input| !made(input)).count() {
+                0 => drop(self.ready.insert((self.ranks[id], *id))),
+                needed => drop(self.waiting.insert(*id, needed)),
+            }
+        }
+    }
+
     // ---- stopping
 
     fn heed_stop(&mut self) {
@@ -150,21 +167,14 @@ impl<'r> Scheduler<'r> {
             self.running.keys().for_each(|id| self.controls[id].kill());
         }
         if self.shared.stop.is_asked() {
-            self.stopping = true;
             self.running.keys().for_each(|id| self.controls[id].stop());
         }
     }
 
-    fn heed_limits(&mut self) {
-        for (id, running) in &mut self.running {
-            let (Some(limit), Some(began)) = (running.limit, running.began) else { continue };
-            match running.asked {
-                Some(asked) if asked.elapsed() > GRACE.min(limit) => self.controls[id].kill(),
-                None if began.elapsed() > limit => {
-                    running.asked = Some(Instant::now());
-                    self.controls[id].time_out();
-                }
-                _ => {}
+    fn heed_limits(&self) {
+        for (id, running) in &self.running {
+            if let Some(limit) = running.limit {
+                self.controls[id].heed(limit);
             }
         }
     }
@@ -174,28 +184,20 @@ impl<'r> Scheduler<'r> {
     /// Returns the step to start now: the one with the longest path behind it, if there is room for it. Lesser ones do not
     /// overtake it, or a large step could wait forever.
     fn next(&self) -> Option<(StepId, Share)> {
-        if self.stopping {
+        if self.shared.stop.is_asked() {
             return None;
         }
-        let ready: Vec<_> = self.pending.iter().filter(|id| self.is_ready(**id)).collect();
-        let heaviest = |a: &&&StepId, b: &&&StepId| {
-            self.weights[**a].total_cmp(&self.weights[**b]).then_with(|| b.cmp(a))
-        };
-        let id = **ready.iter().max_by(heaviest)?;
+        let (_, id) = *self.ready.first()?;
         let planned = self.plan.get(id)?;
-        let share = self.shared.machine.share(planned, self.free.cpus, ready.len() - 1);
+        let share = self.shared.machine.share(planned, self.free.cpus, self.ready.len() - 1);
         let room = share.cpus <= self.free.cpus
             && share.gpus <= self.free.gpus
             && share.mem <= self.free.mem;
         room.then_some((id, share))
     }
 
-    fn is_ready(&self, id: StepId) -> bool {
-        self.plan.inputs(id).all(|input| self.outcome.records.contains_key(&input))
-    }
-
     fn start<'scope>(&mut self, scope: &'scope Scope<'scope, 'r>, id: StepId, share: Share) {
-        self.pending.remove(&id);
+        self.ready.pop_first();
         let Some(planned) = self.plan.get(id) else { return };
         let records = &self.outcome.records;
         let manifest = self.plan.content_manifest(id, |output| find(records, output).cloned());
@@ -221,7 +223,7 @@ impl<'r> Scheduler<'r> {
         };
         let limit =
             planned.step.run.limit_s.and_then(|limit| Duration::try_from_secs_f64(limit).ok());
-        self.running.insert(id, Running { share, gpus, began: None, limit, asked: None });
+        self.running.insert(id, Running { share, gpus, limit });
         let (shared, sender) = (self.shared, self.sender.clone());
         scope.spawn(move || attempt.run(shared, &sender));
     }
@@ -246,23 +248,11 @@ impl<'r> Scheduler<'r> {
 
     fn hear(&mut self, id: StepId, message: Message) {
         match message {
-            Message::Waiting => (self.sink)(&Event::Waiting(id)),
-            Message::Started => {
-                self.began(id, Some(Instant::now()));
-                (self.sink)(&Event::Started(id));
-            }
-            Message::Worker(event) => (self.sink)(&Event::Worker(id, event)),
-            Message::Retrying(failure) => {
-                self.began(id, None);
-                (self.sink)(&Event::Retrying(id, failure));
-            }
+            Message::Waiting => self.tell(Event::Waiting(id)),
+            Message::Started => self.tell(Event::Started(id)),
+            Message::Worker(event) => self.tell(Event::Worker(id, event)),
+            Message::Retrying(failure) => self.tell(Event::Retrying(id, failure)),
             Message::Ended(end) => self.ended(id, end),
-        }
-    }
-
-    fn began(&mut self, id: StepId, at: Option<Instant>) {
-        if let Some(running) = self.running.get_mut(&id) {
-            running.began = at;
         }
     }
 
@@ -276,32 +266,44 @@ impl<'r> Scheduler<'r> {
         match end {
             End::Made(record) => {
                 self.outcome.ran.push(id);
-                (self.sink)(&Event::Finished(id, record.clone()));
-                self.outcome.records.insert(id, *record);
+                self.tell(Event::Finished(id, record.clone()));
+                self.made(id, *record);
             }
             End::Found(record) => {
                 self.outcome.reused.push(id);
-                self.outcome.records.insert(id, *record);
-                (self.sink)(&Event::Reused(id));
+                self.tell(Event::Reused(id));
+                self.made(id, *record);
             }
             End::Interrupted => {
                 self.outcome.interrupted = true;
-                (self.sink)(&Event::Interrupted(id));
+                self.tell(Event::Interrupted(id));
             }
             End::Failed { failure, log_tail, log } => self.fail(id, failure, log_tail, log),
         }
     }
 
+    /// Notes what a step made; those that only needed this can start.
+    fn made(&mut self, id: StepId, record: Record) {
+        self.outcome.records.insert(id, record);
+        for user in self.plan.users(id) {
+            let Some(needed) = self.waiting.get_mut(&user) else { continue };
+            *needed -= 1;
+            if *needed == 0 {
+                self.waiting.remove(&user);
+                self.ready.insert((self.ranks[&user], user));
+            }
+        }
+    }
+
     fn fail(&mut self, id: StepId, failure: Failure, log_tail: Vec<String>, log: Option<PathBuf>) {
-        self.pending.remove(&id);
         self.outcome.failed.insert(id, failure.clone());
-        (self.sink)(&Event::Failed { step: id, failure, log_tail, log });
+        self.tell(Event::Failed { step: id, failure, log_tail, log });
         let mut next = vec![id];
         while let Some(broken) = next.pop() {
-            for user in self.plan.users(broken).collect::<Vec<_>>() {
-                if self.pending.remove(&user) {
+            for user in self.plan.users(broken) {
+                if self.waiting.remove(&user).is_some() {
                     self.outcome.skipped.insert(user, id);
-                    (self.sink)(&Event::Skipped { step: user, because: id });
+                    self.tell(Event::Skipped { step: user, because: id });
                     next.push(user);
                 }
             }
@@ -334,8 +336,9 @@ fn params(
     Some(params)
 }
 
-/// Returns the length of the longest path from each step to the end, in seconds; a step of unknown length counts as one.
-fn weights(plan: &Plan, estimates: &BTreeMap<StepId, f64>) -> BTreeMap<StepId, f64> {
+/// Returns the place of each step when the one with the longest path to the end, in seconds, is the first; a step of
+/// unknown length counts as one second.
+fn ranks(plan: &Plan, estimates: &BTreeMap<StepId, f64>) -> BTreeMap<StepId, usize> {
     let mut weights: BTreeMap<StepId, f64> = BTreeMap::new();
     for planned in plan.steps.iter().rev() {
         let users = plan.users(planned.id).filter_map(|user| weights.get(&user));
@@ -343,5 +346,7 @@ fn weights(plan: &Plan, estimates: &BTreeMap<StepId, f64>) -> BTreeMap<StepId, f
         let own = estimates.get(&planned.id).copied().unwrap_or(1.0);
         weights.insert(planned.id, own + behind);
     }
-    weights
+    let mut order: Vec<_> = weights.into_iter().collect();
+    order.sort_by(|(a, a_weight), (b, b_weight)| b_weight.total_cmp(a_weight).then(a.cmp(b)));
+    order.into_iter().enumerate().map(|(rank, (id, _))| (id, rank)).collect()
 }

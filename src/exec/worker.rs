@@ -1,20 +1,25 @@
 //! A worker process: one action at a time in, events out.
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::io::retry_on_intr;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::stage::{Action, Event};
 
 /// How often a silent worker is checked for being there.
 const TICK: Duration = Duration::from_millis(200);
+/// How long a worker that failed gets to say the rest, such as a panic's backtrace.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A line that a worker wrote.
 #[derive(Debug)]
@@ -37,8 +42,8 @@ pub(super) struct Worker {
 #[derive(Clone, Debug)]
 pub(super) struct Handle {
     /// The worker leads a process group of its own: Ctrl-C goes to the scheduler alone, and a kill takes along what
-    /// the worker started.
-    group: Pid,
+    /// the worker started. None once the system may give its id to others.
+    group: Arc<Mutex<Option<Pid>>>,
     stdin: Arc<Mutex<Option<ChildStdin>>>,
 }
 
@@ -50,8 +55,10 @@ impl Handle {
 
     /// Ends the worker now.
     pub(super) fn kill(&self) {
-        // An error means that it has ended.
-        let _ = kill_process_group(self.group, Signal::KILL);
+        if let Some(group) = *lock(&self.group) {
+            // An error means that it has ended.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
     }
 }
 
@@ -71,7 +78,7 @@ impl Worker {
             Err(_) => Line::Text(text),
         });
         forward(parts.1, sender, Line::Text);
-        let group = Pid::from_child(&child);
+        let group = Arc::new(Mutex::new(Some(Pid::from_child(&child))));
         Ok(Self { child, handle: Handle { group, stdin: Arc::new(Mutex::new(stdin)) }, lines })
     }
 
@@ -84,8 +91,11 @@ impl Worker {
     pub(super) fn send(&self, action: &Action) {
         let mut line = serde_json::to_string(action).expect("actions are plain data");
         line.push('\n');
-        if let Some(stdin) = lock(&self.handle.stdin).as_mut() {
-            let _ = stdin.write_all(line.as_bytes()).and_then(|()| stdin.flush());
+        // A worker that does not read makes this wait; on a copy, so that the original can be closed meanwhile.
+        let copy =
+            lock(&self.handle.stdin).as_ref().map(|stdin| stdin.as_fd().try_clone_to_owned());
+        if let Some(Ok(stdin)) = copy {
+            let _ = File::from(stdin).write_all(line.as_bytes());
         }
     }
 
@@ -105,29 +115,61 @@ impl Worker {
         }
     }
 
-    fn is_gone(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(Some(_)))
+    /// Returns whether it can take another action. What it said since the last one belongs to no step.
+    pub(super) fn is_ready(&self) -> bool {
+        self.lines.try_iter().for_each(drop);
+        !self.is_gone()
     }
 
-    /// Waits until it is gone and says how it ended.
-    pub(super) fn epitaph(&mut self) -> String {
+    /// Asks it to end and returns what it says until then, but does not wait for long.
+    pub(super) fn last_words(&self) -> Vec<String> {
         self.handle.stop();
-        match self.child.wait() {
-            Ok(status) => describe(status),
-            Err(error) => format!("it can't be waited for: {error}"),
+        let mut words = Vec::new();
+        let until = Instant::now() + LAST_WORDS;
+        while Instant::now() < until {
+            match self.lines.recv_timeout(TICK) {
+                Ok(Line::Text(text)) => words.push(text),
+                Ok(Line::Event(_)) => {}
+                Err(RecvTimeoutError::Timeout) if !self.is_gone() => {}
+                Err(_) => break,
+            }
         }
+        words
+    }
+
+    /// Waits for its end, and ends what it started.
+    pub(super) fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.handle.stop();
+        if let Some(id) = self.id() {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            let _ = retry_on_intr(|| waitid(WaitId::Pid(id), options));
+            self.handle.kill();
+            lock(&self.handle.group).take();
+        }
+        self.child.wait()
+    }
+
+    /// Returns whether it ended. It is only looked at, so that its id stays its own.
+    fn is_gone(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        self.id().is_none_or(|id| !matches!(waitid(WaitId::Pid(id), options), Ok(None)))
+    }
+
+    /// Returns its id while that is its own.
+    fn id(&self) -> Option<Pid> {
+        *lock(&self.handle.group)
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.handle.stop();
         self.handle.kill();
-        let _ = self.child.wait();
+        let _ = self.wait();
     }
 }
 
-fn describe(status: ExitStatus) -> String {
+/// Returns how a worker ended, for people.
+pub(super) fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(9)) => "killed (signal 9), perhaps because memory ran out".to_owned(),
@@ -154,4 +196,58 @@ fn forward(
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no holder panics")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::base::{Digest, Value};
+    use crate::stage::action::PROTOCOL;
+
+    fn shell(script: &str) -> Worker {
+        Worker::start(Path::new("sh"), &["-c", script]).unwrap()
+    }
+
+    #[test]
+    fn what_a_waiting_worker_says_belongs_to_no_step() {
+        let mut worker = shell("echo late >&2; read -r action; echo early >&2; cat");
+        thread::sleep(Duration::from_millis(300));
+        assert!(worker.is_ready());
+        worker.send(&action(0));
+        assert!(matches!(worker.next(), Some(Line::Text(text)) if text == "early"));
+        worker.handle.kill();
+        assert_eq!(worker.wait().unwrap().signal(), Some(9));
+        assert!(!worker.is_ready());
+    }
+
+    #[test]
+    fn a_worker_that_does_not_read_can_be_stopped() {
+        let worker = shell("exec sleep 1000");
+        let handle = worker.handle();
+        let sending = thread::spawn(move || worker.send(&action(1 << 20)));
+        thread::sleep(Duration::from_millis(100));
+        assert!(!sending.is_finished(), "a pipe holds less than this action");
+        // Must not wait for what is being sent.
+        handle.stop();
+        handle.kill();
+        sending.join().unwrap();
+    }
+
+    fn action(bytes: usize) -> Action {
+        Action {
+            protocol: PROTOCOL,
+            key: Digest::of(b"key"),
+            stage: "test".to_owned(),
+            params: BTreeMap::from([("text".to_owned(), Value::Str("x".repeat(bytes)))]),
+            inputs: BTreeMap::new(),
+            out: "out".into(),
+            state: "state".into(),
+            seed: 0,
+            threads: 1,
+            device: "cpu".to_owned(),
+            micro_batch: None,
+        }
+    }
 }

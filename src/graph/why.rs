@@ -1,7 +1,10 @@
 //! Why a step has to run: its manifest against the nearest one in the store, field by field.
 
-use std::collections::BTreeMap;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use crate::base::text::name_at;
 use crate::base::{Span, Value};
 use crate::graph::plan::Planned;
 use crate::store::{Record, Store};
@@ -23,35 +26,95 @@ pub struct Change {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Why {
     /// The nearest record of the same stage; none when the stage never ran.
-    pub nearest: Option<Record>,
+    pub nearest: Option<Arc<Record>>,
     /// What differs from it.
     pub changes: Vec<Change>,
 }
 
-/// Compares a step with the stored record of its stage that differs in the fewest fields; of equals the one of the same
-/// name, then the latest.
-pub fn why(planned: &Planned, store: &Store) -> Why {
-    let now = fields(&planned.manifest);
-    let same_stage =
-        store.records().into_iter().filter(|record| record.stage == planned.step.stage.name);
-    let compared = same_stage.map(|record| (differing(&fields(&record.manifest), &now), record));
-    let distance =
-        |record: &Record, changes: &[String]| (changes.len(), record.label != planned.step.label);
-    // `min_by_key` takes the first of equals, and the latest record is the last.
-    let mut compared: Vec<_> = compared.collect();
-    compared.reverse();
-    let nearest = compared.into_iter().min_by_key(|(changes, record)| distance(record, changes));
-    let Some((changes, record)) = nearest else {
-        return Why { nearest: None, changes: Vec::new() };
-    };
-    let before = fields(&record.manifest);
-    let change = |field: String| Change {
-        before: before.get(&field).cloned(),
-        now: now.get(&field).cloned(),
-        span: argument(&field).and_then(|name| planned.step.arg_spans.get(name)).copied(),
-        field,
-    };
-    Why { changes: changes.into_iter().map(change).collect(), nearest: Some(record) }
+/// The stored steps, for comparison with those of a plan.
+#[derive(Debug)]
+pub struct History {
+    /// The latest first.
+    records: Vec<Past>,
+    /// The latest [`COMPARED`] records by stage and name: the whole one, the label, and none.
+    groups: BTreeMap<(String, String), Vec<usize>>,
+}
+
+/// How many records of the same name, of the same label and of the same stage a step is compared with: all would make a plan's
+/// time grow with steps times records.
+const COMPARED: usize = 8;
+
+type Fields = BTreeMap<String, serde_json::Value>;
+
+#[derive(Debug)]
+struct Past {
+    record: Arc<Record>,
+    fields: OnceCell<Fields>,
+}
+
+impl Past {
+    fn fields(&self) -> &Fields {
+        self.fields.get_or_init(|| fields(&self.record.manifest))
+    }
+}
+
+impl History {
+    /// Reads what the store has.
+    pub fn of(store: &Store) -> Self {
+        let mut history = Self { records: Vec::new(), groups: BTreeMap::new() };
+        // What was recorded again under the same key is the same step.
+        let mut seen = BTreeSet::new();
+        for record in store.records().into_iter().rev() {
+            if seen.insert(record.recipe) {
+                history.add(record);
+            }
+        }
+        history
+    }
+
+    fn add(&mut self, record: Arc<Record>) {
+        for name in names(&record.label, &record.point) {
+            let group = self.groups.entry((record.stage.clone(), name)).or_default();
+            if group.len() < COMPARED {
+                group.push(self.records.len());
+            }
+        }
+        self.records.push(Past { record, fields: OnceCell::new() });
+    }
+
+    /// Compares a step with the stored record of its stage that differs in the fewest fields; of equals the one of the same
+    /// label, then of the same axis values, then the latest.
+    pub fn why(&self, planned: &Planned) -> Why {
+        let now = fields(&planned.manifest);
+        let step = &planned.step;
+        let group = |name| self.groups.get(&(step.stage.name.clone(), name)).into_iter().flatten();
+        // In order, and `min_by_key` takes the first of equals.
+        let near: BTreeSet<usize> =
+            names(&step.label, &step.point).into_iter().flat_map(group).copied().collect();
+        let distance = |past: &&Past| {
+            let record = &past.record;
+            let differing = differing(past.fields(), &now).count();
+            (differing, record.label != step.label, record.point != step.point)
+        };
+        let nearest = near.into_iter().map(|at| &self.records[at]).min_by_key(distance);
+        let Some(past) = nearest else {
+            return Why { nearest: None, changes: Vec::new() };
+        };
+        let change = |field: &String| Change {
+            field: field.clone(),
+            before: past.fields().get(field).cloned(),
+            now: now.get(field).cloned(),
+            span: argument(field).and_then(|name| step.arg_spans.get(name)).copied(),
+        };
+        let mut changes: Vec<_> = differing(past.fields(), &now).map(change).collect();
+        changes.sort_by(|a, b| a.field.cmp(&b.field));
+        Why { nearest: Some(Arc::clone(&past.record)), changes }
+    }
+}
+
+/// Returns the names by which a step's like are found, each once.
+fn names(label: &str, point: &[(String, String)]) -> BTreeSet<String> {
+    BTreeSet::from([name_at(label, point), label.to_owned(), String::new()])
 }
 
 fn argument(field: &str) -> Option<&str> {
@@ -60,14 +123,14 @@ fn argument(field: &str) -> Option<&str> {
 }
 
 /// Flattens a manifest to paths; a manifest read back from the index compares equal to one just made.
-fn fields(manifest: &Value) -> BTreeMap<String, serde_json::Value> {
+fn fields(manifest: &Value) -> Fields {
     let mut out = BTreeMap::new();
     let json = serde_json::to_value(manifest).expect("manifests are plain data");
     flatten(String::new(), json, &mut out);
     out
 }
 
-fn flatten(path: String, json: serde_json::Value, out: &mut BTreeMap<String, serde_json::Value>) {
+fn flatten(path: String, json: serde_json::Value, out: &mut Fields) {
     match json {
         serde_json::Value::Object(fields) if !fields.is_empty() => {
             for (name, value) in fields {
@@ -81,12 +144,9 @@ fn flatten(path: String, json: serde_json::Value, out: &mut BTreeMap<String, ser
     }
 }
 
-fn differing(
-    before: &BTreeMap<String, serde_json::Value>,
-    now: &BTreeMap<String, serde_json::Value>,
-) -> Vec<String> {
-    let mut names: Vec<_> = before.keys().chain(now.keys()).collect();
-    names.sort();
-    names.dedup();
-    names.into_iter().filter(|name| before.get(*name) != now.get(*name)).cloned().collect()
+/// Returns the names of the fields that differ.
+fn differing<'f>(before: &'f Fields, now: &'f Fields) -> impl Iterator<Item = &'f String> {
+    let gone = before.keys().filter(|name| !now.contains_key(*name));
+    let other = now.iter().filter(|(name, value)| before.get(*name) != Some(*value));
+    gone.chain(other.map(|(name, _)| name))
 }

@@ -1,8 +1,7 @@
-//! Tables as text: ruled for terminals, Markdown for files and pipes, CSV for programs.
+//! Tables as text: ruled for terminals, Markdown for files and pipes.
 
 use crate::report::names::columns;
-use crate::report::number;
-use crate::report::table::{Shown, Table};
+use crate::report::table::Table;
 
 /// How to draw a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,8 +10,6 @@ pub enum Format {
     Ruled,
     /// Markdown.
     Markdown,
-    /// Comma-separated values with all digits and the keys of the artifacts.
-    Csv,
 }
 
 /// Returns a table as text, ending in a newline.
@@ -20,7 +17,6 @@ pub fn draw(table: &Table, format: Format) -> String {
     match format {
         Format::Ruled => ruled(table),
         Format::Markdown => markdown(table),
-        Format::Csv => csv(table),
     }
 }
 
@@ -108,31 +104,4 @@ fn title(table: &Table) -> String {
         Some(caption) => format!("{}: {}\n", table.name, caption.trim().replace('\n', " ")),
         None => format!("{}\n", table.name),
     }
-}
-
-fn csv(table: &Table) -> String {
-    let keys = table.columns.iter().map(|column| format!("{column} key"));
-    let head = table.axes.iter().chain(&table.columns).cloned().chain(keys);
-    let mut out = record(head);
-    for row in &table.rows {
-        let values = row.cells.iter().map(|cell| match &cell.shown {
-            Shown::Value(value) => number::exact(value),
-            Shown::NotPlanned | Shown::Pending => String::new(),
-            Shown::Failed => "failed".to_owned(),
-        });
-        let keys = row.cells.iter().map(|cell| match &cell.source {
-            Some(source) => source.key.to_string(),
-            None => String::new(),
-        });
-        out += &record(row.labels.iter().cloned().chain(values).chain(keys));
-    }
-    out
-}
-
-fn record(fields: impl Iterator<Item = String>) -> String {
-    let quoted = fields.map(|field| match field.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", field.replace('"', "\"\"")),
-        false => field,
-    });
-    quoted.collect::<Vec<_>>().join(",") + "\n"
 }

@@ -6,10 +6,13 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::base::{Digest, Value};
+use crate::exec::Outcome;
+use crate::report::Table;
+use crate::report::table::Shown;
 use crate::stage::FailureKind;
 
 /// The format's version; bumped when a field is added or changes its meaning.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -22,10 +25,26 @@ pub enum Line {
         /// Those whose outputs are in the store.
         fresh: usize,
     },
-    /// A step began.
+    /// A step waits for another tlm that is making it.
+    Waiting {
+        /// Which.
+        step: StepName,
+    },
+    /// A worker got a step.
     Started {
         /// Which.
         step: StepName,
+    },
+    /// A step failed in a way that may pass, and is tried again.
+    Retrying {
+        /// Which.
+        step: StepName,
+        /// What kind of failure.
+        kind: FailureKind,
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        help: Option<String>,
     },
     /// How far a step is.
     Progress {
@@ -167,9 +186,30 @@ pub fn write(out: &mut dyn Write, line: &Line) -> io::Result<()> {
     out.flush()
 }
 
+/// Writes what comes after the run: the tables and how it ended.
+///
+/// # Errors
+/// When nobody reads any more.
+pub fn close(
+    out: &mut dyn Write,
+    outcome: &Outcome,
+    tables: &[Table],
+    seconds: f64,
+) -> io::Result<()> {
+    tables.iter().flat_map(cells).try_for_each(|line| write(out, &line))?;
+    let summary = Line::Summary {
+        ran: outcome.ran.len(),
+        reused: outcome.records.len() - outcome.ran.len(),
+        failed: outcome.failed.len(),
+        skipped: outcome.skipped.len(),
+        interrupted: outcome.interrupted,
+        seconds,
+    };
+    write(out, &summary)
+}
+
 /// Returns a table's cells as lines.
-pub fn cells(table: &crate::report::table::Table) -> Vec<Line> {
-    use crate::report::table::Shown;
+pub fn cells(table: &Table) -> Vec<Line> {
     let mut lines = Vec::new();
     for row in &table.rows {
         let point: BTreeMap<_, _> =

@@ -26,7 +26,7 @@ impl Live {
     pub(super) fn new(board: &Board, target: ProgressDrawTarget) -> Self {
         let lines = MultiProgress::with_draw_target(target);
         let whole = lines.add(ProgressBar::new(board.counts().1 as u64));
-        let names = board.facts.values().filter(|f| f.due).map(|facts| columns(&facts.name));
+        let names = board.all_facts().filter(|f| f.due).map(|facts| columns(&facts.name));
         let name_columns = names.max().unwrap_or(0).clamp(5, NAME_COLUMNS);
         whole.set_style(style("{prefix} {bar:18.green/dim} {time:>6}  {pos}/{len} steps{msg}"));
         whole.set_prefix(fit("total", name_columns));
@@ -38,9 +38,7 @@ impl Live {
         let line = self.lines.insert_before(&self.whole, ProgressBar::new_spinner());
         line.set_style(style("{prefix} {spinner:18.cyan} {time:>6}  {wide_msg}"));
         line.set_prefix(fit(board.name(step), self.name_columns));
-        line.set_message(
-            board.facts.get(&step).map_or_else(String::new, |facts| facts.stage.clone()),
-        );
+        line.set_message(board.facts(step).map_or_else(String::new, |facts| facts.stage.clone()));
         line.enable_steady_tick(Duration::from_millis(250));
         self.steps.insert(step, line);
         self.refresh(board, now_s);

@@ -2,7 +2,7 @@
 
 use crate::sema::steps::Step;
 
-pub use crate::sema::steps::name_at;
+pub use crate::base::text::name_at;
 
 /// What a reporter knows of a step before it starts.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -26,7 +26,7 @@ impl Plain {
 
     pub(super) fn started(&mut self, board: &Board, step: StepId, now_s: f64) {
         self.told.insert(step, (now_s, 0));
-        let stage = board.facts.get(&step).map_or("", |facts| &facts.stage);
+        let stage = board.facts(step).map_or("", |facts| &facts.stage);
         self.line(&format!("started {} ({stage})", board.name(step)));
     }
 

@@ -90,24 +90,66 @@ pub enum End {
     Interrupted,
 }
 
-/// All steps of a run.
+/// All steps of a run. Nothing asked at each event looks at more than the running ones.
 #[derive(Clone, Debug)]
 pub struct Board {
-    /// What is known of the steps.
-    pub facts: BTreeMap<StepId, StepFacts>,
+    facts: BTreeMap<StepId, StepFacts>,
     running: BTreeMap<StepId, Running>,
     ended: BTreeMap<StepId, End>,
+    /// How many steps have to run.
+    due: usize,
+    /// How many of them ended.
+    done: usize,
+    idle: Idle,
+}
+
+/// The steps that have to run and have not begun.
+#[derive(Clone, Copy, Debug, Default)]
+struct Idle {
+    /// What those of known length may take together; whole microseconds, so that taking away leaves no rest.
+    expected_us: u64,
+    /// How many are of unknown length.
+    unknown: usize,
 }
 
 impl Board {
     /// Returns the board of a run that has not begun.
     pub fn new(facts: BTreeMap<StepId, StepFacts>) -> Self {
-        Self { facts, running: BTreeMap::new(), ended: BTreeMap::new() }
+        let (mut due, mut idle) = (0, Idle::default());
+        for facts in facts.values().filter(|facts| facts.due) {
+            due += 1;
+            match facts.expected_seconds {
+                Some(seconds) => idle.expected_us += microseconds(seconds),
+                None => idle.unknown += 1,
+            }
+        }
+        Self { facts, running: BTreeMap::new(), ended: BTreeMap::new(), due, done: 0, idle }
+    }
+
+    /// Returns what is known of a step.
+    pub fn facts(&self, step: StepId) -> Option<&StepFacts> {
+        self.facts.get(&step)
+    }
+
+    /// Returns what is known of all steps.
+    pub fn all_facts(&self) -> impl ExactSizeIterator<Item = &StepFacts> {
+        self.facts.values()
     }
 
     /// Notes that a step began.
     pub fn start(&mut self, step: StepId, now_s: f64) {
-        self.running.insert(step, Running { started_s: now_s, ..Running::default() });
+        let running = Running { started_s: now_s, ..Running::default() };
+        if self.running.insert(step, running).is_none() {
+            self.leave_idle(step);
+        }
+    }
+
+    fn leave_idle(&mut self, step: StepId) {
+        let Some(facts) = self.facts.get(&step).filter(|facts| facts.due) else { return };
+        match facts.expected_seconds {
+            Some(seconds) => self.idle.expected_us -= microseconds(seconds),
+            None => self.idle.unknown -= 1,
+        }
     }
 
     /// Notes what a worker said.
@@ -130,8 +172,13 @@ impl Board {
 
     /// Notes that a step ended.
     pub fn end(&mut self, step: StepId, end: End) {
-        self.running.remove(&step);
-        self.ended.insert(step, end);
+        if self.running.remove(&step).is_none() && !self.ended.contains_key(&step) {
+            self.leave_idle(step);
+        }
+        let is_due = self.facts.get(&step).is_some_and(|facts| facts.due);
+        if self.ended.insert(step, end).is_none() && is_due {
+            self.done += 1;
+        }
     }
 
     /// Returns a step in progress.
@@ -146,13 +193,7 @@ impl Board {
 
     /// Returns how many of the steps that had to run are over, and how many there are.
     pub fn counts(&self) -> (usize, usize) {
-        let due = self.facts.iter().filter(|(_, facts)| facts.due);
-        let (mut done, mut all) = (0, 0);
-        for (step, _) in due {
-            all += 1;
-            done += usize::from(self.ended.contains_key(step));
-        }
-        (done, all)
+        (self.done, self.due)
     }
 
     /// Returns how many steps ended so.
@@ -162,15 +203,13 @@ impl Board {
 
     /// Returns the seconds to go, a step after the other, and whether every step's time is known.
     pub fn left_s(&self, now_s: f64) -> (f64, bool) {
-        let (mut left, mut known) = (0.0, true);
-        for (step, facts) in
-            self.facts.iter().filter(|(id, f)| f.due && !self.ended.contains_key(id))
-        {
-            let running = self.running.get(step);
-            let expected = facts
-                .expected_seconds
-                .map(|all| (all - running.map_or(0.0, |r| now_s - r.started_s)).max(0.0));
-            match running.and_then(Running::left_s).or(expected) {
+        let mut left = self.idle.expected_us as f64 / 1e6;
+        let mut known = self.idle.unknown == 0;
+        for (step, running) in &self.running {
+            let Some(facts) = self.facts.get(step).filter(|facts| facts.due) else { continue };
+            let spent = now_s - running.started_s;
+            let expected = facts.expected_seconds.map(|all| (all - spent).max(0.0));
+            match running.left_s().or(expected) {
                 Some(seconds) => left += seconds,
                 None => known = false,
             }
@@ -188,8 +227,14 @@ impl Board {
     }
 }
 
+fn microseconds(seconds: f64) -> u64 {
+    (seconds * 1e6).round() as u64
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     fn progress(done: u64) -> stage::Event {
@@ -231,5 +276,26 @@ mod tests {
         assert_eq!(board.left_text(2.0).as_deref(), Some("about 34s left"));
         board.end(StepId(0), End::Finished);
         assert_eq!(board.counts(), (1, 2));
+        board.start(StepId(1), 3.0);
+        board.start(StepId(1), 4.0);
+        assert_eq!(board.left_s(14.0), (20.0, true));
+        board.end(StepId(1), End::Failed);
+        assert_eq!((board.left_s(14.0), board.counts()), ((0.0, true), (2, 2)));
+    }
+
+    #[test]
+    fn an_event_costs_the_same_however_many_steps_there_are() {
+        const STEPS: u32 = 20_000;
+        let facts = || StepFacts { due: true, expected_seconds: Some(1.0), ..StepFacts::default() };
+        let mut board = Board::new((0..STEPS).map(|id| (StepId(id), facts())).collect());
+        let began = Instant::now();
+        for id in 0..STEPS {
+            board.start(StepId(id), 0.0);
+            board.end(StepId(id), End::Finished);
+            assert_eq!(board.counts(), (id as usize + 1, STEPS as usize));
+            assert_eq!(board.left_s(0.0), (f64::from(STEPS - id - 1), true));
+        }
+        // Looking at all steps each time takes minutes.
+        assert!(began.elapsed() < Duration::from_secs(5));
     }
 }

@@ -80,7 +80,7 @@ impl Terminal {
     /// Tells that a step that was thought due has its outputs already.
     pub fn reused(&mut self, step: StepId) {
         // Steps that were fresh from the start are in the plan's summary; a line each would only bury the others.
-        if !self.board.facts.get(&step).is_some_and(|facts| facts.due) {
+        if !self.board.facts(step).is_some_and(|facts| facts.due) {
             self.board.end(step, End::Reused);
             return;
         }
@@ -96,7 +96,7 @@ impl Terminal {
         log_tail: &[String],
         log_path: Option<&Path>,
     ) {
-        let facts = self.board.facts.get(&step).cloned().unwrap_or_default();
+        let facts = self.board.facts(step).cloned().unwrap_or_default();
         let text = failure_text(&FailureReport {
             name: &facts.name,
             stage: &facts.stage,
@@ -155,7 +155,7 @@ impl Terminal {
         if ran + failed == 0 {
             return format!(
                 "nothing to do: all {} fresh\n",
-                plural(self.board.facts.len(), "step")
+                plural(self.board.all_facts().len(), "step")
             );
         }
         let also =

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::time::Instant;
 
-use crate::exec::{Event, Outcome};
+use crate::exec::Event;
 use crate::graph::Plan;
+use crate::report::Terminal;
 use crate::report::jsonl::{self, Line, StepName};
-use crate::report::{Table, Terminal};
 use crate::sema::steps::StepId;
 use crate::stage;
 use crate::store::{Output, Record};
@@ -17,7 +16,6 @@ pub struct Watch<'w> {
     terminal: Terminal,
     json: Option<&'w mut dyn Write>,
     names: BTreeMap<StepId, StepName>,
-    began: Instant,
     /// Why JSON lines could not be written; the run goes on all the same.
     broken: Option<io::Error>,
 }
@@ -32,7 +30,7 @@ impl<'w> Watch<'w> {
             key: planned.recipe,
         };
         let names = plan.steps.iter().map(|planned| (planned.id, name(planned))).collect();
-        let mut watch = Self { terminal, json, names, began: Instant::now(), broken: None };
+        let mut watch = Self { terminal, json, names, broken: None };
         let (steps, due) = (plan.steps.len(), plan.due().len());
         watch.write(|_| Some(Line::Plan { steps, fresh: steps - due }));
         watch
@@ -63,27 +61,9 @@ impl<'w> Watch<'w> {
         self.write(|watch| watch.line(event));
     }
 
-    /// Tells the tables and how the run ended; returns the text about that for people.
-    ///
-    /// # Errors
-    /// When JSON lines could not be written.
-    pub fn close(mut self, outcome: &Outcome, tables: &[Table]) -> io::Result<String> {
-        for line in tables.iter().flat_map(jsonl::cells) {
-            self.write(|_| Some(line));
-        }
-        let summary = Line::Summary {
-            ran: outcome.ran.len(),
-            reused: outcome.records.len() - outcome.ran.len(),
-            failed: outcome.failed.len(),
-            skipped: outcome.skipped.len(),
-            interrupted: outcome.interrupted,
-            seconds: self.began.elapsed().as_secs_f64(),
-        };
-        self.write(|_| Some(summary));
-        match self.broken {
-            Some(error) => Err(error),
-            None => Ok(self.terminal.close(outcome.interrupted)),
-        }
+    /// Takes the bars away; returns the text about how the run ended, and whether all JSON lines could be written.
+    pub fn close(mut self, interrupted: bool) -> (String, io::Result<()>) {
+        (self.terminal.close(interrupted), self.broken.map_or(Ok(()), Err))
     }
 
     fn write(&mut self, line: impl FnOnce(&Self) -> Option<Line>) {
@@ -102,7 +82,13 @@ impl<'w> Watch<'w> {
 
     fn line(&self, event: &Event) -> Option<Line> {
         Some(match event {
-            Event::Waiting(_) | Event::Retrying(..) => return None,
+            Event::Waiting(step) => Line::Waiting { step: self.name(*step) },
+            Event::Retrying(step, failure) => Line::Retrying {
+                step: self.name(*step),
+                kind: failure.kind,
+                message: failure.message.clone(),
+                help: failure.help.clone(),
+            },
             Event::Started(step) => Line::Started { step: self.name(*step) },
             Event::Worker(step, event) => return worker_line(self.name(*step), event),
             Event::Finished(step, record) => finished_line(self.name(*step), record),

@@ -42,6 +42,7 @@ impl Lower<'_> {
         match &callee.kind {
             ExprKind::Name(name) => match self.look_up(name) {
                 Some(Def::Stage(stage)) => return Some(stage),
+                Some(Def::Broken) => return None,
                 None => {
                     self.unknown_name(name, callee.span);
                     return None;
@@ -76,6 +77,7 @@ impl Lower<'_> {
         match &base.kind {
             ExprKind::Name(name) => match self.look_up(name) {
                 Some(Def::Module(module)) => Some(Ok(module)),
+                Some(Def::Broken) => Some(Err(())),
                 Some(_) => None,
                 None => {
                     self.unknown_name(name, base.span);
@@ -87,7 +89,8 @@ impl Lower<'_> {
                     if self.library.modules.contains_key(&module.node) {
                         return Some(Ok(module.node.clone()));
                     }
-                    self.unknown_name(&module.node, module.span);
+                    let library = self.library;
+                    self.unknown_module(module, library.modules.keys().map(String::as_str));
                     Some(Err(()))
                 }
                 _ => None,
@@ -188,7 +191,7 @@ impl Lower<'_> {
         }
     }
 
-    fn twice(&mut self, name: &Name, first: Span) {
+    pub(super) fn twice(&mut self, name: &Name, first: Span) {
         self.found.push(
             Diagnostic::error("tlm::sema::duplicate", format!("`{}` is given twice", name.node))
                 .label(name.span, "here again")

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::base::text::did_you_mean;
 use crate::base::units::{Dim, UNITS};
-use crate::base::{SourceMap, Value};
+use crate::base::{SourceMap, Span, Value};
 use crate::diag::Diagnostic;
 use crate::sema::node::{Range, Slot, Stage};
 use crate::sema::steps::{OutputKind, StageDecl};
@@ -88,11 +88,13 @@ impl Library {
         match &ty.kind {
             TypeKind::Named(name) => self.named(name, ty, found),
             TypeKind::Enum(names) => {
+                once(names.iter(), found);
                 Ty::Enum(names.iter().map(|name| name.node.clone()).collect::<Vec<_>>().into())
             }
             TypeKind::List(item) => Ty::List(Box::new(self.ty(item, found))),
             TypeKind::Optional(inner) => Ty::Optional(Box::new(self.ty(inner, found))),
             TypeKind::Record(fields) => {
+                once(fields.iter().map(|field| &field.name), found);
                 let field = |field: &RecordField| {
                     let ty = self.ty(&field.ty, found);
                     let default = default(field.default.as_ref(), &ty, found);
@@ -194,6 +196,24 @@ impl Library {
     }
 }
 
+/// Finds names that stand twice in a type.
+fn once<'n>(names: impl Iterator<Item = &'n ast::Name>, found: &mut Vec<Diagnostic>) {
+    let mut first: BTreeMap<&str, Span> = BTreeMap::new();
+    for name in names {
+        if let Some(first) = first.insert(&name.node, name.span) {
+            found.push(
+                Diagnostic::error(
+                    "tlm::sema::duplicate",
+                    format!("`{}` is given twice", name.node),
+                )
+                .label(name.span, "here again")
+                .label(first, "first here")
+                .help("leave one of them out"),
+            );
+        }
+    }
+}
+
 fn bound(end: &Expr) -> f64 {
     constant(end).and_then(|value| value.known()).map_or(f64::NAN, |value| real(&value))
 }
@@ -224,13 +244,7 @@ fn written(number: &Expr) -> String {
 /// Returns a default as its slot wants it.
 fn default(expr: Option<&Expr>, ty: &Ty, found: &mut Vec<Diagnostic>) -> Option<Val> {
     let expr = expr?;
-    let unit_fits = match (&expr.kind, ty) {
-        (ExprKind::Number { units, .. }, Ty::Number(dim)) => {
-            dim_of(units).is_none_or(|unit| Ty::Number(unit).fits(&Ty::Number(*dim)))
-        }
-        _ => true,
-    };
-    let value = constant(expr).filter(|value| unit_fits && is_of(value, ty));
+    let value = constant(expr).filter(|value| suits(expr, ty) && is_of(value, ty));
     let value = value.and_then(|value| value.conform(ty).ok());
     if value.is_none() {
         found.push(
@@ -240,6 +254,20 @@ fn default(expr: Option<&Expr>, ty: &Ty, found: &mut Vec<Diagnostic>) -> Option<
         );
     }
     value
+}
+
+/// Returns whether names and units in a constant make sense for a type.
+fn suits(expr: &Expr, ty: &Ty) -> bool {
+    match (&expr.kind, ty) {
+        (_, Ty::Optional(inner)) => suits(expr, inner),
+        (ExprKind::Name(_), ty) => matches!(ty, Ty::Enum(_) | Ty::Unknown),
+        (ExprKind::Unary(_, inner), _) => suits(inner, ty),
+        (ExprKind::List(items), Ty::List(item)) => items.iter().all(|expr| suits(expr, item)),
+        (ExprKind::Number { units, .. }, Ty::Number(dim)) => {
+            dim_of(units).is_none_or(|unit| Ty::Number(unit).fits(&Ty::Number(*dim)))
+        }
+        _ => true,
+    }
 }
 
 fn is_of(value: &Val, ty: &Ty) -> bool {

@@ -13,6 +13,9 @@ use crate::syntax::ast::BinaryOp;
 /// For each axis, which of its values.
 pub(super) type Point = Vec<usize>;
 
+/// How many parts a value may have.
+const PARTS_MAX: usize = 100_000;
+
 /// What `source.fetch` knows how to fetch.
 const SCHEMES: [&str; 2] = ["pypi", "file"];
 
@@ -23,8 +26,16 @@ pub(super) struct Eval<'p> {
     known: HashMap<Digest, StepId>,
     /// Values of bindings, by the part of the point that they depend on; none where an error was told.
     values: HashMap<(BindingId, Point), Option<Val>>,
+    /// How many bindings are being evaluated within each other.
+    depth: usize,
+    /// The binding, at a point, that has to be evaluated before what was tried: evaluating it there would go too deep.
+    first: Option<(BindingId, Point)>,
     pub(super) found: Vec<Diagnostic>,
 }
+
+/// How deep bindings are evaluated within each other. Longer chains are begun at their far end, so that the stack does not
+/// grow with them.
+const DEPTH_MAX: usize = 50;
 
 /// Where evaluation stands: the point, and what the steps made here are called.
 #[derive(Clone, Copy)]
@@ -40,25 +51,54 @@ impl<'p> Eval<'p> {
             steps: Vec::new(),
             known: HashMap::new(),
             values: HashMap::new(),
+            depth: 0,
+            first: None,
             found: Vec::new(),
         }
     }
 
     /// Returns the value of an expression at a point; none when an error was told. `label` names the steps made for it.
     pub(super) fn at(&mut self, node: &Node, point: &[usize], label: &str) -> Option<Val> {
-        self.node(node, At { point, label })
+        self.until_settled(|eval| eval.node(node, At { point, label }))
     }
 
     /// Returns the value of a binding at a point.
     pub(super) fn binding(&mut self, id: BindingId, point: &[usize]) -> Option<Val> {
+        self.until_settled(|eval| eval.bound(id, point))
+    }
+
+    /// Tries again until all that has to be evaluated first is.
+    fn until_settled(&mut self, mut evaluate: impl FnMut(&mut Self) -> Option<Val>) -> Option<Val> {
+        loop {
+            let value = evaluate(self);
+            let Some(first) = self.first.take() else { return value };
+            let mut waiting = vec![first];
+            while let Some((id, point)) = waiting.pop() {
+                self.bound(id, &point);
+                if let Some(first) = self.first.take() {
+                    waiting.extend([(id, point), first]);
+                }
+            }
+        }
+    }
+
+    fn bound(&mut self, id: BindingId, point: &[usize]) -> Option<Val> {
         let program = self.program;
         let binding = &program.bindings[id];
         let part: Point = binding.typed.axes.iter().map(|axis| point[*axis]).collect();
         if let Some(value) = self.values.get(&(id, part.clone())) {
             return value.clone();
         }
-        let value = self.at(&binding.typed.node, point, &binding.name);
-        self.values.insert((id, part), value.clone());
+        if self.depth == DEPTH_MAX {
+            self.first = Some((id, point.to_owned()));
+            return None;
+        }
+        self.depth += 1;
+        let value = self.node(&binding.typed.node, At { point, label: &binding.name });
+        self.depth -= 1;
+        if self.first.is_none() {
+            self.values.insert((id, part), value.clone());
+        }
         value
     }
 
@@ -70,17 +110,19 @@ impl<'p> Eval<'p> {
                 let program = self.program;
                 self.node(&program.axes[*id].values[at.point[*id]], at)
             }
-            Kind::Binding(id) => self.binding(*id, at.point),
+            Kind::Binding(id) => self.bound(*id, at.point),
             Kind::List(items) => {
                 let items: Vec<_> = items.iter().map(|item| self.node(item, at)).collect();
-                items.into_iter().collect::<Option<_>>().map(Val::List)
+                let list = items.into_iter().collect::<Option<_>>().map(Val::List)?;
+                self.bounded(list, node.span)
             }
             Kind::Record(fields) => {
                 let fields: Vec<_> = fields
                     .iter()
                     .map(|(name, v)| Some((name.clone(), self.node(v, at)?)))
                     .collect();
-                fields.into_iter().collect::<Option<_>>().map(Val::Record)
+                let record = fields.into_iter().collect::<Option<_>>().map(Val::Record)?;
+                self.bounded(record, node.span)
             }
             Kind::Field(base, name) => match self.node(base, at)? {
                 Val::Record(mut fields) => fields.remove(name),
@@ -127,6 +169,19 @@ impl<'p> Eval<'p> {
             }
             Kind::Call(call) => self.call(call, node.span, at),
         }
+    }
+
+    /// Returns a value that is not too large: a few lines could double it over and over.
+    fn bounded(&mut self, value: Val, span: Span) -> Option<Val> {
+        if value.parts() <= PARTS_MAX {
+            return Some(value);
+        }
+        self.found.push(
+            Diagnostic::error("tlm::eval::too_large", "the value has too many parts")
+                .label(span, format!("more than {PARTS_MAX}"))
+                .help("use smaller lists"),
+        );
+        None
     }
 
     /// Returns a value that must be known now.
@@ -304,7 +359,7 @@ impl<'p> Eval<'p> {
         let id = self.intern(Step {
             stage: std::sync::Arc::clone(&fetch.decl),
             label: at.label.to_owned(),
-            point: Vec::new(),
+            point: self.point(&call.axes, at.point),
             inputs: Vec::new(),
             params: BTreeMap::from([("sha256".to_owned(), Arg::Value(Value::Str(sha256)))]),
             unkeyed: BTreeMap::from([("uri".to_owned(), Value::Str(uri))]),
@@ -396,7 +451,7 @@ impl<'p> Eval<'p> {
             return Some(value);
         }
         let shown = match &slot.ty {
-            Ty::Number(crate::base::units::Dim::Ratio) => format!("{}%", real * 100.0),
+            Ty::Number(crate::base::units::Dim::Ratio) => percent(real),
             _ => real.to_string(),
         };
         self.found.push(
@@ -413,8 +468,12 @@ impl<'p> Eval<'p> {
 
     fn run_spec(&mut self, call: &Call, at: At<'_>) -> Option<RunSpec> {
         let mut spec = RunSpec::default();
+        let mut complete = true;
         for (name, node) in &call.run {
-            let value = self.plain(node, at)?;
+            let Some(value) = self.plain(node, at) else {
+                complete = false;
+                continue;
+            };
             let whole = match &value {
                 Value::Int(value) => Some(u32::try_from(*value).unwrap_or(u32::MAX)),
                 _ => None,
@@ -422,7 +481,7 @@ impl<'p> Eval<'p> {
             if name == "limit" && !(1e-3..=1e9).contains(&real(&value)) {
                 let wanted = "a time span above zero, and below thirty years";
                 self.misfit(&Misfit { wanted, found: real(&value) }, node.span);
-                return None;
+                complete = false;
             }
             match (name.as_str(), value) {
                 ("cpus", _) => spec.cpus = whole,
@@ -435,7 +494,7 @@ impl<'p> Eval<'p> {
                 _ => {}
             }
         }
-        Some(spec)
+        complete.then_some(spec)
     }
 
     /// Returns the tokenizer that the outputs' token ids mean something under: the one given, or the one that all inputs agree on.
@@ -481,6 +540,12 @@ impl<'p> Eval<'p> {
             None => format!("{label}.{}", output.output),
         }
     }
+}
+
+/// Returns a ratio in percent, without the noise of binary fractions.
+fn percent(ratio: f64) -> String {
+    let text = format!("{:.6}", ratio * 100.0);
+    format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
 fn is_scheme(text: &str) -> bool {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::base::text::did_you_mean;
 use crate::diag::{Checked, Diagnostic};
 use crate::sema::eval::{Eval, Point};
-use crate::sema::node::{AxisId, Plan, Program, Report, Typed};
+use crate::sema::node::{AxisId, BindingId, Kind, Plan, Program, Report, Typed};
 use crate::sema::steps::{
     Cell, Expansion, Goal, OutputRef, Report as Table, ReportRow, Step, StepId,
 };
@@ -56,11 +56,13 @@ fn leave_out(table: &mut Table, made: &BTreeSet<StepId>) {
     }
 }
 
-/// Evaluates every binding at the baseline, and all plans.
+/// Evaluates all plans, and at the baseline every binding that no other value uses.
 pub(super) fn check(program: &Program) -> Vec<Diagnostic> {
     let mut eval = Eval::new(program);
     let baseline = baseline(program);
-    for id in 0..program.bindings.len() {
+    // The others are evaluated where they are used, and only there: an `if` may guard them.
+    let used = used(program);
+    for id in (0..program.bindings.len()).filter(|id| !used.contains(id)) {
         eval.binding(id, &baseline);
     }
     let mut found = eval.found;
@@ -79,6 +81,19 @@ pub(super) fn check(program: &Program) -> Vec<Diagnostic> {
         }
     }
     found
+}
+
+/// Returns the bindings that others name.
+fn used(program: &Program) -> BTreeSet<BindingId> {
+    let mut used = BTreeSet::new();
+    for binding in &program.bindings {
+        binding.typed.node.walk(&mut |node| {
+            if let Kind::Binding(id) = node.kind {
+                used.insert(id);
+            }
+        });
+    }
+    used
 }
 
 impl Program {
@@ -166,17 +181,19 @@ fn table(program: &Program, report: &Report, points: &[Point], eval: &mut Eval<'
             }
         })
     });
+    let asked: Vec<Asked> =
+        report.columns.iter().map(|(_, typed)| Asked::new(&typed.axes, points)).collect();
     let mut row = |values: &[usize]| {
         let mut point = baseline(program);
         report.rows.iter().zip(values).for_each(|(axis, value)| point[*axis] = *value);
         let mut cells = Vec::new();
-        for (head, typed) in &report.columns {
+        for ((head, typed), asked) in report.columns.iter().zip(&asked) {
             for col in &cols {
                 let mut point = point.clone();
                 if let Some((axis, value)) = col {
                     point[*axis] = *value;
                 }
-                let asked = is_asked(typed, &point, points);
+                let asked = asked.has(&point);
                 cells.push(asked.then(|| cell(typed, &point, head, eval)).flatten());
             }
         }
@@ -188,14 +205,40 @@ fn table(program: &Program, report: &Report, points: &[Point], eval: &mut Eval<'
         caption: report.caption.clone(),
         row_axes: report.rows.iter().map(|axis| program.axes[*axis].name.clone()).collect(),
         columns: heads.collect(),
-        rows: combinations(program, &report.rows).iter().map(|values| row(values)).collect(),
+        rows: row_values(program, report, points).iter().map(|values| row(values)).collect(),
     }
 }
 
-/// Returns whether some plan has the point, as far as the value depends on it. Without any plan, reports ask themselves.
-fn is_asked(typed: &Typed, point: &[usize], points: &[Point]) -> bool {
-    let same = |other: &Point| typed.axes.iter().all(|axis| other[*axis] == point[*axis]);
-    points.is_empty() || points.iter().any(same)
+/// The points that some plan has, as far as a value depends on them. Without any plan, reports ask themselves.
+struct Asked<'a> {
+    axes: &'a BTreeSet<AxisId>,
+    points: BTreeSet<Point>,
+    all: bool,
+}
+
+impl<'a> Asked<'a> {
+    fn new(axes: &'a BTreeSet<AxisId>, points: &[Point]) -> Self {
+        let points_asked = points.iter().map(|point| along(axes, point)).collect();
+        Self { axes, points: points_asked, all: points.is_empty() }
+    }
+
+    fn has(&self, point: &[usize]) -> bool {
+        self.all || self.points.contains(&along(self.axes, point))
+    }
+}
+
+fn along<'a>(axes: impl IntoIterator<Item = &'a AxisId>, point: &[usize]) -> Point {
+    axes.into_iter().map(|axis| point[*axis]).collect()
+}
+
+/// Returns the values of the row axes, a row a combination that some plan has, in the order of the axes' values. Without any
+/// plan they are all combinations.
+fn row_values(program: &Program, report: &Report, points: &[Point]) -> Vec<Point> {
+    if points.is_empty() {
+        return combinations(program, &report.rows);
+    }
+    let rows: BTreeSet<Point> = points.iter().map(|point| along(&report.rows, point)).collect();
+    rows.into_iter().collect()
 }
 
 fn cell(typed: &Typed, point: &[usize], label: &str, eval: &mut Eval<'_>) -> Option<Cell> {
@@ -207,22 +250,12 @@ fn cell(typed: &Typed, point: &[usize], label: &str, eval: &mut Eval<'_>) -> Opt
 }
 
 /// Returns all combinations of the axes' values, the last axis changing fastest.
-fn combinations(program: &Program, axes: &[AxisId]) -> Vec<Vec<usize>> {
-    // An axis that is named twice would make rows that contradict themselves.
-    let mut seen = BTreeSet::new();
-    let mut all: Vec<Vec<usize>> = vec![Vec::new()];
+fn combinations(program: &Program, axes: &[AxisId]) -> Vec<Point> {
+    let mut all: Vec<Point> = vec![Point::new()];
     for axis in axes {
-        let values = if seen.insert(axis) { program.axes[*axis].values.len() } else { 1 };
-        all = all
-            .iter()
-            .flat_map(|head| {
-                (0..values).map(move |value| {
-                    let mut row = head.clone();
-                    row.push(value);
-                    row
-                })
-            })
-            .collect();
+        let values = 0..program.axes[*axis].values.len();
+        let longer = |row: Point| values.clone().map(move |value| [&row[..], &[value]].concat());
+        all = all.into_iter().flat_map(longer).collect();
     }
     all
 }

@@ -10,7 +10,7 @@ use crate::sema::declare::dim_of;
 use crate::sema::lower::{Def, Lower};
 use crate::sema::node::{Kind, Node};
 use crate::sema::ty::{Field, Ty};
-use crate::sema::value::{Val, literal, result_dim};
+use crate::sema::value::{Val, literal, real, result_dim};
 use crate::syntax::ast::{BinaryOp, Expr, ExprKind, Name, UnaryOp};
 
 impl Lower<'_> {
@@ -25,6 +25,14 @@ impl Lower<'_> {
         match &expr.kind {
             ExprKind::Number { digits, units } => {
                 let value = literal(digits, units.iter().map(|unit| unit.node.as_str()));
+                if !real(&value).is_finite() {
+                    self.found.push(
+                        Diagnostic::error("tlm::eval::too_large", "the number is too large")
+                            .label(span, "beyond what a float holds")
+                            .help("use smaller numbers"),
+                    );
+                    return Self::error(span);
+                }
                 constant(value, dim_of(units).map_or(Ty::Bare, Ty::Number))
             }
             ExprKind::Str(text) => constant(Value::Str(text.clone()), Ty::Str),
@@ -84,7 +92,7 @@ impl Lower<'_> {
             });
             return Node { span: expr.span, kind: Kind::Error };
         }
-        Node { span: expr.span, kind: Kind::Convert(Box::new(node), Box::new(wanted.clone())) }
+        convert(node, wanted)
     }
 
     /// Lowers expressions of one type; returns that type.
@@ -106,7 +114,8 @@ impl Lower<'_> {
             };
             nodes.push(node);
         }
-        (nodes, all.map_or(Ty::Unknown, |(ty, _)| ty))
+        let ty = all.map_or(Ty::Unknown, |(ty, _)| ty);
+        (nodes.into_iter().map(|node| convert(node, &ty)).collect(), ty)
     }
 
     fn mixed(&mut self, first: &Ty, first_span: Span, other: &Ty, other_span: Span) {
@@ -134,6 +143,7 @@ impl Lower<'_> {
                 let ty = self.use_axis(id, span);
                 (Node { span, kind: Kind::Axis(id) }, ty)
             }
+            Some(Def::Broken) => Self::error(span),
             Some(Def::Stage(stage)) => {
                 self.no_value(
                     span,
@@ -292,8 +302,19 @@ impl Lower<'_> {
             UnaryOp::Neg => {
                 let zero = Val::Plain(Value::Int(0));
                 let zero = (Node { span, kind: Kind::Const(zero) }, Ty::Bare);
-                let inner = self.expr(inner, None);
-                self.arithmetic(BinaryOp::Sub, zero, inner, span)
+                let (inner, ty) = self.expr(inner, None);
+                if !matches!(ty, Ty::Unknown | Ty::Bare | Ty::Number(_)) {
+                    self.found.push(
+                        Diagnostic::error(
+                            "tlm::sema::operands",
+                            format!("`-` does not go before {ty}"),
+                        )
+                        .label(inner.span, format!("this is {ty}"))
+                        .help("only numbers can be computed with"),
+                    );
+                    return Self::error(span);
+                }
+                self.arithmetic(BinaryOp::Sub, zero, (inner, ty), span)
             }
         }
     }
@@ -343,6 +364,8 @@ impl Lower<'_> {
                 "both sides must count the same"
             }
             (Ty::Number(_), Ty::Number(_)) => "a quantity goes with numbers and ratios",
+            (Ty::Enum(_), Ty::Str) | (Ty::Str, Ty::Enum(_)) => "write the name without quotes",
+            _ if matches!(op, BinaryOp::Eq | BinaryOp::Ne) => "compare values of one type",
             _ => "only numbers can be computed with",
         };
         self.found.push(
@@ -373,7 +396,7 @@ impl Lower<'_> {
         let comparable = match &joined {
             Some(Ty::Unknown | Ty::Bare | Ty::Number(_)) => true,
             Some(Ty::Bool | Ty::Str | Ty::Enum(_)) => !ordered,
-            Some(Ty::Optional(_)) => !ordered,
+            Some(Ty::Optional(inner)) => !ordered && inner.is_scalar(),
             _ => false,
         };
         if !comparable {
@@ -397,9 +420,15 @@ impl Lower<'_> {
             self.mixed(&then_part.1, then.span, &other_part.1, other.span);
             return Self::error(span);
         };
-        let kind = Kind::If(Box::new([test, then_part.0, other_part.0]));
-        (Node { span, kind }, ty)
+        let branches = [then_part.0, other_part.0].map(|node| convert(node, &ty));
+        let [then_node, other_node] = branches;
+        (Node { span, kind: Kind::If(Box::new([test, then_node, other_node])) }, ty)
     }
+}
+
+/// Returns the value of a node as its slot wants it.
+fn convert(node: Node, wanted: &Ty) -> Node {
+    Node { span: node.span, kind: Kind::Convert(Box::new(node), Box::new(wanted.clone())) }
 }
 
 fn sign(op: BinaryOp) -> &'static str {

@@ -20,6 +20,8 @@ use crate::syntax::ast::{self, Expr, ExprKind, ItemKind, Name, UseNames};
 /// What a name stands for.
 #[derive(Clone, Debug)]
 pub(super) enum Def {
+    /// What could not be read; told already.
+    Broken,
     /// `std`
     Std,
     /// A module of it.
@@ -37,6 +39,12 @@ enum State<T> {
     Done(T),
 }
 
+/// How deep bindings may be lowered within each other; only names in a circle are.
+const DEPTH_MAX: usize = 200;
+
+/// How many parts a type may have.
+const PARTS_MAX: usize = 1000;
+
 /// A recipe on its way to a [`Program`].
 pub(super) struct Lower<'r> {
     pub(super) sources: &'r SourceMap,
@@ -51,6 +59,10 @@ pub(super) struct Lower<'r> {
     pub(super) touched: BTreeSet<AxisId>,
     /// The axes that the conditions around it depend on.
     pub(super) conditions: BTreeSet<AxisId>,
+    /// How many bindings are being lowered within each other.
+    depth: usize,
+    /// Names that were told to be undefined.
+    unknown: BTreeSet<String>,
     pub(super) found: Vec<Diagnostic>,
 }
 
@@ -72,11 +84,14 @@ pub(super) fn lower<'r>(
         axes: Vec::new(),
         touched: BTreeSet::new(),
         conditions: BTreeSet::new(),
+        depth: 0,
+        unknown: BTreeSet::new(),
         found: Vec::new(),
     };
     lower.declare(file, overrides);
+    // Each after those it names, so that the stack does not grow with the length of a chain.
+    lower.order().into_iter().for_each(|id| drop(lower.binding(id)));
     let (plans, reports) = lower.demands(file);
-    (0..lower.items.len()).for_each(|id| drop(lower.binding(id)));
     (0..lower.axis_items.len()).for_each(|id| drop(lower.axis(id)));
     let bindings = mem::take(&mut lower.bindings).into_iter().zip(&lower.items);
     let bindings = bindings.filter_map(|(state, (item, _))| match state {
@@ -158,6 +173,7 @@ impl<'r> Lower<'r> {
     }
 
     fn not_yet(&mut self, name: &Name, what: &str) {
+        self.define(name, Def::Broken);
         self.found.push(
             Diagnostic::error("tlm::sema::not_yet", format!("{what} are not supported yet"))
                 .label(name.span, "this tlm only reads them")
@@ -189,6 +205,7 @@ impl<'r> Lower<'r> {
     fn import(&mut self, import: &ast::Use) {
         let [std, rest @ ..] = &import.path[..] else { return };
         if std.node != "std" {
+            names_of(&import.names).for_each(|name| self.define(name, Def::Broken));
             self.unknown_module(std, ["std"].into_iter());
             return;
         }
@@ -209,7 +226,10 @@ impl<'r> Lower<'r> {
             }
             ([module], names) => match library.modules.get(&module.node) {
                 Some(stages) => self.use_stages(module, stages, names),
-                None => self.unknown_module(module, library.modules.keys().map(String::as_str)),
+                None => {
+                    names_of(names).for_each(|name| self.define(name, Def::Broken));
+                    self.unknown_module(module, library.modules.keys().map(String::as_str));
+                }
             },
             ([module, inner, ..], _) => self.module_in_module(module, inner),
         }
@@ -229,7 +249,10 @@ impl<'r> Lower<'r> {
         let library = self.library;
         match library.modules.contains_key(&module.node) {
             true => self.define(name, Def::Module(module.node.clone())),
-            false => self.unknown_module(module, library.modules.keys().map(String::as_str)),
+            false => {
+                self.define(name, Def::Broken);
+                self.unknown_module(module, library.modules.keys().map(String::as_str));
+            }
         }
     }
 
@@ -244,7 +267,10 @@ impl<'r> Lower<'r> {
                 for name in names {
                     match stages.get(&name.node) {
                         Some(stage) => self.define(name, Def::Stage(Arc::clone(stage))),
-                        None => self.no_such_stage(&module.node, name),
+                        None => {
+                            self.define(name, Def::Broken);
+                            self.no_such_stage(&module.node, name);
+                        }
                     }
                 }
             }
@@ -257,7 +283,11 @@ impl<'r> Lower<'r> {
         }
     }
 
-    fn unknown_module<'n>(&mut self, name: &Name, known: impl Iterator<Item = &'n str> + Clone) {
+    pub(super) fn unknown_module<'n>(
+        &mut self,
+        name: &Name,
+        known: impl Iterator<Item = &'n str> + Clone,
+    ) {
         let help = match did_you_mean(&name.node, known.clone()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("modules are {}", known.collect::<Vec<_>>().join(", ")),
@@ -295,6 +325,10 @@ impl<'r> Lower<'r> {
     }
 
     pub(super) fn unknown_name(&mut self, name: &str, span: Span) {
+        // Once is enough: all its uses are mended by one definition.
+        if !self.unknown.insert(name.to_owned()) {
+            return;
+        }
         let known = self.names.keys().map(String::as_str);
         let help = match did_you_mean(name, known) {
             Some(near) => format!("did you mean `{near}`?"),
@@ -321,7 +355,8 @@ impl<'r> Lower<'r> {
 
     /// Returns the type of a binding, which the expression being lowered depends on.
     pub(super) fn use_binding(&mut self, id: BindingId, span: Span) -> Ty {
-        if matches!(self.bindings[id], State::Doing) {
+        let is_new = matches!(self.bindings[id], State::Todo);
+        if matches!(self.bindings[id], State::Doing) || (is_new && self.depth == DEPTH_MAX) {
             self.circle(self.items[id].0, span);
             return Ty::Unknown;
         }
@@ -333,6 +368,7 @@ impl<'r> Lower<'r> {
     fn binding(&mut self, id: BindingId) -> (Ty, BTreeSet<AxisId>) {
         if let State::Todo = self.bindings[id] {
             self.bindings[id] = State::Doing;
+            self.depth += 1;
             let (item, value) = self.items[id];
             let ((node, ty), axes) = self.apart(|lower| match &item.ty {
                 Some(declared) => {
@@ -343,6 +379,8 @@ impl<'r> Lower<'r> {
                 None if std::ptr::eq(value, &item.value) => lower.expr(value, None),
                 None => lower.overridden(item, value),
             });
+            self.depth -= 1;
+            let ty = self.within(ty, item.value.span);
             self.bindings[id] = State::Done(Typed { node, ty, axes });
         }
         match &self.bindings[id] {
@@ -351,9 +389,56 @@ impl<'r> Lower<'r> {
         }
     }
 
+    /// Returns the bindings, each after those it names as far as there is no circle.
+    fn order(&self) -> Vec<BindingId> {
+        let mut order = Vec::new();
+        let mut seen = vec![false; self.items.len()];
+        for root in 0..self.items.len() {
+            let mut path = vec![(root, None)];
+            while let Some((id, named)) = path.pop() {
+                let mut named: std::vec::IntoIter<BindingId> = match named {
+                    Some(named) => named,
+                    None if std::mem::replace(&mut seen[id], true) => continue,
+                    None => self.named_in(self.items[id].1).into_iter(),
+                };
+                match named.next() {
+                    Some(next) => path.extend([(id, Some(named)), (next, None)]),
+                    None => order.push(id),
+                }
+            }
+        }
+        order
+    }
+
+    /// Returns the bindings whose names stand in an expression; some may turn out to be variants.
+    fn named_in(&self, expr: &Expr) -> Vec<BindingId> {
+        let mut found = Vec::new();
+        expr.walk(&mut |expr| {
+            if let ExprKind::Name(name) = &expr.kind
+                && let Some((Def::Binding(id), _)) = self.names.get(name)
+            {
+                found.push(*id);
+            }
+        });
+        found
+    }
+
+    /// Returns a type that is not too large: a few lines could double it over and over.
+    fn within(&mut self, ty: Ty, span: Span) -> Ty {
+        if ty.is_within(&mut { PARTS_MAX }) {
+            return ty;
+        }
+        self.found.push(
+            Diagnostic::error("tlm::sema::large_type", "the type of this value is too large")
+                .label(span, format!("more than {PARTS_MAX} parts"))
+                .help("nest less"),
+        );
+        Ty::Unknown
+    }
+
     /// Lowers a param whose type is that of its default; where that is a number without unit, any number will do.
     fn overridden(&mut self, item: &ast::Binding, value: &Expr) -> (Node, Ty) {
-        let (_, wanted) = self.expr(&item.value, None);
+        let ((_, wanted), _) = self.apart(|lower| lower.expr(&item.value, None));
         let (node, ty) = self.expr(value, Some(&wanted));
         if wanted == Ty::Bare && matches!(ty, Ty::Number(_)) {
             return (node, ty);
@@ -375,7 +460,8 @@ impl<'r> Lower<'r> {
 
     /// Returns the type of an axis's values, which the expression being lowered depends on.
     pub(super) fn use_axis(&mut self, id: AxisId, span: Span) -> Ty {
-        if matches!(self.axes[id], State::Doing) {
+        let is_new = matches!(self.axes[id], State::Todo);
+        if matches!(self.axes[id], State::Doing) || (is_new && self.depth == DEPTH_MAX) {
             self.circle(self.axis_items[id], span);
             return Ty::Unknown;
         }
@@ -387,8 +473,13 @@ impl<'r> Lower<'r> {
     fn axis(&mut self, id: AxisId) -> Ty {
         if let State::Todo = self.axes[id] {
             self.axes[id] = State::Doing;
+            self.depth += 1;
             let item = self.axis_items[id];
-            let (axis, axes) = self.apart(|lower| lower.axis_values(item));
+            let (axis, axes) = self.apart(|lower| {
+                // Steps in a value are steps of that point.
+                lower.conditions.insert(id);
+                lower.axis_values(item)
+            });
             if let Some(other) = axes.first() {
                 let other = self.axis_items[*other].name.node.clone();
                 self.found.push(
@@ -397,6 +488,7 @@ impl<'r> Lower<'r> {
                         .help("sweep both together with an axis of records"),
                 );
             }
+            self.depth -= 1;
             self.axes[id] = State::Done(axis);
         }
         match &self.axes[id] {
@@ -428,9 +520,11 @@ impl<'r> Lower<'r> {
             }
             None => self.joined(items, None),
         };
-        let shown: Vec<_> = items.iter().map(|v| self.sources.snippet(v.span).to_owned()).collect();
+        let shown: Vec<_> =
+            items.iter().map(|v| on_one_line(self.sources.snippet(v.span))).collect();
+        let mut seen = BTreeSet::new();
         for (at, text) in shown.iter().enumerate() {
-            if shown[..at].contains(text) {
+            if !seen.insert(text) {
                 self.found.push(
                     Diagnostic::error(
                         "tlm::sema::axis_values",
@@ -484,6 +578,11 @@ impl<'r> Lower<'r> {
             .iter()
             .map(|target| (self.sources.snippet(target.span).to_owned(), self.typed(target)))
             .collect();
+        for (at, name) in plan.vary.iter().enumerate() {
+            if let Some(first) = plan.vary[..at].iter().find(|first| first.node == name.node) {
+                self.twice(name, first.span);
+            }
+        }
         let vary: Vec<_> = plan.vary.iter().filter_map(|name| self.axis_name(name)).collect();
         for (axis, name) in vary.iter().zip(&plan.vary) {
             let known = targets.iter().all(|(_, target)| target.ty != Ty::Unknown);
@@ -554,8 +653,17 @@ impl<'r> Lower<'r> {
             _ => std::slice::from_ref(shown),
         };
         let columns: Vec<_> = items.iter().map(|item| self.column(item)).collect();
+        if let Some((name, _)) = call.run.first() {
+            self.bad_report(name.span, "a table takes no `run` settings");
+        }
         let (mut rows, mut cols) = (Vec::new(), None);
+        let mut given: Vec<&Name> = Vec::new();
         for (name, value) in &call.params {
+            if let Some(first) = given.iter().find(|first| first.node == name.node) {
+                self.twice(name, first.span);
+                continue;
+            }
+            given.push(name);
             let names = match &value.kind {
                 ExprKind::List(items) => &items[..],
                 _ => std::slice::from_ref(value),
@@ -567,6 +675,15 @@ impl<'r> Lower<'r> {
                 "cols" => self.bad_report(value.span, "columns follow one axis"),
                 _ => self.bad_report(name.span, "`table` takes `rows:` and `cols:`"),
             }
+        }
+        let mut shown: BTreeSet<AxisId> = BTreeSet::new();
+        if let Some(twice) = rows.iter().chain(&cols).find(|axis| !shown.insert(**axis)) {
+            let axis = &self.axis_items[*twice].name.node;
+            self.bad_report(
+                report.name.span,
+                &format!("`{axis}` stands twice in rows and columns"),
+            );
+            return None;
         }
         let columns = heads(&columns, items, self.sources);
         Some(Report {
@@ -635,6 +752,21 @@ impl<'r> Lower<'r> {
     pub(super) fn error(span: Span) -> (Node, Ty) {
         (Node { span, kind: Kind::Error }, Ty::Unknown)
     }
+}
+
+/// Returns the names that an import lists.
+fn names_of(names: &UseNames) -> impl Iterator<Item = &Name> {
+    match names {
+        UseNames::Some(names) => names.as_slice(),
+        UseNames::Module(Some(name)) => std::slice::from_ref(name),
+        UseNames::Module(None) | UseNames::All(_) => &[],
+    }
+    .iter()
+}
+
+/// Returns a text with its line breaks and runs of blanks as one blank each.
+fn on_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Heads columns with their last field's name, or with all of their text where that is not enough.

@@ -18,8 +18,9 @@ mod value;
 use std::path::Path;
 
 use crate::base::source::Spanned;
-use crate::base::{FileId, SourceMap};
+use crate::base::{FileId, SourceMap, Span};
 use crate::diag::{Checked, Diagnostic};
+use crate::syntax::ast::{self, Expr, ExprKind, ItemKind, TypeKind};
 use crate::syntax::{parse, parse_expr};
 
 pub use node::Program;
@@ -39,13 +40,32 @@ pub fn load(
     let mut values = Vec::new();
     for (name, text) in overrides {
         let file = sources.add(format!("-s {name}"), text.clone());
-        let (expr, errors) = parse_expr(file, text);
+        let (expr, errors) = match takes_text(&parsed.file, name) && !text.starts_with('"') {
+            true => {
+                let span = Span::new(file, 0, text.len());
+                (Expr { span, kind: ExprKind::Str(text.clone()) }, Vec::new())
+            }
+            false => parse_expr(file, text),
+        };
         found.extend(errors);
         values.push((Spanned { node: name.clone(), span: expr.span }, expr));
     }
     let (program, errors) = lower::lower(sources, &library, &parsed.file, &values, folder);
     found.extend(errors);
     Checked { value: program, diagnostics: found }
+}
+
+/// Returns whether a param takes a text, which needs no quotes on the command line.
+fn takes_text(file: &ast::File, name: &str) -> bool {
+    file.items.iter().any(|item| match &item.kind {
+        ItemKind::Param(param) if param.name.node == name => match &param.ty {
+            Some(ty) => {
+                matches!(&ty.kind, TypeKind::Named(name) if name == "Str" || name == "Path")
+            }
+            None => matches!(param.value.kind, ExprKind::Str(_)),
+        },
+        _ => false,
+    })
 }
 
 /// Evaluates every binding at the baseline and all plans, and returns what is wrong.

@@ -81,6 +81,33 @@ pub(super) struct Node {
     pub(super) kind: Kind,
 }
 
+impl Node {
+    /// Visits it and all nodes within it.
+    pub(super) fn walk(&self, visit: &mut dyn FnMut(&Node)) {
+        visit(self);
+        match &self.kind {
+            Kind::Error | Kind::Const(_) | Kind::Axis(_) | Kind::Binding(_) => {}
+            Kind::List(items) => items.iter().for_each(|item| item.walk(visit)),
+            Kind::Record(fields) => fields.iter().for_each(|(_, value)| value.walk(visit)),
+            Kind::Field(inner, _)
+            | Kind::ArtifactField(inner, ..)
+            | Kind::Not(inner)
+            | Kind::Convert(inner, _) => inner.walk(visit),
+            Kind::And(left, right)
+            | Kind::Or(left, right)
+            | Kind::Arithmetic(_, left, right, _)
+            | Kind::Compare(_, left, right) => [left, right].iter().for_each(|n| n.walk(visit)),
+            Kind::If(parts) => parts.iter().for_each(|part| part.walk(visit)),
+            Kind::Call(call) => {
+                call.inputs.iter().for_each(|input| input.node().walk(visit));
+                call.params.iter().for_each(|(_, value)| value.walk(visit));
+                call.sha256.iter().for_each(|value| value.walk(visit));
+                call.run.iter().for_each(|(_, value)| value.walk(visit));
+            }
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
     /// What is wrong already.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::base::text::name_at;
 use crate::base::{Span, Value};
 
 /// A stage call in an [`Expansion`].
@@ -56,15 +57,6 @@ pub struct Step {
     pub span: Span,
     /// Where each argument is written, by name, for `why`.
     pub arg_spans: BTreeMap<String, Span>,
-}
-
-/// Returns a label with axis values: `r2[arm=hard, rate=50%]`.
-pub fn name_at(label: &str, point: &[(String, String)]) -> String {
-    if point.is_empty() {
-        return label.to_owned();
-    }
-    let values: Vec<_> = point.iter().map(|(axis, value)| format!("{axis}={value}")).collect();
-    format!("{label}[{}]", values.join(", "))
 }
 
 impl Step {

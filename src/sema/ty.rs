@@ -42,6 +42,17 @@ impl Ty {
         Self::Artifact("File".to_owned())
     }
 
+    /// Returns whether it has no more than so many parts, in all and in depth.
+    pub(super) fn is_within(&self, parts: &mut usize) -> bool {
+        let Some(rest) = parts.checked_sub(1) else { return false };
+        *parts = rest;
+        match self {
+            Self::Optional(inner) | Self::List(inner) => inner.is_within(parts),
+            Self::Record(fields) => fields.values().all(|field| field.ty.is_within(parts)),
+            _ => true,
+        }
+    }
+
     /// Returns whether a table can show it.
     pub(super) fn is_scalar(&self) -> bool {
         match self {
@@ -75,6 +86,13 @@ impl Ty {
                 _ => Some(Self::Optional(Box::new(some.clone()))),
             },
             (Self::Unknown, known) => Some(known.clone()),
+            (Self::Number(own), Self::Number(wanted)) => join_dims(*own, *wanted).map(Self::Number),
+            (Self::Optional(own), Self::Optional(wanted)) => {
+                own.join(wanted).map(|inner| Self::Optional(Box::new(inner)))
+            }
+            (Self::List(own), Self::List(wanted)) => {
+                own.join(wanted).map(|item| Self::List(Box::new(item)))
+            }
             (own, wanted) if own.fits(wanted) => Some(wanted.clone()),
             (wanted, own) if own.fits(wanted) => Some(wanted.clone()),
             _ => None,
@@ -86,6 +104,17 @@ fn converts(own: Dim, wanted: Dim) -> bool {
     use Dim::{Count, Float, Int, Ratio};
     matches!((own, wanted), (Int, Count) | (Count, Int) | (Ratio, Float) | (Float, Ratio))
         || (matches!(own, Int | Count) && wanted == Float)
+}
+
+/// Returns the dimension that holds numbers of both.
+fn join_dims(own: Dim, other: Dim) -> Option<Dim> {
+    use Dim::{Float, Int};
+    match converts(own, other) {
+        _ if own == other => Some(own),
+        false if !converts(other, own) => None,
+        _ if own.is_whole() && other.is_whole() => Some(Int),
+        _ => Some(Float),
+    }
 }
 
 fn record_fits(own: &BTreeMap<String, Field>, wanted: &BTreeMap<String, Field>) -> bool {

@@ -71,6 +71,15 @@ impl Val {
         }
     }
 
+    /// Returns how many parts it has.
+    pub(super) fn parts(&self) -> usize {
+        match self {
+            Val::Plain(_) | Val::Artifact(..) | Val::Late(_) => 1,
+            Val::List(items) => 1 + items.iter().map(Val::parts).sum::<usize>(),
+            Val::Record(fields) => 1 + fields.values().map(Val::parts).sum::<usize>(),
+        }
+    }
+
     /// Adds all outputs of steps within it.
     pub(super) fn outputs(&self, out: &mut Vec<OutputRef>) {
         match self {
@@ -102,34 +111,43 @@ fn in_dim(number: Value, dim: Dim) -> Result<Value, Misfit> {
 pub(super) fn literal<'a>(digits: &str, units: impl Iterator<Item = &'a str>) -> Value {
     let (mantissa, exponent) = digits.split_once(['e', 'E']).unwrap_or((digits, "0"));
     let mut exponent: i32 = exponent.parse().unwrap_or(0);
-    let mut factor = 1.0;
+    let mut factor: i64 = 1;
     for unit in units {
         let size = UNITS.iter().find(|(name, ..)| *name == unit).map_or(1.0, |(.., size)| *size);
         match power_of_ten(size) {
             Some(power) => exponent += power,
-            None => factor *= size,
+            None => factor *= size as i64,
         }
     }
-    let scaled = format!("{mantissa}e{exponent}");
-    let whole = (!mantissa.contains('.') && exponent == 0).then(|| mantissa.parse::<i64>().ok());
-    match whole.flatten().and_then(|number| number.checked_mul(factor as i64)) {
-        Some(number) if factor.fract() == 0.0 => Value::Int(number),
-        _ => whole_if_exact(scaled.parse().unwrap_or(f64::NAN) * factor),
+    match whole(mantissa, exponent, factor) {
+        Some(number) => Value::Int(number),
+        None => {
+            let scaled: f64 = format!("{mantissa}e{exponent}").parse().unwrap_or(f64::NAN);
+            Value::Float(scaled * factor as f64)
+        }
     }
 }
 
+/// Returns `mantissa * 10^exponent * factor` if it is a whole number below 2^63.
+fn whole(mantissa: &str, exponent: i32, factor: i64) -> Option<i64> {
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let fraction = fraction.trim_end_matches('0');
+    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
+    let number = digits.checked_mul(i128::from(factor))?;
+    let exponent = exponent - fraction.len() as i32;
+    let power = 10i128.checked_pow(exponent.unsigned_abs());
+    let scaled = match exponent {
+        _ if number == 0 => 0,
+        0.. => number.checked_mul(power?)?,
+        _ if number % power? == 0 => number / power?,
+        _ => return None,
+    };
+    i64::try_from(scaled).ok()
+}
+
+/// Returns which power of ten a unit is; the others are whole.
 fn power_of_ten(size: f64) -> Option<i32> {
     (-3..=12).find(|power| format!("1e{power}").parse() == Ok(size))
-}
-
-/// 2^53: up to here every whole number is a float.
-const EXACT: f64 = 9_007_199_254_740_992.0;
-
-fn whole_if_exact(number: f64) -> Value {
-    match number.fract() == 0.0 && number.abs() <= EXACT {
-        true => Value::Int(number as i64),
-        false => Value::Float(number),
-    }
 }
 
 /// Why arithmetic has no result.
@@ -153,8 +171,11 @@ pub(super) fn arithmetic(
             BinaryOp::Sub => a.checked_sub(*b).map(Value::Int),
             BinaryOp::Mul => a.checked_mul(*b).map(Value::Int),
             _ if *b == 0 => return Err(NoResult::DivisionByZero),
-            _ if a % b == 0 => Some(Value::Int(a / b)),
-            _ => Some(Value::Float(*a as f64 / *b as f64)),
+            _ => match a.checked_rem(*b) {
+                None => None,
+                Some(0) => Some(Value::Int(a / b)),
+                Some(_) => Some(Value::Float(*a as f64 / *b as f64)),
+            },
         },
         _ => {
             let (a, b) = (real(left), real(right));
@@ -255,6 +276,10 @@ mod tests {
         check("1.5", &["GiB"], Value::Int(1_610_612_736));
         check("90", &["m"], Value::Int(5400));
         check("0.0001", &["M"], Value::Int(100));
+        check("9000000", &["T"], Value::Int(9_000_000_000_000_000_000));
+        check("2.50", &["%"], Value::Float(0.025));
+        check("1.5", &["h"], Value::Int(5400));
+        check("1e300", &["T"], Value::Float(f64::INFINITY));
         check("9223372036854775808", &[], Value::Float(9_223_372_036_854_775_808.0));
     }
 
@@ -290,5 +315,6 @@ mod tests {
         check(BinaryOp::Div, int(8), int(0), None, Err(NoResult::DivisionByZero));
         check(BinaryOp::Mul, int(i64::MAX), int(2), tokens, Err(NoResult::TooLarge));
         check(BinaryOp::Mul, int(3), int(2), Some(Dim::Float), Ok(Value::Float(6.0)));
+        check(BinaryOp::Div, int(i64::MIN), int(-1), None, Err(NoResult::TooLarge));
     }
 }

@@ -156,8 +156,19 @@ impl Context {
     }
 
     /// Sets a scalar output.
-    pub fn output(&mut self, name: &str, value: Value) {
+    ///
+    /// # Errors
+    /// When it is no finite number: JSON has none, so it would be recorded as nothing.
+    pub fn output(&mut self, name: &str, value: Value) -> Result<(), StageError> {
+        if let Value::Float(number) = value
+            && !number.is_finite()
+        {
+            let stage = &self.action.stage;
+            return Err(StageError::input(format!("`{name}` of `{stage}` came out as {number}"))
+                .help("check the numbers that the step is given"));
+        }
         self.emit(&Event::Output { name: name.to_owned(), value });
+        Ok(())
     }
 
     /// Tells that the state folder holds the first `done` units of work.
@@ -177,5 +188,39 @@ impl Context {
     /// Returns the parameter map, for stages that show it.
     pub fn raw_params(&self) -> &BTreeMap<String, Value> {
         &self.action.params
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Digest;
+    use crate::stage::action::PROTOCOL;
+
+    #[test]
+    fn an_output_that_is_no_number_is_an_error() {
+        let action = Action {
+            protocol: PROTOCOL,
+            key: Digest::of(b"test"),
+            stage: "eval.perplexity".to_owned(),
+            params: BTreeMap::new(),
+            inputs: BTreeMap::new(),
+            out: PathBuf::new(),
+            state: PathBuf::new(),
+            seed: 0,
+            threads: 1,
+            device: "cpu".to_owned(),
+            micro_batch: None,
+        };
+        let mut context = Context::new(action, Arc::default(), Box::new(io::sink()));
+        assert!(context.output("loss", Value::Float(1.0)).is_ok());
+        for (number, shown) in [(f64::NAN, "NaN"), (f64::INFINITY, "inf")] {
+            let Err(StageError::Failed(failure)) = context.output("loss", Value::Float(number))
+            else {
+                panic!("{number} went out");
+            };
+            assert_eq!(failure.message, format!("`loss` of `eval.perplexity` came out as {shown}"));
+            assert!(failure.help.is_some());
+        }
     }
 }

@@ -33,8 +33,8 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     }
     for (name, writer) in [("train", train), ("valid", held)] {
         let (documents, size) = writer.finish()?;
-        context.output(&format!("{name}.documents"), Value::Int(documents as i64));
-        context.output(&format!("{name}.size"), Value::Int(size as i64));
+        context.output(&format!("{name}.documents"), Value::Int(documents as i64))?;
+        context.output(&format!("{name}.size"), Value::Int(size as i64))?;
     }
     Ok(())
 }

@@ -43,8 +43,8 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     if documents == 0 {
         return Err(StageError::input("the files hold no text").help("check the path of `files`"));
     }
-    context.output("out.documents", Value::Int(documents as i64));
-    context.output("out.size", Value::Int(size as i64));
+    context.output("out.documents", Value::Int(documents as i64))?;
+    context.output("out.size", Value::Int(size as i64))?;
     Ok(())
 }
 

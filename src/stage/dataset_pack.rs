@@ -38,8 +38,8 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
         );
         return Err(StageError::input(message).help("use more text or a smaller `seq`"));
     }
-    context.output("out.tokens", Value::Int((meta.sequences * meta.seq) as i64));
-    context.output("out.sequences", Value::Int(meta.sequences as i64));
+    context.output("out.tokens", Value::Int((meta.sequences * meta.seq) as i64))?;
+    context.output("out.sequences", Value::Int(meta.sequences as i64))?;
     Ok(())
 }
 

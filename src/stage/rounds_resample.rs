@@ -68,8 +68,8 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
         .map(|index| data.sequence_id(index))
         .collect();
     data.write_view(&context.out_dir("out")?, &sequences)?;
-    context.output("out.tokens", Value::Int((sequences.len() * data.seq()) as i64));
-    context.output("out.sequences", Value::Int(sequences.len() as i64));
+    context.output("out.tokens", Value::Int((sequences.len() * data.seq()) as i64))?;
+    context.output("out.sequences", Value::Int(sequences.len() as i64))?;
     Ok(())
 }
 

@@ -19,6 +19,6 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
         Ok(())
     })?;
     write_counts(&out, &counts)?;
-    context.output("out.tokens", Value::Int(counts.iter().sum::<u64>() as i64));
+    context.output("out.tokens", Value::Int(counts.iter().sum::<u64>() as i64))?;
     Ok(())
 }

@@ -25,7 +25,7 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     }
     let size = Tokenizer::open(&out)?.size();
     context.progress(size, Some(size), "tokens");
-    context.output("out.size", Value::Int(size as i64));
+    context.output("out.size", Value::Int(size as i64))?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use crate::base::Value;
 use crate::data::counts::read_counts;
 use crate::data::prune::prune;
 use crate::data::tokenizer_files::{
-    read_tokenizer_config, read_tokenizer_json, vocab_size, write_id_map, write_tokenizer,
+    Vocabulary, read_tokenizer_config, read_tokenizer_json, write_id_map, write_tokenizer,
 };
 use crate::stage::{Context, StageError};
 
@@ -22,15 +22,17 @@ struct Params {
 pub fn run(context: &mut Context) -> Result<(), StageError> {
     let params: Params = context.params()?;
     let folder = context.input("tokenizer").to_owned();
-    let json = read_tokenizer_json(&folder)?;
-    let counts = read_counts(context.input("counts"), vocab_size(&json) as usize)?;
-    let pruned = prune(&folder.join("tokenizer.json"), &json, &counts, params.keep, |kept| {
+    let (path, json) = (folder.join("tokenizer.json"), read_tokenizer_json(&folder)?);
+    let config = read_tokenizer_config(&folder)?;
+    let size = Vocabulary::new(&path, &json, config.clone())?.size();
+    let counts = read_counts(context.input("counts"), size as usize)?;
+    let pruned = prune(&path, &json, &counts, params.keep, |kept| {
         context.progress(kept, Some(params.keep as u64), "tokens");
         !context.interrupted()
     })?;
     let pruned = pruned.ok_or(StageError::Interrupted)?;
     let out = context.out_dir("out")?;
-    write_tokenizer(&out, &pruned.json, &read_tokenizer_config(&folder)?)?;
+    write_tokenizer(&out, &pruned.json, &config)?;
     write_id_map(&out, &pruned.old_ids)?;
     let size = pruned.old_ids.len();
     let kept: u64 = pruned.old_ids.iter().map(|&id| counts[id as usize]).sum();
@@ -40,6 +42,6 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
         "{size} tokens cover {coverage:.2}% of the old counts; {} orphans",
         pruned.orphans
     ));
-    context.output("out.size", Value::Int(size as i64));
+    context.output("out.size", Value::Int(size as i64))?;
     Ok(())
 }

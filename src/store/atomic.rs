@@ -19,18 +19,28 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_folder(folder)
 }
 
-/// Opens a file that is read and appended to under a lock, creating it if missing.
+/// Opens a file that is read and appended to under a lock, creating it and its folder if missing.
 pub(super) fn open_shared(path: &Path) -> io::Result<File> {
+    create_folder_of(path)?;
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+}
+
+/// Opens a file to append to, creating it and its folder if missing.
+pub(super) fn open_log(path: &Path) -> io::Result<File> {
+    create_folder_of(path)?;
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+fn create_folder_of(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path.parent().expect("store paths have a parent"))
 }
 
 /// Moves a finished output to its final name: contents to disk, then one rename, then the folder to disk.
 pub(super) fn move_into_place(from: &Path, to: &Path) -> io::Result<()> {
     let folder = to.parent().expect("store paths have a parent");
-    if !folder.exists() {
-        fs::create_dir_all(folder)?;
-        folder.parent().map_or(Ok(()), sync_folder)?;
-    }
+    fs::create_dir_all(folder)?;
+    // Another process may have created the folder and not yet come to this.
+    folder.parent().map_or(Ok(()), sync_folder)?;
     sync_tree(from)?;
     fs::rename(from, to)?;
     sync_folder(folder)
@@ -52,6 +62,7 @@ fn sync_tree(path: &Path) -> io::Result<()> {
     entries.par_iter().try_for_each(|entry| File::open(entry.path())?.sync_all())
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
+/// Brings the names in a folder to disk.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::base::Digest;
 use crate::store::{Record, atomic};
@@ -23,7 +24,7 @@ pub(super) struct Index {
     path: PathBuf,
     /// How far the file has been read.
     end: u64,
-    records: Vec<Record>,
+    records: Vec<Arc<Record>>,
     by_key: BTreeMap<Digest, usize>,
     /// Frames whose checksum was wrong.
     pub(super) damaged: usize,
@@ -38,10 +39,10 @@ impl Index {
     }
 
     pub(super) fn get(&self, key: Digest) -> Option<&Record> {
-        self.by_key.get(&key).map(|at| &self.records[*at])
+        self.by_key.get(&key).map(|at| &*self.records[*at])
     }
 
-    pub(super) fn records(&self) -> &[Record] {
+    pub(super) fn records(&self) -> &[Arc<Record>] {
         &self.records
     }
 
@@ -71,6 +72,10 @@ impl Index {
             file.set_len(self.end)?;
             return Err(error);
         }
+        if self.end == 0 {
+            // The file is new, so its name has to reach the disk too.
+            self.path.parent().map_or(Ok(()), atomic::sync_folder)?;
+        }
         self.end += frame.len() as u64;
         self.insert(record);
         Ok(())
@@ -99,7 +104,7 @@ impl Index {
         let at = self.records.len();
         self.by_key.insert(record.recipe, at);
         self.by_key.insert(record.content, at);
-        self.records.push(record);
+        self.records.push(Arc::new(record));
     }
 }
 

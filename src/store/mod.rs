@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
@@ -24,6 +24,15 @@ use crate::store::sources::Sources;
 
 /// The version of the layout on disk.
 pub const FORMAT: u32 = 1;
+
+/// What a new store has first; one that is there stays as it is. Backup programs know the tag's signature.
+const SIDE_FILES: [(&str, &str); 2] = [
+    (
+        "CACHEDIR.TAG",
+        "Signature: 8a477f597d28d172789f06886806bc55\n# Made by tlm; see docs/cache.md.\n",
+    ),
+    (".gitignore", "*\n"),
+];
 
 /// How often a lease that another process holds is tried.
 const POLL: Duration = Duration::from_millis(50);
@@ -94,6 +103,15 @@ pub struct Lease {
     _lock: File,
 }
 
+/// An object that is not what its name says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Its name.
+    pub digest: Digest,
+    /// What is the matter: `missing`.
+    pub what: String,
+}
+
 /// Why the store could not do something.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -115,6 +133,18 @@ pub enum StoreError {
         /// Its format.
         found: String,
     },
+    /// The folder has other files.
+    #[error("`{}` is no store, and not empty", path.display())]
+    NotAStore {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder's path can't be told to workers.
+    #[error("the store's path `{}` is not UTF-8", path.display())]
+    NotUtf8 {
+        /// The store.
+        path: PathBuf,
+    },
     /// A stage did not write what it declares.
     #[error("output `{name}` is missing")]
     MissingOutput {
@@ -133,9 +163,17 @@ impl StoreError {
             Self::Io { source, .. } if is_closed(source.kind()) => {
                 "make the store writable, or choose another with `--store DIR`".to_owned()
             }
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::InvalidInput => {
+                "outputs are files and folders with names in UTF-8; please report this stage"
+                    .to_owned()
+            }
             Self::Io { .. } => "check the disk and run the same command again".to_owned(),
             Self::Newer { .. } => {
                 "update tlm, or choose another store with `--store DIR`".to_owned()
+            }
+            Self::NotAStore { .. } => "choose an empty or new folder with `--store DIR`".to_owned(),
+            Self::NotUtf8 { .. } => {
+                "choose a folder with a name in UTF-8 with `--store DIR`".to_owned()
             }
             Self::MissingOutput { .. } => "this is a bug in the stage; please report it".to_owned(),
         }
@@ -157,14 +195,13 @@ fn failed<'a>(
 }
 
 impl Store {
-    /// Opens a store, creating it if missing.
+    /// Opens a store, creating it if missing. One that exists may be read-only.
     ///
     /// # Errors
-    /// When the folder can't be made or read, or is of a newer format.
+    /// When the folder can't be made or read, has other files, or is of a newer format.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        for folder in ["objects", "locks", "staging", "state", "logs"] {
-            let path = root.join(folder);
-            fs::create_dir_all(&path).map_err(failed("create", &path))?;
+        if root.to_str().is_none() {
+            return Err(StoreError::NotUtf8 { path: root.to_owned() });
         }
         let format = root.join("format");
         match fs::read_to_string(&format) {
@@ -183,12 +220,15 @@ impl Store {
     }
 
     fn create(root: &Path) -> Result<(), StoreError> {
-        // The signature by which backup programs know folders that can be made again.
-        let tag =
-            "Signature: 8a477f597d28d172789f06886806bc55\n# Made by tlm; see docs/cache.md.\n";
-        for (name, text) in
-            [("CACHEDIR.TAG", tag), (".gitignore", "*\n"), ("format", &format!("{FORMAT}\n"))]
-        {
+        fs::create_dir_all(root).map_err(failed("create", root))?;
+        let entries = fs::read_dir(root).map_err(failed("read", root))?.flatten();
+        let has_others = entries.map(|entry| entry.file_name()).any(|name| !is_side_file(&name));
+        // What another tlm adds comes after its `format`.
+        if has_others && !Self::is_one(root) {
+            return Err(StoreError::NotAStore { path: root.to_owned() });
+        }
+        let missing = SIDE_FILES.into_iter().filter(|(name, _)| !root.join(name).exists());
+        for (name, text) in missing.chain([("format", &*format!("{FORMAT}\n"))]) {
             let path = root.join(name);
             atomic::write(&path, text.as_bytes()).map_err(failed("write", &path))?;
         }
@@ -227,7 +267,7 @@ impl Store {
     }
 
     /// Returns all records, oldest first.
-    pub fn records(&self) -> Vec<Record> {
+    pub fn records(&self) -> Vec<Arc<Record>> {
         self.index().records().to_vec()
     }
 
@@ -246,6 +286,14 @@ impl Store {
         self.root.join("logs").join(format!("{recipe}.log"))
     }
 
+    /// Opens the log of a step to append to.
+    ///
+    /// # Errors
+    /// When it can't be created or written.
+    pub fn open_log(&self, recipe: Digest) -> io::Result<File> {
+        atomic::open_log(&self.log_path(recipe))
+    }
+
     fn lock_path(&self, recipe: Digest) -> PathBuf {
         self.root.join("locks").join(recipe.to_string())
     }
@@ -255,21 +303,14 @@ impl Store {
         root.join("format").is_file()
     }
 
-    /// Returns the logs of the steps whose recipe key starts with these digits.
-    ///
-    /// # Errors
-    /// When the folder of logs can't be read.
-    pub fn logs(&self, digits: &str) -> io::Result<Vec<PathBuf>> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(self.root.join("logs"))? {
-            let path = entry?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if name.starts_with(digits) {
-                found.push(path);
-            }
-        }
-        found.sort();
-        Ok(found)
+    /// Returns the logs of all steps, the latest first.
+    pub fn logs(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.root.join("logs")).into_iter().flatten().flatten();
+        let dated =
+            |entry: fs::DirEntry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()));
+        let mut logs: Vec<_> = entries.filter_map(dated).collect();
+        logs.sort();
+        logs.into_iter().rev().map(|(_, path)| path).collect()
     }
 
     /// Returns where the HTML report of a recipe of this name lies by default.
@@ -333,6 +374,7 @@ impl Store {
     /// whose scheduler was killed may still write, so no folder is used twice, and one that can't be removed yet stays.
     fn stage(&self, recipe: Digest) -> Result<PathBuf, StoreError> {
         let folder = self.root.join("staging");
+        fs::create_dir_all(&folder).map_err(failed("create", &folder))?;
         for entry in fs::read_dir(&folder).map_err(failed("read", &folder))?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(&recipe.to_string()) {
                 let _ = remove(&entry.path());
@@ -371,8 +413,8 @@ impl Store {
             record.outputs.insert(name.clone(), Output::Object { digest, bytes });
         }
         self.record(record.clone())?;
-        let state = lease.state_dir();
-        remove(&state).map_err(failed("remove", &state))?;
+        // The step is done all the same; the next sweep tries again.
+        let _ = remove(&lease.state_dir());
         Ok(record)
     }
 
@@ -385,25 +427,41 @@ impl Store {
         self.index().append(record).map_err(failed("write", &path))
     }
 
-    /// Hashes every recorded object again and returns those that are missing or changed.
-    ///
-    /// # Errors
-    /// When an object can't be read.
-    pub fn verify(&self) -> Result<Vec<Digest>, StoreError> {
-        let mut bad = Vec::new();
+    /// Hashes every recorded object again, each once, and returns those that are damaged. Before each, `tell` hears how
+    /// many bytes are done and how many there are.
+    pub fn verify(&self, mut tell: impl FnMut(u64, u64)) -> Vec<Damage> {
+        let mut objects = BTreeMap::new();
         for record in self.records() {
             for output in record.outputs.values() {
-                let Output::Object { digest, .. } = output else { continue };
-                let path = self.object_path(*digest);
-                let good = path.exists()
-                    && object::digest(&path).map_err(failed("read", &path))?.0 == *digest;
-                if !good && !bad.contains(digest) {
-                    bad.push(*digest);
+                if let Output::Object { digest, bytes } = output {
+                    objects.insert(*digest, *bytes);
                 }
             }
         }
-        Ok(bad)
+        let (mut done, all) = (0, objects.values().sum());
+        let mut damaged = Vec::new();
+        for (digest, bytes) in objects {
+            tell(done, all);
+            done += bytes;
+            damaged.extend(self.damage(digest).map(|what| Damage { digest, what }));
+        }
+        damaged
     }
+
+    fn damage(&self, digest: Digest) -> Option<String> {
+        match object::digest(&self.object_path(digest)) {
+            Ok((found, _)) if found == digest => None,
+            Ok((found, _)) => Some(format!("changed, its digest is {}", found.short())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some("missing".to_owned()),
+            Err(error) => Some(format!("unreadable, {error}")),
+        }
+    }
+}
+
+/// Returns whether a name is of what a store has before its `format`, or of a file that is being written.
+fn is_side_file(name: &std::ffi::OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with(".tmp") || SIDE_FILES.iter().any(|(side, _)| *side == name)
 }
 
 impl Lease {

@@ -1,21 +1,23 @@
 //! Digests of the user's own files, remembered by (size, mtime, ctime, inode), so that a plan reads only what changed.
 //!
-//! A file that changed within two seconds before the memo was written may change again without another time stamp, so its
-//! entry does not count (git's "racy" entries). All clocks are the file system's.
+//! A file that changed within two seconds before it was hashed may have changed again without another time stamp, so its
+//! entry does not count (git's "racy" entries). All clocks are the file system's: the memo's own time stamp, less the
+//! time between hashing and writing, says when that was.
 
 use std::collections::BTreeMap;
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::Digest;
 use crate::store::{atomic, object};
 
-/// How old a change must be when the memo is written, in nanoseconds.
+/// How old a change must be when the file is hashed, in nanoseconds.
 const SETTLED_NS: i128 = 2_000_000_000;
 
 /// The memo, one file in the store.
@@ -27,10 +29,10 @@ pub(super) struct Sources {
 
 #[derive(Debug, Default)]
 struct Known {
-    entries: BTreeMap<PathBuf, Entry>,
-    /// When they were written.
-    written_ns: i128,
-    changed: bool,
+    /// Those that count.
+    settled: BTreeMap<PathBuf, Entry>,
+    /// Those hashed since the memo was written, and when.
+    hashed: BTreeMap<PathBuf, (Entry, Instant)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,15 +43,20 @@ struct Entry {
     device: u64,
     inode: u64,
     digest: Digest,
+    /// How long before the memo was written the file was hashed; less than that for those that counted before.
+    age_ns: i128,
 }
 
 impl Sources {
     /// Reads the memo; one that is missing or damaged is empty.
     pub(super) fn open(path: PathBuf) -> Self {
         let read = || {
-            let entries = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
+            let mut settled: BTreeMap<_, Entry> =
+                serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
             let written_ns = time_ns(&fs::metadata(&path).ok()?).0;
-            Some(Known { entries, written_ns, changed: false })
+            // Kept in the memo, the others would count once it is written again.
+            settled.retain(|_, entry| entry.was_settled(written_ns));
+            Some(Known { settled, ..Known::default() })
         };
         let known = Mutex::new(read().unwrap_or_default());
         Self { path, known }
@@ -66,26 +73,28 @@ impl Sources {
 
     /// Writes the memo if something new is in it.
     pub(super) fn keep(&self) -> io::Result<()> {
-        let mut known = self.known();
-        if known.changed {
-            atomic::write(&self.path, &serde_json::to_vec(&known.entries)?)?;
-            known.written_ns = time_ns(&fs::metadata(&self.path)?).0;
-            known.changed = false;
+        let known = self.known();
+        if known.hashed.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let aged = |(path, (entry, at)): (&PathBuf, &(Entry, Instant))| {
+            let age_ns = at.elapsed().as_nanos() as i128;
+            (path.clone(), Entry { age_ns, ..entry.clone() })
+        };
+        let mut entries = known.settled.clone();
+        entries.extend(known.hashed.iter().map(aged));
+        atomic::write(&self.path, &serde_json::to_vec(&entries)?)
     }
 
     fn file(&self, path: &Path, metadata: &Metadata) -> io::Result<Digest> {
-        let (mtime_ns, ctime_ns) = time_ns(metadata);
-        if let Some(digest) = self.known().get(path, metadata) {
-            return Ok(digest);
+        if let Some(entry) = self.known().settled.get(path)
+            && entry.is_of(metadata)
+        {
+            return Ok(entry.digest);
         }
-        let digest = Digest::of_file(path)?;
-        let mut known = self.known();
-        let (size, device, inode) = (metadata.len(), metadata.dev(), metadata.ino());
-        let entry = Entry { size, mtime_ns, ctime_ns, device, inode, digest };
-        known.entries.insert(path.to_owned(), entry);
-        known.changed = true;
+        let at = Instant::now();
+        let digest = Digest::of_reader(File::open(path)?)?;
+        self.known().hashed.insert(path.to_owned(), (Entry::new(metadata, digest), at));
         Ok(digest)
     }
 
@@ -94,14 +103,21 @@ impl Sources {
     }
 }
 
-impl Known {
-    fn get(&self, path: &Path, metadata: &Metadata) -> Option<Digest> {
-        let entry = self.entries.get(path)?;
-        let same = entry.size == metadata.len()
-            && (entry.mtime_ns, entry.ctime_ns) == time_ns(metadata)
-            && (entry.device, entry.inode) == (metadata.dev(), metadata.ino());
-        let settled = entry.mtime_ns.max(entry.ctime_ns) + SETTLED_NS <= self.written_ns;
-        (same && settled).then_some(entry.digest)
+impl Entry {
+    fn new(metadata: &Metadata, digest: Digest) -> Self {
+        let (mtime_ns, ctime_ns) = time_ns(metadata);
+        let (size, device, inode) = (metadata.len(), metadata.dev(), metadata.ino());
+        Self { size, mtime_ns, ctime_ns, device, inode, digest, age_ns: 0 }
+    }
+
+    fn is_of(&self, metadata: &Metadata) -> bool {
+        let other = Self::new(metadata, self.digest);
+        *self == Self { age_ns: self.age_ns, ..other }
+    }
+
+    /// Returns whether the file had lain unchanged for long enough when it was hashed.
+    fn was_settled(&self, written_ns: i128) -> bool {
+        self.mtime_ns.max(self.ctime_ns) + SETTLED_NS <= written_ns - self.age_ns
     }
 }
 
@@ -140,9 +156,7 @@ mod tests {
     /// Plants a false digest, which comes back only where the memo is trusted.
     fn plant(sources: &Sources, file: &Path) -> Digest {
         let planted = Digest::of(b"planted");
-        let mut known = sources.known();
-        known.entries.get_mut(file).unwrap().digest = planted;
-        known.changed = true;
+        sources.known().hashed.get_mut(file).unwrap().0.digest = planted;
         planted
     }
 
@@ -163,6 +177,35 @@ mod tests {
             Digest::of(b"two"),
             "new inode time"
         );
+    }
+
+    #[test]
+    fn what_was_too_young_stays_so_when_the_memo_is_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b] = ["a.txt", "b.txt"].map(|name| folder.path().join(name));
+        [&a, &b].iter().for_each(|file| write(file, "one", 100));
+        let first = memo(folder.path(), 0);
+        first.digest(&a).unwrap();
+        plant(&first, &a);
+        first.keep().unwrap();
+        let second = memo(folder.path(), 0);
+        second.digest(&b).unwrap();
+        second.keep().unwrap();
+        assert_eq!(memo(folder.path(), 5).digest(&a).unwrap(), Digest::of(b"one"));
+    }
+
+    #[test]
+    fn a_memo_written_long_after_hashing_counts_from_the_hashing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.txt");
+        write(&file, "one", 100);
+        let first = memo(folder.path(), 0);
+        first.digest(&file).unwrap();
+        plant(&first, &file);
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(5)).unwrap();
+        first.known().hashed.get_mut(&file).unwrap().1 = long_ago;
+        first.keep().unwrap();
+        assert_eq!(memo(folder.path(), 5).digest(&file).unwrap(), Digest::of(b"one"));
     }
 
     #[test]

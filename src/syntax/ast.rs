@@ -195,6 +195,38 @@ pub struct Expr {
     pub kind: ExprKind,
 }
 
+impl Expr {
+    /// Visits it and all expressions within it.
+    pub fn walk<'e>(&'e self, visit: &mut dyn FnMut(&'e Expr)) {
+        visit(self);
+        let mut named = |values: &'e [(Name, Expr)]| {
+            values.iter().for_each(|(_, value)| value.walk(visit));
+        };
+        match &self.kind {
+            ExprKind::Record(fields) => named(fields),
+            ExprKind::At(base, axes) => {
+                named(axes);
+                base.walk(visit);
+            }
+            ExprKind::Call(call) => {
+                named(&call.params);
+                named(&call.run);
+                call.inputs.iter().chain([&call.callee]).for_each(|part| part.walk(visit));
+            }
+            ExprKind::List(items) => items.iter().for_each(|item| item.walk(visit)),
+            ExprKind::Field(inner, _) | ExprKind::Unary(_, inner) => inner.walk(visit),
+            ExprKind::Binary(_, left, right) => [left, right].iter().for_each(|e| e.walk(visit)),
+            ExprKind::If(parts) => parts.iter().for_each(|part| part.walk(visit)),
+            ExprKind::Number { .. }
+            | ExprKind::Str(_)
+            | ExprKind::Bool(_)
+            | ExprKind::None
+            | ExprKind::Name(_)
+            | ExprKind::Error => {}
+        }
+    }
+}
+
 /// What an expression is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ExprKind {

@@ -10,7 +10,10 @@ use crate::base::units::UNITS;
 use crate::diag::Diagnostic;
 
 /// The words that cannot be names in an expression, as they continue or end one.
-const RESERVED: [&str; 7] = ["if", "then", "else", "and", "or", "not", "vary"];
+pub(super) const RESERVED: [&str; 7] = ["if", "then", "else", "and", "or", "not", "vary"];
+
+/// The words that mean a value of their own.
+pub(super) const CONSTANTS: [&str; 3] = ["true", "false", "none"];
 
 /// How strongly `+` and `-` bind; see [`Parser::operator`].
 const SUM: u8 = 4;
@@ -123,9 +126,12 @@ impl Parser<'_> {
                 }
                 Kind::Word if is_run => {
                     self.bump();
-                    let run = self.named_values("a setting");
+                    let more = self.named_values("a setting");
                     match expr.kind {
-                        ExprKind::Call(call) => ExprKind::Call(Box::new(Call { run, ..*call })),
+                        ExprKind::Call(mut call) => {
+                            call.run.extend(more);
+                            ExprKind::Call(call)
+                        }
                         other => other,
                     }
                 }

@@ -1,6 +1,7 @@
 //! Items: what stands at the top level of a file.
 
 use super::ast::{Artifact, Binding, Expr, Fn, Item, ItemKind, Name, Plan, Stage, Use, UseNames};
+use super::exprs::{CONSTANTS, RESERVED};
 use super::parser::{Element, ITEMS, Parser};
 use super::token::{Kind, Symbol};
 use crate::base::source::Spanned;
@@ -27,8 +28,12 @@ impl Parser<'_> {
 
     /// An item ends where the next one starts.
     fn item_end(&mut self) {
-        let starts = self.peek().first || ITEMS.contains(&self.word());
+        let starts = self.peek().first;
         if self.is_end() || self.at_item() || (starts && self.peek().kind == Kind::Word) {
+            return;
+        }
+        if ITEMS.contains(&self.word()) {
+            self.unexpected("a new line before the next item");
             return;
         }
         if !self.has_reported() {
@@ -90,9 +95,25 @@ impl Parser<'_> {
     }
 
     fn binding(&mut self, typed: bool) -> Option<Binding> {
-        let name = self.name("a name")?;
+        let name = self.defined_name()?;
         let ty = if typed { self.annotation() } else { None };
         Some(Binding { name, ty, value: self.value() })
+    }
+
+    /// Consumes a name that expressions can use.
+    fn defined_name(&mut self) -> Option<Name> {
+        let name = self.name("a name")?;
+        if RESERVED.iter().chain(&CONSTANTS).any(|word| *word == name.node) {
+            self.report_past(
+                Diagnostic::error(
+                    "tlm::parse::reserved",
+                    format!("`{}` has a meaning of its own", name.node),
+                )
+                .label(name.span, "can't be a name")
+                .help("choose another name"),
+            );
+        }
+        Some(name)
     }
 
     fn import(&mut self) -> Option<Use> {

@@ -103,7 +103,10 @@ impl Lexer<'_> {
         while let Ok((_, skipped)) = alt((comment, blank)).parse(self.rest()) {
             let skipped = skipped.to_owned();
             self.at += skipped.len();
-            if let Some(text) = skipped.strip_prefix("##").filter(|text| !text.starts_with('#')) {
+            // Behind code on the same line it is no doc comment.
+            let alone = self.line.newlines > 0 || self.tokens.is_empty();
+            let doc = skipped.strip_prefix("##").filter(|text| alone && !text.starts_with('#'));
+            if let Some(text) = doc {
                 let text = text.trim_end();
                 self.line.docs.push(text.strip_prefix(' ').unwrap_or(text).to_owned());
             } else if !skipped.starts_with('#') {
@@ -183,6 +186,7 @@ impl Lexer<'_> {
             || text.ends_with('_')
             || text.contains("_.")
             || text.contains("_e")
+            || text.contains("_E")
         {
             Some("write each `_` between two digits")
         } else if exponent.is_some_and(|e| e.parse::<u32>().map_or(true, |e| e > EXPONENT_MAX)) {

@@ -1,6 +1,7 @@
 //! The one integration test binary.
 
 mod base;
+mod check;
 mod cli;
 mod codes;
 mod donor;

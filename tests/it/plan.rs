@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tlm::base::{FileId, Span, Value};
-use tlm::graph::{self, Plan, Status};
+use tlm::graph::{self, History, Plan, Status, Why};
 use tlm::sema::steps::{
     Arg, Expansion, Goal, Input, OutputKind, OutputRef, RunSpec, StageDecl, Step, StepId,
 };
@@ -225,22 +225,26 @@ fn the_first_stale_step_can_run_and_the_rest_waits() {
     assert!(after.steps.iter().all(|s| matches!(s.status, Status::Fresh(_))));
 }
 
+fn explained(space: &Space, expansion: &Expansion, step: usize) -> Why {
+    History::of(&space.store).why(&plan(space, expansion, "cpu/test").steps[step])
+}
+
 #[test]
 fn why_names_the_changed_fields_and_their_place() {
     let space = space();
     let mut expansion = expansion(&space.files);
-    let never = graph::why(&plan(&space, &expansion, "cpu/test").steps[3], &space.store);
+    let never = explained(&space, &expansion, 3);
     assert_eq!((never.nearest, never.changes.len()), (None, 0));
     run(&space, &expansion, same);
     expansion.steps[3].params.insert("tokens".to_owned(), number(50));
-    let why = graph::why(&plan(&space, &expansion, "cpu/test").steps[3], &space.store);
+    let why = explained(&space, &expansion, 3);
     let shown: Vec<_> = why
         .changes
         .iter()
         .map(|c| (c.field.as_str(), c.before.clone(), c.now.clone(), c.span))
         .collect();
     assert_eq!(shown, [("params.tokens", Some(100.into()), Some(50.into()), Some(span()))]);
-    let fresh = graph::why(&plan(&space, &expansion, "cpu/test").steps[1], &space.store);
+    let fresh = explained(&space, &expansion, 1);
     assert_eq!(fresh.changes, []);
 }
 

@@ -63,7 +63,7 @@ fn the_quickstart_runs_once_and_then_only_what_changed() {
     let first = Run::of(dir.path(), &[]);
     assert_eq!(first.events("finished").count(), 24);
     let cells: Vec<_> = first.events("cell").collect();
-    assert_eq!(cells.len(), 10);
+    assert_eq!(cells.len(), 12);
     for cell in cells {
         let value = cell["value"].as_f64().unwrap_or_default();
         assert!(cell["state"] == "value" && value > 1.0 && value.is_finite(), "{cell}");

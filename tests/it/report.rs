@@ -68,7 +68,6 @@ fn table() -> Table {
 fn tables() {
     check("table_ruled", &draw(&table(), Format::Ruled));
     check("table_markdown", &draw(&table(), Format::Markdown));
-    check("table_csv", &draw(&table(), Format::Csv));
 }
 
 #[derive(Clone, Default)]
@@ -233,7 +232,7 @@ fn page() -> Page {
         StepCard {
             id: id as u32,
             label: label.to_string(),
-            name: tlm::sema::steps::name_at(label, &point),
+            name: tlm::base::text::name_at(label, &point),
             point,
             stage: stage.to_string(),
             status: [Status::Ran, Status::Reused, Status::Ran, Status::Failed, Status::NotRun]

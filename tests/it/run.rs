@@ -8,3 +8,4 @@ mod inputs;
 mod reuse;
 mod space;
 mod stops;
+mod workers;

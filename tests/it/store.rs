@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use tlm::base::{Digest, Value};
-use tlm::store::{Begin, Lease, Output, Record, Store, StoreError, object};
+use tlm::store::{Begin, Damage, Lease, Output, Record, Store, StoreError, object};
 
 fn key(name: &str) -> Digest {
     Value::Str(name.to_owned()).digest("test")
@@ -65,7 +65,7 @@ fn what_is_published_is_found_by_both_keys_and_after_reopening() {
             fs::read_to_string(object_of(store, &made).join("text")).expect("read"),
             "hello"
         );
-        assert_eq!(store.verify().expect("verifies"), []);
+        assert_eq!(store.verify(|_, _| {}), []);
         assert!(matches!(store.begin(key("a"), || true), Ok(Begin::Hit(_))));
     }
 }
@@ -104,16 +104,82 @@ fn a_missing_output_is_named_and_nothing_is_recorded() {
 }
 
 #[test]
-fn a_record_without_its_object_is_a_miss_and_damage_is_found() {
+fn a_record_without_its_object_is_a_miss_and_all_damage_is_found() {
     let dir = tempfile::tempdir().expect("a folder");
     let store = open(dir.path());
-    let (a, b) = (publish(&store, "a", "one"), publish(&store, "b", "two"));
-    fs::remove_dir_all(object_of(&store, &a)).expect("removed");
+    let records = ["a", "b", "c", "d"].map(|name| publish(&store, name, name));
+    store.record(Record { recipe: key("again"), ..records[3].clone() }).expect("recorded");
+    let [gone, changed, unreadable, _] = records.each_ref().map(|made| object_of(&store, made));
+    fs::remove_dir_all(gone).expect("removed");
     assert_eq!(store.lookup(key("a")), None);
-    let text = object_of(&store, &b).join("text");
-    fs::remove_file(&text).expect("removed");
-    fs::write(&text, "changed").expect("written");
-    assert_eq!(store.verify().expect("verifies").len(), 2);
+    fs::remove_file(changed.join("text")).expect("removed");
+    fs::write(changed.join("text"), "changed").expect("written");
+    std::os::unix::fs::symlink("text", unreadable.join("link")).expect("linked");
+    let mut told = Vec::new();
+    let damaged = store.verify(|done, all| told.push((done, all)));
+    let what = |record: &Record| {
+        let is_it =
+            |damage: &&Damage| store.object_path(damage.digest) == object_of(&store, record);
+        damaged.iter().find(is_it).map_or("whole", |damage| &damage.what)
+    };
+    assert_eq!(what(&records[0]), "missing");
+    assert!(what(&records[1]).starts_with("changed, its digest is "), "{damaged:?}");
+    assert!(what(&records[2]).contains("link` is neither file nor folder"), "{damaged:?}");
+    assert_eq!(what(&records[3]), "whole");
+    assert_eq!(told, [(0, 4), (1, 4), (2, 4), (3, 4)], "each object once");
+}
+
+#[test]
+fn a_state_that_can_t_be_removed_does_not_undo_what_is_published() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path());
+    let held = lease(&store, "a");
+    fs::write(held.out_dir().join("out"), "x").expect("written");
+    fs::remove_dir(held.state_dir()).expect("removed");
+    fs::write(held.state_dir(), "no folder").expect("written");
+    store.publish(held, &["out".to_owned()], record("a")).expect("published");
+    assert!(open(dir.path()).lookup(key("a")).is_some());
+}
+
+#[test]
+fn a_folder_with_other_files_is_refused_and_stays_as_it_is() {
+    let dir = tempfile::tempdir().expect("a folder");
+    fs::write(dir.path().join("notes"), "mine").expect("written");
+    fs::write(dir.path().join(".gitignore"), "mine").expect("written");
+    let error = Store::open(dir.path()).expect_err("refused");
+    assert!(error.to_string().ends_with("` is no store, and not empty"), "{error}");
+    assert!(error.help().contains("empty or new folder"));
+    assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 2);
+    // One that is empty but for git is taken; what is there stays.
+    fs::remove_file(dir.path().join("notes")).expect("removed");
+    open(dir.path());
+    assert_eq!(fs::read_to_string(dir.path().join(".gitignore")).expect("there"), "mine");
+    assert!(dir.path().join("CACHEDIR.TAG").exists());
+}
+
+#[test]
+fn a_path_that_workers_can_t_be_told_is_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join(std::ffi::OsStr::from_bytes(b"latin\xe9"));
+    let error = Store::open(&path).expect_err("refused");
+    assert!(error.to_string().ends_with("is not UTF-8"), "{error}");
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_store_that_exists_is_opened_without_writing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    publish(&open(dir.path()), "a", "one");
+    ["staging", "state", "logs", "locks"].iter().for_each(|folder| {
+        let _ = fs::remove_dir_all(dir.path().join(folder));
+    });
+    let names = || fs::read_dir(dir.path()).expect("there").count();
+    let before = names();
+    let store = open(dir.path());
+    assert!(store.lookup(key("a")).is_some());
+    assert_eq!(names(), before);
+    publish(&store, "b", "two");
 }
 
 /// Cuts the index after every byte: the records before the cut are there, and the next writer goes on behind them.

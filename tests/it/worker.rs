@@ -19,8 +19,7 @@ const REGISTRY: Registry = &[
             number: i64,
         }
         let params: Params = context.params()?;
-        context.output("out", Value::Int(2 * params.number));
-        Ok(())
+        context.output("out", Value::Int(2 * params.number))
     }),
     ("test.fail", |_| Err(StageError::input("`a.txt` is empty").help("write something"))),
     ("test.panic", |_| panic!("a bug")),

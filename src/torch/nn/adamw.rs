@@ -35,6 +35,11 @@ impl AdamW {
         Ok(Self { mean, square, steps: 0, hyper, decayed })
     }
 
+    /// Returns whether large gradients are scaled down.
+    pub(crate) fn clips(&self) -> bool {
+        self.hyper.clip > 0.0
+    }
+
     /// Does one update and returns the gradient's norm before clipping. The gradient is used up.
     pub(crate) fn step(
         &mut self,
@@ -114,7 +119,8 @@ pub(crate) enum Schedule {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Course {
     pub(crate) peak: f64,
-    /// Final rate as a part of the peak; the last step has it.
+    /// Final rate as a part of the peak. The last step has it, unless it is the first one after the warm-up: that has
+    /// the peak.
     pub(crate) end: f64,
     pub(crate) warmup: u64,
     pub(crate) steps: u64,
@@ -135,5 +141,27 @@ impl Course {
             Schedule::Constant => 1.0,
         };
         self.peak * (self.end + (1.0 - self.end) * left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Course, Schedule};
+
+    #[test]
+    fn the_first_step_after_the_warm_up_has_the_peak_and_the_last_one_the_end() {
+        let check = |warmup, steps, expected: &[f64]| {
+            let course = Course { peak: 1.0, end: 0.1, warmup, steps, schedule: Schedule::Linear };
+            let rates: Vec<f64> = (0..steps).map(|step| course.at(step)).collect();
+            assert!(
+                rates.iter().zip(expected).all(|(got, expected)| (got - expected).abs() < 1e-12),
+                "{rates:?}"
+            );
+        };
+        check(2, 5, &[0.5, 1.0, 1.0, 0.55, 0.1]);
+        check(0, 2, &[1.0, 0.1]);
+        check(1, 2, &[1.0, 1.0]);
+        check(0, 1, &[1.0]);
+        check(3, 3, &[1.0 / 3.0, 2.0 / 3.0, 1.0]);
     }
 }

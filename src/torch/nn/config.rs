@@ -1,9 +1,9 @@
 //! A Llama's shape, and the Hugging Face `config.json` it is read from and written to.
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
+use tlm::data::dataset::read_json;
 use tlm::stage::StageError;
 
 /// Everything a Llama's forward pass depends on but its weights.
@@ -28,8 +28,22 @@ pub(crate) struct Config {
     /// Longest sequence.
     pub(crate) context: i64,
     pub(crate) bos: Option<i64>,
-    pub(crate) eos: Option<i64>,
+    /// Tokens that end a text, the usual one first.
+    pub(crate) eos: Vec<i64>,
+    pub(crate) pad: Option<i64>,
 }
+
+/// Largest sizes. All are well above any model there is, and small enough that no product of a checkpoint overflows.
+const LIMITS: [(&str, i64); 8] = [
+    ("vocabulary", 1 << 24),
+    ("hidden size", 1 << 17),
+    ("number of layers", 1 << 12),
+    ("number of query heads", 1 << 12),
+    ("number of key-value heads", 1 << 12),
+    ("head size", 1 << 12),
+    ("inner size of the feed-forward network", 1 << 19),
+    ("context", 1 << 30),
+];
 
 /// Rotary positions.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,17 +77,40 @@ impl Rope {
     }
 }
 
+impl Rope {
+    fn check(&self) -> Result<(), String> {
+        let above_zero = |what: &str, value: f64| match value.is_finite() && value > 0.0 {
+            true => Ok(()),
+            false => Err(format!("a rope {what} of {value} is not a number above zero")),
+        };
+        above_zero("theta", self.theta)?;
+        match self.scaling {
+            Scaling::None => Ok(()),
+            Scaling::Linear { factor } => above_zero("factor", factor),
+            Scaling::Llama3 { factor, low, high, original } => {
+                above_zero("factor", factor)?;
+                above_zero("original context", original)?;
+                above_zero("`low_freq_factor`", low)?;
+                match high.is_finite() && high > low {
+                    true => Ok(()),
+                    false => Err(format!(
+                        "a rope `high_freq_factor` of {high} is not above the `low_freq_factor` of {low}"
+                    )),
+                }
+            }
+        }
+    }
+}
+
 impl Config {
     /// Reads the `config.json` of a model folder.
     pub(crate) fn read(folder: &Path) -> Result<Self, StageError> {
         let path = folder.join("config.json");
-        let text = fs::read_to_string(&path).map_err(|e| StageError::io("read", &path, &e))?;
-        let json: Value = serde_json::from_str(&text).map_err(|error| {
-            StageError::input(format!("`{}` is not JSON: {error}", path.display()))
-        })?;
-        Self::parse(&json)
-            .and_then(Self::checked)
-            .map_err(|what| StageError::input(format!("`{}`: {what}", path.display())))
+        let json: Value = read_json(&path)?;
+        Self::parse(&json).and_then(Self::checked).map_err(|what| {
+            StageError::input(format!("`{}`: {what}", path.display()))
+                .help("use a model of the Llama architecture, saved by transformers")
+        })
     }
 
     fn parse(json: &Value) -> Result<Self, String> {
@@ -81,6 +118,12 @@ impl Config {
         let model = json["model_type"].as_str().unwrap_or("none");
         if model != "llama" {
             return Err(format!("unsupported `model_type` `{model}`; `llama` is supported"));
+        }
+        let class = json["architectures"][0].as_str().unwrap_or("LlamaForCausalLM");
+        if class != "LlamaForCausalLM" {
+            return Err(format!(
+                "unsupported architecture `{class}`; `LlamaForCausalLM` is supported"
+            ));
         }
         let act = json["hidden_act"].as_str().unwrap_or("silu");
         if act != "silu" {
@@ -102,24 +145,47 @@ impl Config {
             mlp_bias: json["mlp_bias"].as_bool().unwrap_or(false),
             context: fields.optional("max_position_embeddings")?.unwrap_or(2048),
             bos: json["bos_token_id"].as_i64(),
-            eos: json["eos_token_id"].as_i64().or_else(|| json["eos_token_id"][0].as_i64()),
+            eos: match &json["eos_token_id"] {
+                Value::Array(ids) => ids.iter().filter_map(Value::as_i64).collect(),
+                one => one.as_i64().into_iter().collect(),
+            },
+            pad: json["pad_token_id"].as_i64(),
         })
     }
 
     /// Returns the config if a model of this shape can exist.
     pub(crate) fn checked(self) -> Result<Self, String> {
+        let sizes = [
+            self.vocab,
+            self.width,
+            self.depth,
+            self.heads,
+            self.kv_heads,
+            self.head_dim,
+            self.ffn,
+            self.context,
+        ];
+        for ((what, limit), size) in LIMITS.iter().zip(sizes) {
+            if !(1..=*limit).contains(&size) {
+                return Err(format!("a {what} of {size} is not between 1 and {limit}"));
+            }
+        }
         if self.heads % self.kv_heads != 0 {
             return Err(format!(
                 "{} query heads can't share {} key-value heads evenly",
                 self.heads, self.kv_heads
             ));
         }
-        if self.head_dim < 2 || self.head_dim % 2 != 0 {
+        if self.head_dim % 2 != 0 {
             return Err(format!(
                 "a head size of {} is odd; rotary positions need pairs",
                 self.head_dim
             ));
         }
+        if !(self.eps.is_finite() && self.eps >= 0.0) {
+            return Err(format!("an RMSNorm epsilon of {} is not a number from zero up", self.eps));
+        }
+        self.rope.check()?;
         Ok(self)
     }
 
@@ -128,16 +194,16 @@ impl Config {
         let path = folder.join("config.json");
         let mut text = serde_json::to_string_pretty(&self.to_json()).expect("plain data");
         text.push('\n');
-        fs::write(&path, text).map_err(|e| StageError::io("write", &path, &e))
+        std::fs::write(&path, text).map_err(|e| StageError::io("write", &path, &e))
     }
 
     fn to_json(&self) -> Value {
-        json!({
+        let mut json = json!({
             "architectures": ["LlamaForCausalLM"],
             "attention_bias": self.attention_bias,
             "attention_dropout": 0.0,
             "bos_token_id": self.bos,
-            "eos_token_id": self.eos,
+            "eos_token_id": self.eos.first(),
             "head_dim": self.head_dim,
             "hidden_act": "silu",
             "hidden_size": self.width,
@@ -156,7 +222,14 @@ impl Config {
             "torch_dtype": "float32",
             "use_cache": true,
             "vocab_size": self.vocab,
-        })
+        });
+        if self.eos.len() > 1 {
+            json["eos_token_id"] = json!(self.eos);
+        }
+        if let Some(pad) = self.pad {
+            json["pad_token_id"] = json!(pad);
+        }
+        json
     }
 
     /// Returns the tensors of a checkpoint with their shapes, by name.

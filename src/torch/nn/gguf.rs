@@ -23,9 +23,12 @@ impl Gguf {
     /// Opens a file and checks that it is whole and of a kind that is known.
     pub(crate) fn open(path: &Path) -> Result<Self, StageError> {
         let file = data::Gguf::open(path)?;
-        let broken = |what: String| StageError::input(format!("`{}` {what}", path.display()));
+        let broken = |what: String| {
+            StageError::input(format!("`{}` {what}", path.display()))
+                .help("use a GGUF file of a plain Llama model, or the model's Hugging Face folder")
+        };
         let config = config(&file).map_err(broken)?;
-        supported(&file).map_err(broken)?;
+        supported(&file, &config).map_err(broken)?;
         if let Some(tensor) = file.tensors().iter().find(|info| Quant::of(info.ggml_type).is_none())
         {
             let (name, kind) = (&tensor.name, tensor.ggml_type);
@@ -34,12 +37,20 @@ impl Gguf {
         }
         Ok(Self { file, config })
     }
+
+    /// Returns the file, for what is no tensor in it.
+    pub(crate) fn file(&self) -> &data::Gguf {
+        &self.file
+    }
 }
 
 impl Weights for Gguf {
     fn load(&self, name: &str, shape: &[i64]) -> Result<Tensor, StageError> {
         let path = self.file.path().display();
-        let wrong = |what: String| StageError::input(format!("tensor `{name}` of `{path}` {what}"));
+        let wrong = |what: String| {
+            StageError::input(format!("tensor `{name}` of `{path}` {what}"))
+                .help("fetch the file again, or convert the model again")
+        };
         let stored = gguf_name(name).ok_or_else(|| wrong("is not known".to_owned()))?;
         let (info, bytes) = self.file.tensor(&stored)?;
         let found = shape_of(info);
@@ -68,15 +79,30 @@ fn tensor<'f>(file: &'f data::Gguf, name: &str) -> Option<&'f TensorInfo> {
 }
 
 /// Fails on what this reader would silently get wrong.
-fn supported(file: &data::Gguf) -> Result<(), String> {
+fn supported(file: &data::Gguf, config: &Config) -> Result<(), String> {
+    let number = |name: &str| file.get(&format!("llama.{name}")).and_then(GgufValue::as_f64);
     let scaling = file.get("llama.rope.scaling.type").and_then(GgufValue::as_str).unwrap_or("none");
     if scaling != "none" && scaling != "linear" {
         return Err(format!("has unsupported rope scaling `{scaling}`"));
     }
-    match file.get("llama.expert_count").is_some() || tensor(file, "rope_freqs.weight").is_some() {
-        true => Err("has experts or stored rope frequencies, which are not supported".to_owned()),
-        false => Ok(()),
+    if let Some(scale) = number("rope.scale_linear").filter(|&scale| scale != 1.0) {
+        return Err(format!(
+            "has a `llama.rope.scale_linear` of {scale}, an old form that is not supported"
+        ));
     }
+    let (turned, size) = (number("rope.dimension_count"), config.head_dim);
+    if let Some(turned) = turned.filter(|&turned| turned != size as f64) {
+        return Err(format!(
+            "turns {turned} of {size} dimensions of a head by position, which is not supported"
+        ));
+    }
+    if number("expert_count").is_some_and(|count| count != 0.0) {
+        return Err("has experts, which are not supported".to_owned());
+    }
+    if tensor(file, "rope_freqs.weight").is_some() {
+        return Err("has stored rope frequencies, which are not supported".to_owned());
+    }
+    Ok(())
 }
 
 /// Returns llama.cpp's name of a Hugging Face tensor.
@@ -121,7 +147,10 @@ fn config(file: &data::Gguf) -> Result<Config, String> {
     let (width, heads) = (count("embedding_length")?, count("attention.head_count")?);
     let vocab = tensor(file, "token_embd.weight").and_then(|info| shape_of(info).first().copied());
     let scaling = match text("llama.rope.scaling.type") {
-        Some("linear") => Scaling::Linear { factor: number("rope.scaling.factor").unwrap_or(1.0) },
+        Some("linear") => Scaling::Linear {
+            factor: number("rope.scaling.factor")
+                .ok_or("has linear rope scaling without `llama.rope.scaling.factor`")?,
+        },
         _ => Scaling::None,
     };
     let token = |name: &str| {
@@ -133,7 +162,7 @@ fn config(file: &data::Gguf) -> Result<Config, String> {
         width,
         depth: count("block_count")?,
         heads,
-        kv_heads: number("attention.head_count_kv").map_or(heads, |count| (count as i64).max(1)),
+        kv_heads: number("attention.head_count_kv").map_or(heads, |count| count as i64),
         head_dim: number("attention.key_length").map_or(width / heads, |size| size as i64),
         ffn: count("feed_forward_length")?,
         eps: round(number("attention.layer_norm_rms_epsilon").unwrap_or(1e-5)),
@@ -143,7 +172,8 @@ fn config(file: &data::Gguf) -> Result<Config, String> {
         mlp_bias: tensor(file, "blk.0.ffn_gate.bias").is_some(),
         context: count("context_length")?,
         bos: token("bos"),
-        eos: token("eos"),
+        eos: token("eos").into_iter().collect(),
+        pad: token("padding"),
     }
     .checked()
     .map_err(|what| format!("describes no model: {what}"))

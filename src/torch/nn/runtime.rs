@@ -65,6 +65,11 @@ pub(crate) fn f32_values(tensor: &Tensor) -> Result<Vec<f32>, TchError> {
         .collect())
 }
 
+/// Returns whether no number is infinite or no number at all.
+pub(crate) fn all_finite(tensor: &Tensor) -> Result<bool, TchError> {
+    Ok(tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 1)
+}
+
 /// Loads libtorch's CUDA part where it lies beside the CPU part, so that one program serves both.
 ///
 /// Where it is missing or fails to load, the program works on the CPU.

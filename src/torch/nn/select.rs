@@ -8,11 +8,11 @@
 
 use serde::Deserialize;
 use tch::{Kind, TchError, Tensor};
+use tlm::data::mix::splitmix;
 use tlm::stage::StageError;
 
 use crate::nn::config::Config;
 use crate::nn::runtime::{f32_values, fault};
-use crate::nn::sequences::mix;
 use crate::nn::weights::Weights;
 
 /// What makes a unit worth keeping.
@@ -86,6 +86,9 @@ impl Selector<'_> {
     }
 
     fn add_embeddings(&self, hidden: &mut [f64]) -> Result<(), StageError> {
+        if !self.reads(self.donor.width, self.target.width) {
+            return Ok(());
+        }
         let names = ["model.embed_tokens.weight", "lm_head.weight"];
         for name in &names[..if self.donor.tied { 1 } else { 2 }] {
             let rows = self.weights.load(name, &[self.donor.vocab, self.donor.width])?;
@@ -94,38 +97,70 @@ impl Selector<'_> {
         Ok(())
     }
 
+    /// Returns whether weights decide which `keep` of `from` units stay.
+    fn reads(&self, from: i64, keep: i64) -> bool {
+        self.criterion != Criterion::Random && keep < from
+    }
+
     fn layer(&self, layer: i64, hidden: &mut [f64]) -> Result<LayerSelection, StageError> {
-        let Config { width, ffn, heads, kv_heads, head_dim, .. } = *self.donor;
-        let load = |name: &str, rows: i64, columns: i64| {
-            let name = format!("model.layers.{layer}.{name}_proj.weight");
-            self.weights.load(&name, &[rows, columns])
-        };
-        let mut neurons = vec![0.0; ffn as usize];
+        let (donor, target) = (self.donor, self.target);
+        let mut neurons = vec![0.0; donor.ffn as usize];
+        let mut queries = vec![0.0; donor.heads as usize];
+        let mut keys = vec![0.0; donor.kv_heads as usize];
+        let narrows = self.reads(donor.width, target.width);
+        if narrows || self.reads(donor.ffn, target.ffn) {
+            self.add_mlp(layer, &mut neurons, hidden)?;
+        }
+        let fewer = self.reads(donor.heads, target.heads);
+        if narrows || fewer || self.reads(donor.kv_heads, target.kv_heads) {
+            self.add_attention(layer, &mut queries, &mut keys, hidden)?;
+        }
+        let salt = (layer as u64 + 1) << 8;
+        let neurons = self.best(&neurons, target.ffn, salt);
+        let (kv_heads, heads) = self.heads(&queries, &keys, salt);
+        Ok(LayerSelection { neurons, kv_heads, heads })
+    }
+
+    fn add_mlp(
+        &self,
+        layer: i64,
+        neurons: &mut [f64],
+        hidden: &mut [f64],
+    ) -> Result<(), StageError> {
         for (name, writes) in [("mlp.gate", false), ("mlp.up", false), ("mlp.down", true)] {
-            let (rows, columns) = if writes { (width, ffn) } else { (ffn, width) };
-            let matrix = load(name, rows, columns)?;
-            add(&mut neurons, &self.sums(&matrix, i64::from(!writes))?);
+            let matrix = self.load(layer, name, self.donor.ffn, writes)?;
+            add(neurons, &self.sums(&matrix, i64::from(!writes))?);
             add(hidden, &self.sums(&matrix, i64::from(writes))?);
         }
-        let (mut queries, mut keys) = (vec![0.0; heads as usize], vec![0.0; kv_heads as usize]);
+        Ok(())
+    }
+
+    fn add_attention(
+        &self,
+        layer: i64,
+        queries: &mut [f64],
+        keys: &mut [f64],
+        hidden: &mut [f64],
+    ) -> Result<(), StageError> {
+        let Config { heads, kv_heads, head_dim, .. } = *self.donor;
         for (name, count) in [("q", heads), ("k", kv_heads), ("v", kv_heads), ("o", heads)] {
-            let inner = count * head_dim;
             let writes = name == "o";
-            let (rows, columns) = if writes { (width, inner) } else { (inner, width) };
-            let matrix = load(&format!("self_attn.{name}"), rows, columns)?;
+            let matrix =
+                self.load(layer, &format!("self_attn.{name}"), count * head_dim, writes)?;
             let per_row = self.sums(&matrix, i64::from(!writes))?;
             let per_head = per_row.chunks(head_dim as usize).map(|head| head.iter().sum::<f64>());
             let per_head: Vec<f64> = per_head.collect();
-            add(
-                if count == heads && matches!(name, "q" | "o") { &mut queries } else { &mut keys },
-                &per_head,
-            );
+            add(if matches!(name, "q" | "o") { queries } else { keys }, &per_head);
             add(hidden, &self.sums(&matrix, i64::from(writes))?);
         }
-        let salt = (layer as u64 + 1) << 8;
-        let neurons = self.best(&neurons, self.target.ffn, salt);
-        let (kv_heads, heads) = self.heads(&queries, &keys, salt);
-        Ok(LayerSelection { neurons, kv_heads, heads })
+        Ok(())
+    }
+
+    /// Loads a projection between the residual stream and `inner` units; one that writes to the stream has it as rows.
+    fn load(&self, layer: i64, name: &str, inner: i64, writes: bool) -> Result<Tensor, StageError> {
+        let width = self.donor.width;
+        let shape = if writes { [width, inner] } else { [inner, width] };
+        self.weights.load(&format!("model.layers.{layer}.{name}_proj.weight"), &shape)
     }
 
     /// Returns the key-value heads kept, and as many of each one's query heads as the target has.
@@ -151,10 +186,7 @@ impl Selector<'_> {
     fn sums(&self, matrix: &Tensor, over: i64) -> Result<Vec<f64>, StageError> {
         let reduce = || -> Result<Vec<f64>, TchError> {
             let parts = match self.criterion {
-                Criterion::Random => {
-                    return Ok(vec![0.0; matrix.size()[1 - over as usize] as usize]);
-                }
-                Criterion::L1 => matrix.f_abs()?,
+                Criterion::Random | Criterion::L1 => matrix.f_abs()?,
                 Criterion::L2 => matrix.f_square()?,
             };
             let sums = parts.f_sum_dim_intlist([over].as_slice(), false, Kind::Float)?;
@@ -165,7 +197,7 @@ impl Selector<'_> {
 
     /// Returns the indices of the best scores, ascending; the first one wins a tie.
     fn best(&self, scores: &[f64], keep: i64, salt: u64) -> Vec<i64> {
-        let chance = |index: usize| mix(mix(self.seed ^ mix(salt)) ^ index as u64);
+        let chance = |index: usize| splitmix(splitmix(self.seed ^ splitmix(salt)) ^ index as u64);
         let mut order: Vec<usize> = (0..scores.len()).collect();
         match self.criterion {
             Criterion::Random => order.sort_by_key(|&index| (chance(index), index)),

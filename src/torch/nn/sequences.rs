@@ -4,6 +4,7 @@ use std::path::Path;
 
 use tch::{Device, Tensor};
 use tlm::data::Dataset;
+use tlm::data::mix::splitmix;
 use tlm::stage::StageError;
 
 use crate::nn::runtime::fault;
@@ -50,7 +51,7 @@ impl Sequences {
 
 /// Returns which sequence comes at a position of endless shuffled passes over `count` sequences.
 pub(crate) fn shuffled(position: u64, count: u64, seed: u64) -> u64 {
-    let key = mix(seed ^ mix(position / count));
+    let key = splitmix(seed ^ splitmix(position / count));
     let half = (64 - (count - 1).leading_zeros()).div_ceil(2).max(1);
     let mask = (1_u64 << half) - 1;
     let mut value = position % count;
@@ -58,7 +59,7 @@ pub(crate) fn shuffled(position: u64, count: u64, seed: u64) -> u64 {
     loop {
         let (mut left, mut right) = (value >> half, value & mask);
         for round in 0..6 {
-            let next = left ^ (mix(key ^ (round << 56) ^ right) & mask);
+            let next = left ^ (splitmix(key ^ (round << 56) ^ right) & mask);
             (left, right) = (right, next);
         }
         value = left << half | right;
@@ -66,14 +67,6 @@ pub(crate) fn shuffled(position: u64, count: u64, seed: u64) -> u64 {
             return value;
         }
     }
-}
-
-/// Returns a well-mixed function of a number (splitmix64's finaliser).
-pub(crate) fn mix(value: u64) -> u64 {
-    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

@@ -61,11 +61,12 @@ fn a_model_trained_here_has_the_same_logits_in_transformers() {
     check_logits("model_trained", "trained");
 }
 
-#[test]
-fn gradients_match_pytorch() {
-    let stored = json("model_train.json");
-    let model = open(&reference("model_plain"));
-    let tokens: Vec<i64> = serde_json::from_value(stored["tokens"].clone()).unwrap();
+/// Gradients of the first step in `stored`.
+#[track_caller]
+fn check_gradients(folder: &str, stored: &Value) {
+    let model = open(&reference(folder));
+    let tokens = json("model_train.json")["tokens"].clone();
+    let tokens: Vec<i64> = serde_json::from_value(tokens).unwrap();
     let rows: Vec<i64> = (0..4).flat_map(|i| tokens[i * 8..i * 8 + 9].to_vec()).collect();
     let rows = Tensor::from_slice(&rows).view([4, 9]);
     let gradient = model.flat.zeros_like();
@@ -73,6 +74,7 @@ fn gradients_match_pytorch() {
     let nll = model.backward(&inputs, &targets, 1.0 / 32.0, &gradient).unwrap();
     let expected = stored["losses"][0].as_f64().unwrap();
     assert!((nll / 32.0 - expected).abs() < 1e-4, "{} instead of {expected}", nll / 32.0);
+    assert_eq!(model.layout.parts.len(), stored["gradients"].as_object().unwrap().len());
     for part in &model.layout.parts {
         let count = part.shape.iter().product();
         let mut got = gradient.narrow(0, part.offset, count).view(&part.shape[..]);
@@ -82,4 +84,14 @@ fn gradients_match_pytorch() {
         let expected = numbers(&stored["gradients"][&part.name]);
         check_close(&part.name, &f32_values(&got).unwrap(), &expected, 1e-4);
     }
+}
+
+#[test]
+fn gradients_match_pytorch() {
+    check_gradients("model_plain", &json("model_train.json"));
+}
+
+#[test]
+fn gradients_of_a_tied_and_biased_model_match_pytorch() {
+    check_gradients("model_biased", &json("model_train_biased.json"));
 }

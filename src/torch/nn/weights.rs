@@ -1,14 +1,16 @@
 //! Weights on disk: safetensors read through a memory map, and written tensor by tensor.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
+use tlm::base::Digest;
+use tlm::data::dataset::read_json;
+use tlm::data::mapped::Mapped;
 use tlm::stage::StageError;
 
 use crate::nn::runtime::{f32_bytes, fault};
@@ -22,8 +24,9 @@ pub(crate) trait Weights {
 /// The weights of a Hugging Face folder, in one file or several.
 pub(crate) struct Safetensors {
     folder: PathBuf,
-    maps: Vec<Mmap>,
+    maps: Vec<Mapped>,
     entries: BTreeMap<String, Entry>,
+    metadata: BTreeMap<String, String>,
 }
 
 struct Entry {
@@ -37,20 +40,23 @@ struct Entry {
 impl Safetensors {
     /// Opens the weights of a model folder.
     pub(crate) fn open(folder: &Path) -> Result<Self, StageError> {
-        let mut all =
-            Self { folder: folder.to_path_buf(), maps: Vec::new(), entries: BTreeMap::new() };
-        for file in weight_files(folder)? {
-            all.add(&file)?;
-        }
-        Ok(all)
+        Self::open_files(folder, &weight_files(folder)?)
     }
 
     /// Opens one file.
     pub(crate) fn open_file(path: &Path) -> Result<Self, StageError> {
-        let mut one =
-            Self { folder: path.to_path_buf(), maps: Vec::new(), entries: BTreeMap::new() };
-        one.add(path)?;
-        Ok(one)
+        Self::open_files(path, &[path.to_path_buf()])
+    }
+
+    fn open_files(folder: &Path, files: &[PathBuf]) -> Result<Self, StageError> {
+        let mut all = Self {
+            folder: folder.to_path_buf(),
+            maps: Vec::new(),
+            entries: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+        };
+        files.iter().try_for_each(|file| all.add(file))?;
+        Ok(all)
     }
 
     /// Returns whether a tensor is there.
@@ -58,27 +64,43 @@ impl Safetensors {
         self.entries.contains_key(name)
     }
 
+    /// Returns a tensor's shape.
+    pub(crate) fn shape(&self, name: &str) -> Option<&[i64]> {
+        self.entries.get(name).map(|entry| entry.shape.as_slice())
+    }
+
+    /// Returns an entry of the files' metadata.
+    pub(crate) fn metadata(&self, name: &str) -> Option<&str> {
+        self.metadata.get(name).map(String::as_str)
+    }
+
+    /// Returns the digest of a tensor's bytes.
+    pub(crate) fn digest(&self, name: &str) -> Option<Digest> {
+        self.entries.get(name).map(|entry| Digest::of(self.bytes(entry)))
+    }
+
+    fn bytes(&self, entry: &Entry) -> &[u8] {
+        &self.maps[entry.map].bytes()[entry.start..entry.end]
+    }
+
     fn add(&mut self, path: &Path) -> Result<(), StageError> {
-        let map = map_file(path)?;
-        let broken = |what: &dyn std::fmt::Display| {
+        let map = Mapped::open(path)?;
+        let (header, metadata) = SafeTensors::read_metadata(map.bytes()).map_err(|error| {
             StageError::input(format!(
-                "`{}` is not a whole safetensors file: {what}",
+                "`{}` is not a whole safetensors file: {error}",
                 path.display()
             ))
             .help("fetch or write the file again")
-        };
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| broken(&e))?;
+        })?;
         let data = header + 8;
         let tensors: BTreeMap<_, _> = metadata.tensors().into_iter().collect();
         for (name, info) in tensors {
             let (start, end) = (data + info.data_offsets.0, data + info.data_offsets.1);
-            if end > map.len() {
-                return Err(broken(&format!("it ends inside tensor `{name}`")));
-            }
             let shape = info.shape.iter().map(|&size| size as i64).collect();
             let entry = Entry { map: self.maps.len(), kind: info.dtype, shape, start, end };
             self.entries.insert(name.clone(), entry);
         }
+        self.metadata.extend(metadata.metadata().clone().into_iter().flatten());
         self.maps.push(map);
         Ok(())
     }
@@ -88,6 +110,7 @@ impl Weights for Safetensors {
     fn load(&self, name: &str, shape: &[i64]) -> Result<Tensor, StageError> {
         let wrong = |what: String| {
             StageError::input(format!("tensor `{name}` of `{}` {what}", self.folder.display()))
+                .help("save the model again with transformers, config and weights together")
         };
         let entry = self.entries.get(name).ok_or_else(|| wrong("is missing".to_owned()))?;
         if entry.shape != shape {
@@ -107,36 +130,54 @@ impl Weights for Safetensors {
                 )));
             }
         };
-        let bytes = &self.maps[entry.map][entry.start..entry.end];
-        Tensor::f_from_data_size(bytes, shape, kind)
+        Tensor::f_from_data_size(self.bytes(entry), shape, kind)
             .and_then(|tensor| tensor.f_to_kind(Kind::Float))
             .map_err(fault)
     }
 }
 
-/// Maps a file that nobody changes: an artifact of the store, or a source.
-#[expect(unsafe_code, reason = "a memory map has no safe form")]
-pub(crate) fn map_file(path: &Path) -> Result<Mmap, StageError> {
-    let file = File::open(path).map_err(|e| StageError::io("open", path, &e))?;
-    // SAFETY: inputs are read-only objects of the store; a local source changed meanwhile gives wrong numbers at worst.
-    unsafe { Mmap::map(&file) }.map_err(|e| StageError::io("map", path, &e))
-}
-
+/// Returns the weight files of a model folder: one, or those of its index.
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, StageError> {
     let index = folder.join("model.safetensors.index.json");
     if !index.exists() {
-        return Ok(vec![folder.join("model.safetensors")]);
+        let whole = folder.join("model.safetensors");
+        return if whole.exists() { Ok(vec![whole]) } else { Err(no_weights(folder)) };
     }
-    let text = fs::read_to_string(&index).map_err(|e| StageError::io("read", &index, &e))?;
-    let json: Value = serde_json::from_str(&text).map_err(|error| {
-        StageError::input(format!("`{}` is not JSON: {error}", index.display()))
-    })?;
-    let names = json["weight_map"].as_object().into_iter().flat_map(Map::values);
-    let mut files: Vec<PathBuf> =
-        names.filter_map(Value::as_str).map(|name| folder.join(name)).collect();
-    files.sort();
-    files.dedup();
-    Ok(files)
+    let json: Value = read_json(&index)?;
+    let mut names: Vec<&str> = json["weight_map"]
+        .as_object()
+        .into_iter()
+        .flat_map(Map::values)
+        .filter_map(Value::as_str)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    // A name that leads out of the folder would read what is not in the step's key.
+    let usable = |name: &&&str| Path::new(name).file_name() == Some(name.as_ref());
+    match names.iter().find(|name| !usable(name) || !folder.join(name).exists()) {
+        Some(missing) => Err(StageError::input(format!(
+            "`{}` names the file `{missing}`, which is not in its folder",
+            index.display()
+        ))
+        .help("fetch the whole folder")),
+        None if names.is_empty() => {
+            Err(StageError::input(format!("`{}` has no `weight_map` with files", index.display()))
+                .help("fetch or write the file again"))
+        }
+        None => Ok(names.into_iter().map(|name| folder.join(name)).collect()),
+    }
+}
+
+fn no_weights(folder: &Path) -> StageError {
+    let missing = StageError::input(format!("`{}` has no `model.safetensors`", folder.display()));
+    let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
+    if pickled.iter().any(|name| folder.join(name).exists()) {
+        return missing.help(
+            "convert `pytorch_model.bin`: load the folder with transformers and save it with `save_pretrained`, which \
+             writes safetensors",
+        );
+    }
+    missing.help("give a folder with `config.json`, `model.safetensors` and `tokenizer.json`")
 }
 
 /// Writes a safetensors file of f32 tensors, one after another, never holding more than one.

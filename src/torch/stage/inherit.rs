@@ -1,20 +1,21 @@
 //! `model.inherit`: a smaller model cut out of a larger one, tensor by tensor.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::json;
 use tch::{TchError, Tensor};
-use tlm::base::Value;
+use tlm::data::mix::splitmix;
+use tlm::data::tokenizer_files::Vocabulary;
 use tlm::stage::{Context, StageError};
 
 use crate::nn::config::Config;
 use crate::nn::runtime::{self, fault};
 use crate::nn::select::{Criterion, LayerSelection, Layers, Selection, Selector};
-use crate::nn::sequences::mix;
-use crate::nn::weights::{Safetensors, Weights, Writer};
-use crate::stage::tokenizer::{self, TokenizerInfo};
+use crate::nn::weights::{Safetensors, Weights};
+use crate::stage::write_checkpoint;
 
 #[derive(Deserialize)]
 struct Params {
@@ -40,59 +41,69 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
     let (donor_folder, tokens) =
         (context.input("donor").to_path_buf(), context.input("tokenizer").to_path_buf());
     let donor = Config::read(&donor_folder)?;
-    let info = TokenizerInfo::read(&tokens)?;
-    let rows = embedding_rows(&info, &donor)?;
-    let target = target(&params.shape, &donor, &info)?;
+    let vocabulary = Vocabulary::open(&tokens)?;
+    let rows = embedding_rows(&vocabulary, &Vocabulary::open(&donor_folder)?, &donor)?;
+    let target = with_tokens(target(&params.shape, &donor)?, &vocabulary, rows.as_deref());
     let weights = Safetensors::open(&donor_folder)?;
-    let total = target.depth as u64 * 2;
     let selector = Selector {
         donor: &donor,
         target: &target,
         weights: &weights,
         criterion: params.criterion,
-        seed: mix(u64::from_le_bytes(params.seed.to_le_bytes())),
+        seed: splitmix(u64::from_le_bytes(params.seed.to_le_bytes())),
     };
     let selection = selector.select(params.layers, &mut |layer| {
-        context.progress(layer as u64, Some(total), "layers");
+        context.progress(layer as u64, Some(target.depth as u64), "layers");
         if context.interrupted() { Err(StageError::Interrupted) } else { Ok(()) }
     })?;
-    let out = context.out_dir("out")?;
-    target.write(&out)?;
-    let cutter = Cutter { donor: &donor, weights: &weights, selection: &selection, rows };
-    let mut writer =
-        Writer::create(&out.join("model.safetensors"), target.tensors(), ("format", "pt"))?;
-    for (done, (name, _)) in target.tensors().iter().enumerate() {
-        if context.interrupted() {
-            return Err(StageError::Interrupted);
-        }
-        writer.push(name, &cutter.cut(name)?)?;
-        let part = (done + 1) * target.depth as usize / target.tensors().len();
-        context.progress(target.depth as u64 + part as u64, Some(total), "layers");
-    }
-    writer.finish()?;
-    write_selection(&out, context, &donor, &selection)?;
-    tokenizer::copy(&tokens, &out)?;
-    context.output("out.params", Value::Int(target.params()));
-    Ok(())
+    write_selection(&context.out_dir("out")?, context, &donor, &selection)?;
+    let shapes = donor.tensors().into_iter().collect();
+    let cutter = Cutter { donor: &donor, weights: &weights, selection: &selection, rows, shapes };
+    write_checkpoint(context, &target, &tokens, |name, _| cutter.cut(name))
 }
 
-/// Returns the donor's embedding row of each token; none where the vocabulary stays as it is.
-fn embedding_rows(info: &TokenizerInfo, donor: &Config) -> Result<Option<Vec<i64>>, StageError> {
-    let largest =
-        info.id_map.as_ref().map_or(info.size, |ids| ids.iter().max().map_or(0, |last| last + 1));
-    if largest > donor.vocab {
+/// Returns the donor's embedding row of each token, by the tokens' texts; none where all rows stay as they are.
+fn embedding_rows(
+    tokens: &Vocabulary,
+    donor_tokens: &Vocabulary,
+    donor: &Config,
+) -> Result<Option<Vec<i64>>, StageError> {
+    if donor_tokens.size() as i64 > donor.vocab {
         return Err(StageError::input(format!(
-            "the tokenizer has ids up to {}, but the donor has embeddings for {}",
-            largest - 1,
+            "the donor's tokenizer has {} ids, but the donor has embeddings for {}",
+            donor_tokens.size(),
             donor.vocab
         ))
-        .help("prune the donor's own tokenizer (`donor.tokenizer`)"));
+        .help("give a donor whose tokenizer is its own"));
     }
-    Ok(info.id_map.clone())
+    if tokens.same_as(donor_tokens) {
+        return Ok(None);
+    }
+    Ok(Some(tokens.ids_in(donor_tokens)?.into_iter().map(i64::from).collect()))
 }
 
-/// Returns the new model's config, with what the shape leaves open.
-fn target(shape: &Shape, donor: &Config, info: &TokenizerInfo) -> Result<Config, StageError> {
+/// Puts the new vocabulary into a config: the donor's special ids as they are now, or else the tokenizer's own.
+fn with_tokens(donor: Config, tokens: &Vocabulary, rows: Option<&[i64]>) -> Config {
+    let now = |old: i64| match rows {
+        Some(rows) => rows.iter().position(|&row| row == old).map(|id| id as i64),
+        None => Some(old),
+    };
+    let own = |name: &str| tokens.special(name).map(i64::from);
+    let mut eos: Vec<i64> = donor.eos.iter().copied().filter_map(now).collect();
+    if eos.is_empty() {
+        eos.extend(own("eos_token"));
+    }
+    Config {
+        vocab: rows.map_or(donor.vocab, |rows| rows.len() as i64),
+        bos: donor.bos.and_then(now).or_else(|| own("bos_token")),
+        eos,
+        pad: donor.pad.and_then(now),
+        ..donor
+    }
+}
+
+/// Returns the donor's config in the new shape, with what that leaves open.
+fn target(shape: &Shape, donor: &Config) -> Result<Config, StageError> {
     let width = shape.width.unwrap_or(donor.width);
     let scaled = |size: i64| {
         ((size as f64 * width as f64 / donor.width as f64).round() as i64).clamp(1, size)
@@ -125,20 +136,7 @@ fn target(shape: &Shape, donor: &Config, info: &TokenizerInfo) -> Result<Config,
         ))
         .help(format!("make `heads` a multiple of `kv_heads`, at most {group} times as many")));
     }
-    let vocab = if info.id_map.is_some() { info.size } else { donor.vocab };
-    let (bos, eos) = (info.bos.or(donor.bos), info.eos.or(donor.eos));
-    let known = |id: &i64| *id < vocab;
-    Ok(Config {
-        vocab,
-        width,
-        depth,
-        heads,
-        kv_heads,
-        ffn,
-        bos: bos.filter(known),
-        eos: eos.filter(known),
-        ..donor.clone()
-    })
+    Ok(Config { width, depth, heads, kv_heads, ffn, ..donor.clone() })
 }
 
 /// Returns the largest number of the donor's key-value heads that `heads` query heads can share.
@@ -155,14 +153,16 @@ struct Cutter<'a> {
     selection: &'a Selection,
     /// Embedding rows to keep; none for all.
     rows: Option<Vec<i64>>,
+    /// Shapes of the donor's tensors.
+    shapes: BTreeMap<String, Vec<i64>>,
 }
 
 impl Cutter<'_> {
     /// Returns the new model's tensor of this name.
     fn cut(&self, name: &str) -> Result<Tensor, StageError> {
         let (donor_name, within) = self.donor_name(name);
-        let shape = self.shape(&donor_name);
-        let matrix = self.weights.load(&donor_name, &shape)?;
+        let shape = self.shapes.get(&donor_name).expect("the donor has all tensors of the target");
+        let matrix = self.weights.load(&donor_name, shape)?;
         let (rows, columns) = self.kept(name, within);
         let take =
             |tensor: Tensor, over: i64, kept: Option<Vec<i64>>| -> Result<Tensor, TchError> {
@@ -179,12 +179,6 @@ impl Cutter<'_> {
         let cut = take(matrix, 0, rows);
         let cut = if shape.len() == 2 { cut.and_then(|cut| take(cut, 1, columns)) } else { cut };
         cut.map_err(fault)
-    }
-
-    fn shape(&self, donor_name: &str) -> Vec<i64> {
-        let all = self.donor.tensors();
-        let found = all.into_iter().find(|(name, _)| name == donor_name);
-        found.expect("the donor's config has all tensors of the target's").1
     }
 
     /// Returns the donor's name of a tensor, and what is kept of its layer.

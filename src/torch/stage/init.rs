@@ -2,14 +2,13 @@
 
 use serde::Deserialize;
 use tch::{Kind, Tensor};
-use tlm::base::Value;
+use tlm::data::mix::splitmix;
+use tlm::data::tokenizer_files::Vocabulary;
 use tlm::stage::{Context, StageError};
 
 use crate::nn::config::{Config, Rope, Scaling};
 use crate::nn::runtime::{self, fault};
-use crate::nn::sequences::mix;
-use crate::nn::weights::Writer;
-use crate::stage::tokenizer::{self, TokenizerInfo};
+use crate::stage::write_checkpoint;
 
 #[derive(Deserialize)]
 struct Params {
@@ -36,27 +35,12 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
     let params: Params = context.params()?;
     runtime::prepare(context.action())?;
     let folder = context.input("tokenizer").to_path_buf();
-    let info = TokenizerInfo::read(&folder)?;
-    let config = config(&params.shape, &info)?;
-    let out = context.out_dir("out")?;
-    config.write(&out)?;
-    let mut writer =
-        Writer::create(&out.join("model.safetensors"), config.tensors(), ("format", "pt"))?;
-    let seed = mix(u64::from_le_bytes(params.seed.to_le_bytes()));
+    let config = config(&params.shape, &Vocabulary::open(&folder)?)?;
+    let seed = splitmix(u64::from_le_bytes(params.seed.to_le_bytes()));
     tch::manual_seed(i64::from_le_bytes(seed.to_le_bytes()));
-    let mut done = 0;
-    for (name, shape) in config.tensors() {
-        if context.interrupted() {
-            return Err(StageError::Interrupted);
-        }
-        writer.push(&name, &random(&name, &shape, params.std, config.depth).map_err(fault)?)?;
-        done += shape.iter().product::<i64>() as u64;
-        context.progress(done, Some(config.params() as u64), "params");
-    }
-    writer.finish()?;
-    tokenizer::copy(&folder, &out)?;
-    context.output("out.params", Value::Int(config.params()));
-    Ok(())
+    write_checkpoint(context, &config, &folder, |name, shape| {
+        random(name, shape, params.std, config.depth).map_err(fault)
+    })
 }
 
 /// Gains are one, biases zero, matrices normal; those into the residual stream are scaled by depth (GPT-2).
@@ -73,11 +57,11 @@ fn random(name: &str, shape: &[i64], std: f64, depth: i64) -> Result<Tensor, tch
     Tensor::f_randn(shape, options)?.f_mul_scalar(std)
 }
 
-fn config(shape: &Shape, info: &TokenizerInfo) -> Result<Config, StageError> {
+fn config(shape: &Shape, tokens: &Vocabulary) -> Result<Config, StageError> {
     let (depth, width) = (shape.depth.max(0), shape.width.max(0));
     let heads = shape.heads.unwrap_or((width / 64).max(1));
     let config = Config {
-        vocab: info.size,
+        vocab: tokens.size() as i64,
         width,
         depth,
         heads,
@@ -90,8 +74,9 @@ fn config(shape: &Shape, info: &TokenizerInfo) -> Result<Config, StageError> {
         attention_bias: false,
         mlp_bias: false,
         context: shape.context,
-        bos: info.bos,
-        eos: info.eos,
+        bos: tokens.special("bos_token").map(i64::from),
+        eos: tokens.special("eos_token").map(i64::from).into_iter().collect(),
+        pad: None,
     };
     let sizes = [
         ("depth", config.depth),

@@ -2,23 +2,31 @@
 
 mod inherit;
 mod init;
+mod journal;
+mod losses;
 mod open;
 mod perplexity;
 mod score;
 mod state;
-mod tokenizer;
 mod train;
+mod train_state;
 
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
+use std::time::Duration;
+
+use tch::Tensor;
+use tlm::base::Value;
+use tlm::data::tokenizer_files::copy_tokenizer;
 use tlm::stage::{Context, Registry, StageError};
 
 use crate::nn::config::Config;
 use crate::nn::llama::Llama;
-use crate::nn::runtime;
+use crate::nn::runtime::{self, fault};
 use crate::nn::sequences::Sequences;
-use crate::nn::weights::Safetensors;
+use crate::nn::weights::{Safetensors, Writer};
 
 /// The stages of `tlm-torch`, as declared in `stdlib/*.tlm`.
 pub(crate) const REGISTRY: Registry = &[
@@ -30,6 +38,9 @@ pub(crate) const REGISTRY: Registry = &[
     ("train.run", train::run),
 ];
 
+/// The longest that work may stay unsaved.
+const UNSAVED: Duration = Duration::from_secs(60);
+
 /// Loads the checkpoint of input `name`.
 fn load(context: &Context, name: &str, dtype: &str) -> Result<Llama, StageError> {
     let device = runtime::prepare(context.action())?;
@@ -38,17 +49,69 @@ fn load(context: &Context, name: &str, dtype: &str) -> Result<Llama, StageError>
     Llama::load(config, &Safetensors::open(folder)?, device, runtime::kind(dtype))
 }
 
-/// Opens the dataset of input `data`, whose ids the model must know.
+/// Opens the dataset of input `data`, which the model must be able to read.
 fn open_data(context: &Context, model: &Llama) -> Result<Sequences, StageError> {
     let data = Sequences::open(context.input("data"))?;
     if data.vocab > model.config.vocab {
         return Err(StageError::input(format!(
             "the dataset has ids up to {}, but the model's vocabulary has {}",
-            data.vocab, model.config.vocab
+            data.vocab - 1,
+            model.config.vocab
         ))
         .help("pack the dataset with the model's own tokenizer"));
     }
+    let limit = model.config.context;
+    if data.length > limit as u64 {
+        return Err(StageError::input(format!(
+            "the dataset's sequences have {} tokens, but the model's context is {limit}",
+            data.length
+        ))
+        .help(format!("pack the dataset with a `seq` of at most {limit}")));
+    }
     Ok(data)
+}
+
+fn check_not_empty(data: &Sequences) -> Result<(), StageError> {
+    if data.count > 0 {
+        return Ok(());
+    }
+    Err(StageError::input("the selection is empty: raise `rate`")
+        .help("give `rounds.resample` a `rate` that draws at least one unit"))
+}
+
+/// Writes the checkpoint `out`: each tensor as `make` makes it, by name and shape; its tokenizer comes from `tokens`.
+///
+/// # Errors
+/// When a number is not finite: such a model is never published.
+fn write_checkpoint(
+    context: &mut Context,
+    config: &Config,
+    tokens: &Path,
+    mut make: impl FnMut(&str, &[i64]) -> Result<Tensor, StageError>,
+) -> Result<(), StageError> {
+    let out = context.out_dir("out")?;
+    config.write(&out)?;
+    let path = out.join("model.safetensors");
+    let mut writer = Writer::create(&path, config.tensors(), ("format", "pt"))?;
+    let (mut done, total) = (0, config.params());
+    for (name, shape) in config.tensors() {
+        if context.interrupted() {
+            return Err(StageError::Interrupted);
+        }
+        let tensor = make(&name, &shape)?;
+        if !runtime::all_finite(&tensor).map_err(fault)? {
+            return Err(StageError::input(format!(
+                "tensor `{name}` has numbers that are not finite"
+            ))
+            .help("use a model that has not diverged; if this one was fetched, fetch it again"));
+        }
+        writer.push(&name, &tensor)?;
+        done += tensor.numel() as u64;
+        context.progress(done, Some(total as u64), "params");
+    }
+    writer.finish()?;
+    copy_tokenizer(tokens, &out)?;
+    context.output("out.params", Value::Int(total))
 }
 
 /// Returns how many sequences go through the model at once.

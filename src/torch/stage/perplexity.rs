@@ -4,7 +4,7 @@ use serde::Deserialize;
 use tlm::base::Value;
 use tlm::stage::{Context, StageError};
 
-use crate::stage::score::sequence_losses;
+use crate::stage::losses::sequence_losses;
 use crate::stage::{load, open_data};
 
 #[derive(Deserialize)]
@@ -17,11 +17,16 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
     let params: Params = context.params()?;
     let model = load(context, "model", &params.dtype)?;
     let data = open_data(context, &model)?;
-    let sums = sequence_losses(context, &model, &data)?;
     let tokens = data.count * data.length;
-    let mean = sums.iter().sum::<f64>() / tokens as f64;
-    context.output("perplexity", Value::Float(mean.exp()));
-    context.output("loss", Value::Float(mean));
-    context.output("tokens", Value::Int(tokens as i64));
-    Ok(())
+    let mean = sequence_losses(context, &model, &data)?.sum / tokens as f64;
+    let perplexity = mean.exp();
+    if !perplexity.is_finite() {
+        return Err(StageError::input(format!(
+            "the model has diverged: its mean loss is {mean}, and no number is as large as its exponential"
+        ))
+        .help("train it with a smaller `lr`"));
+    }
+    context.output("perplexity", Value::Float(perplexity))?;
+    context.output("loss", Value::Float(mean))?;
+    context.output("tokens", Value::Int(tokens as i64))
 }

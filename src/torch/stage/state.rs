@@ -1,99 +1,74 @@
-//! A training run's resume state: parameters, optimiser and position, in one file that is replaced atomically.
+//! What all resume states share: whose they are, a seal against damage, and atomic replacement.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
-use tlm::stage::StageError;
+use tlm::base::Digest;
+use tlm::stage::{Context, StageError};
 
-use crate::nn::adamw::AdamW;
-use crate::nn::llama::Llama;
-use crate::nn::runtime::fault;
-use crate::nn::weights::{Safetensors, Weights, Writer, map_file};
-
-/// Where a run stands, besides its tensors.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Position {
-    /// Steps done.
-    pub(crate) step: u64,
-    /// Length of the log that belongs to these steps.
-    pub(crate) log_bytes: u64,
-    /// Losses of the last steps, newest last.
-    pub(crate) losses: Vec<f64>,
+/// What a state came from. It fits no other inputs, and its bits depend on threads and sequences at once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    /// The action's seed: a function of its content key.
+    seed: u64,
+    threads: u32,
+    /// Sequences at once; a resumed run keeps them.
+    pub(crate) micro_batch: u64,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Header {
-    #[serde(rename = "__metadata__")]
-    metadata: Metadata,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Metadata {
-    position: String,
-}
-
-const TENSORS: [&str; 3] = ["mean", "param", "square"];
-
-/// Saves a state. Whatever happens meanwhile, the folder holds the old one or the new one.
-pub(crate) fn save(
-    folder: &Path,
-    model: &Llama,
-    optimiser: &AdamW,
-    position: &Position,
-) -> Result<(), StageError> {
-    let shape = vec![model.layout.total];
-    let tensors = TENSORS.map(|name| (name.to_owned(), shape.clone())).to_vec();
-    let text = serde_json::to_string(position).expect("plain data");
-    let fresh = folder.join("state.new");
-    let mut writer = Writer::create(&fresh, tensors, ("position", &text))?;
-    for (name, tensor) in TENSORS.iter().zip([&optimiser.mean, &model.flat, &optimiser.square]) {
-        writer.push(name, tensor)?;
+impl Origin {
+    /// Returns the origin of a state that starts now.
+    pub(crate) fn new(context: &Context, micro_batch: u64) -> Self {
+        Self { seed: context.seed(), threads: context.action().threads, micro_batch }
     }
-    writer.finish()?;
-    let path = file(folder);
-    fs::rename(&fresh, &path).map_err(|e| StageError::io("rename", &path, &e))?;
+
+    /// Fails with the reason if a state of this origin doesn't fit the action.
+    pub(crate) fn check(&self, context: &Context) -> Result<(), String> {
+        match self.seed == context.seed() {
+            true => Ok(()),
+            false => Err("it is of other inputs".to_owned()),
+        }
+    }
+
+    /// Notes that the state goes on under this action, and tells what may change its bits.
+    pub(crate) fn go_on(&mut self, context: &mut Context) {
+        let threads = context.action().threads;
+        if threads != self.threads {
+            context.log(format!(
+                "began with {} threads and goes on with {threads}: the last bits may differ",
+                self.threads
+            ));
+            self.threads = threads;
+        }
+    }
+}
+
+/// Tells that a state was there but can't be used, and why.
+pub(crate) fn tell_unusable(context: &mut Context, why: &str) {
+    context.log(format!("starts from the beginning: can't use the saved state, {why}"));
+}
+
+/// Returns a value as text that shows when it was damaged.
+pub(crate) fn seal<T: Serialize>(value: &T) -> String {
+    let text = serde_json::to_string(value).expect("plain data");
+    format!("{} {text}", Digest::of(text.as_bytes()))
+}
+
+/// Returns a sealed value; fails with the reason.
+pub(crate) fn unseal<T: DeserializeOwned>(sealed: &str) -> Result<T, String> {
+    let whole = sealed.split_once(' ').filter(|(digest, text)| {
+        digest.parse::<Digest>().is_ok_and(|digest| digest == Digest::of(text.as_bytes()))
+    });
+    let (_, text) = whole.ok_or("it is damaged")?;
+    serde_json::from_str(text).map_err(|error| format!("it has another form: {error}"))
+}
+
+/// Puts a file that is on disk in the place of another one of its folder, so that a crash leaves one of them.
+pub(crate) fn replace(folder: &Path, fresh: &Path, path: &Path) -> Result<(), StageError> {
+    fs::rename(fresh, path).map_err(|e| StageError::io("rename", path, &e))?;
     // The rename itself has to reach the disk.
-    let sync = fs::File::open(folder).and_then(|folder| folder.sync_all());
+    let sync = File::open(folder).and_then(|folder| folder.sync_all());
     sync.map_err(|e| StageError::io("sync", folder, &e))
-}
-
-/// Puts a saved state into a fresh run; returns none where there is no usable one.
-pub(crate) fn restore(
-    folder: &Path,
-    model: &Llama,
-    optimiser: &mut AdamW,
-) -> Result<Option<Position>, StageError> {
-    let path = file(folder);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let Some(position) = position(&path)? else {
-        return Ok(None);
-    };
-    let stored = Safetensors::open_file(&path)?;
-    let targets = [&optimiser.mean, &model.flat, &optimiser.square];
-    for (name, target) in TENSORS.iter().zip(targets) {
-        let value = stored.load(name, &[model.layout.total])?;
-        copy(target, &value)?;
-    }
-    optimiser.steps = position.step;
-    Ok(Some(position))
-}
-
-fn copy(target: &Tensor, value: &Tensor) -> Result<(), StageError> {
-    tch::no_grad(|| target.shallow_clone().f_copy_(value)).map(|_| ()).map_err(fault)
-}
-
-fn position(path: &Path) -> Result<Option<Position>, StageError> {
-    let bytes = map_file(path)?;
-    let header = bytes.get(..8).map(|eight| u64::from_le_bytes(eight.try_into().expect("eight")));
-    let text = header.and_then(|length| bytes.get(8..8 + usize::try_from(length).ok()?));
-    let header = text.and_then(|text| serde_json::from_slice::<Header>(text).ok());
-    Ok(header.and_then(|header| serde_json::from_str(&header.metadata.position).ok()))
-}
-
-fn file(folder: &Path) -> PathBuf {
-    folder.join("state.safetensors")
 }

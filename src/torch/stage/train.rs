@@ -1,22 +1,24 @@
 //! `train.run`: next-token prediction with AdamW.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::path::PathBuf;
+use std::fs;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::json;
 use tch::Tensor;
 use tlm::base::Value;
+use tlm::data::mix::splitmix;
+use tlm::data::tokenizer_files::copy_tokenizer;
 use tlm::stage::{Context, StageError};
 
 use crate::nn::adamw::{AdamW, Course, Hyper, Schedule};
 use crate::nn::llama::Llama;
-use crate::nn::runtime::fault;
-use crate::nn::sequences::{Sequences, mix, shuffled};
-use crate::stage::state::{self, Position};
-use crate::stage::{load, micro_batch, open_data, tokenizer};
+use crate::nn::runtime::{all_finite, fault};
+use crate::nn::sequences::{Sequences, shuffled};
+use crate::stage::journal::Journal;
+use crate::stage::state::{Origin, tell_unusable};
+use crate::stage::train_state::{self, Position};
+use crate::stage::{UNSAVED, check_not_empty, load, micro_batch, open_data};
 
 #[derive(Deserialize)]
 struct Params {
@@ -35,21 +37,19 @@ struct Params {
     seed: i64,
 }
 
-/// The longest that work may stay unsaved.
-const UNSAVED: Duration = Duration::from_secs(60);
-
 /// Trains, from the state folder's position if it has one.
 pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
     let params: Params = context.params()?;
+    check_hyper(&params)?;
     let model = load(context, "init", &params.dtype)?;
     let data = open_data(context, &model)?;
     let mut run = Run::new(context, &params, model, data)?;
     while run.position.step < run.course.steps {
-        if context.interrupted() || run.save_is_due() {
+        let stopped = context.interrupted() || !run.step(context)?;
+        if stopped || run.save_is_due() {
             run.save(context)?;
         }
-        if context.interrupted() || !run.step(context)? {
-            run.save(context)?;
+        if stopped {
             return Err(StageError::Interrupted);
         }
     }
@@ -64,12 +64,10 @@ struct Run {
     gradient: Tensor,
     course: Course,
     position: Position,
-    log: File,
-    log_path: PathBuf,
+    log: Journal,
     seed: u64,
     /// Sequences in an optimiser step.
     batch: u64,
-    micro: u64,
     saved: Instant,
     saved_step: u64,
     last_step: Duration,
@@ -91,12 +89,8 @@ impl Run {
             clip: params.clip,
         };
         let mut optimiser = AdamW::new(&model.flat, model.layout.decayed, hyper).map_err(fault)?;
-        let position = state::restore(context.state_dir(), &model, &mut optimiser)?;
-        if let Some(position) = &position {
-            context.log(format!("resumes after step {}", position.step));
-        }
-        let position = position.unwrap_or_default();
-        let (log, log_path) = open_log(context, position.log_bytes)?;
+        let micro = micro_batch(context, &data, &model);
+        let (position, log) = resume(context, &model, &mut optimiser, micro)?;
         let steps = params.tokens.div_ceil(params.batch);
         let course = Course {
             peak: params.lr,
@@ -108,8 +102,7 @@ impl Run {
         Ok(Self {
             gradient: model.flat.f_zeros_like().map_err(fault)?,
             batch: params.batch / data.length,
-            micro: micro_batch(context, &data, &model),
-            seed: mix(u64::from_le_bytes(params.seed.to_le_bytes())),
+            seed: splitmix(u64::from_le_bytes(params.seed.to_le_bytes())),
             saved: Instant::now(),
             saved_step: position.step,
             last_step: Duration::ZERO,
@@ -119,7 +112,6 @@ impl Run {
             course,
             position,
             log,
-            log_path,
         })
     }
 
@@ -150,10 +142,10 @@ impl Run {
             "loss": loss,
             "lr": lr,
             "grad_norm": norm,
-            "tokens_per_s": speed.round(),
         });
-        self.write_log(&format!("{line}\n"))?;
+        self.log.append(format!("{line}\n").as_bytes())?;
         context.metric("loss", loss);
+        context.metric("tokens_per_s", speed.round());
         context.progress(done, Some(self.course.steps * tokens), "tokens");
         Ok(true)
     }
@@ -169,7 +161,7 @@ impl Run {
             if context.interrupted() {
                 return Ok(None);
             }
-            let end = (done + self.micro).min(self.batch);
+            let end = (done + self.position.origin.micro_batch).min(self.batch);
             let indices: Vec<u64> =
                 (done..end).map(|at| shuffled(first + at, self.data.count, self.seed)).collect();
             let (inputs, targets) = self.data.batch(&indices, self.model.device())?;
@@ -183,12 +175,19 @@ impl Run {
         if value.is_finite() {
             return Ok(());
         }
-        Err(StageError::input(format!(
+        Err(self.diverged(&format!(
             "the {what} is {value} at step {} of {}",
             self.position.step + 1,
             self.course.steps
-        ))
-        .help("use a smaller `lr`, a longer `warmup` or a smaller `clip`"))
+        )))
+    }
+
+    fn diverged(&self, what: &str) -> StageError {
+        StageError::input(what).help(if self.optimiser.clips() {
+            "use a smaller `lr`, a longer `warmup` or a smaller `clip`"
+        } else {
+            "use a smaller `lr` or a longer `warmup`, or a `clip` above zero"
+        })
     }
 
     fn save_is_due(&self) -> bool {
@@ -197,8 +196,9 @@ impl Run {
 
     fn save(&mut self, context: &mut Context) -> Result<(), StageError> {
         if self.position.step > self.saved_step {
-            self.log.sync_data().map_err(|e| StageError::io("write", &self.log_path, &e))?;
-            state::save(context.state_dir(), &self.model, &self.optimiser, &self.position)?;
+            let log = self.log.mark()?;
+            let folder = context.state_dir();
+            train_state::save(folder, &self.model, &self.optimiser, &self.position, log)?;
             self.saved_step = self.position.step;
         }
         self.saved = Instant::now();
@@ -206,44 +206,46 @@ impl Run {
         Ok(())
     }
 
-    fn write_log(&mut self, line: &str) -> Result<(), StageError> {
-        self.log
-            .write_all(line.as_bytes())
-            .map_err(|e| StageError::io("write", &self.log_path, &e))?;
-        self.position.log_bytes += line.len() as u64;
-        Ok(())
-    }
-
     fn publish(self, context: &mut Context) -> Result<(), StageError> {
+        if !all_finite(&self.model.flat).map_err(fault)? {
+            let steps = self.position.step;
+            return Err(self.diverged(&format!("the weights are not finite after {steps} steps")));
+        }
         let loss = match self.position.losses.as_slice() {
             [] => self.untrained_loss()?,
             last => last.iter().sum::<f64>() / last.len() as f64,
         };
         let out = context.out_dir("model")?;
         self.model.save(&out)?;
-        tokenizer::copy(context.input("init"), &out)?;
+        copy_tokenizer(context.input("init"), &out)?;
         let log = context.out_dir("log")?.join("log.jsonl");
-        fs::copy(&self.log_path, &log).map_err(|e| StageError::io("write", &log, &e))?;
-        context.output("model.params", Value::Int(self.model.config.params()));
-        context.output("loss", Value::Float(loss));
-        Ok(())
+        fs::copy(self.log.finish()?, &log).map_err(|e| StageError::io("write", &log, &e))?;
+        context.output("model.params", Value::Int(self.model.config.params()))?;
+        context.output("loss", Value::Float(loss))
     }
 
-    /// Returns the loss on what would have been the first sequences.
+    /// Returns the mean loss on what would have been the first batch; zero where there is no data.
     fn untrained_loss(&self) -> Result<f64, StageError> {
-        let count = self.micro.min(self.data.count);
-        let indices: Vec<u64> =
-            (0..count).map(|at| shuffled(at, self.data.count, self.seed)).collect();
-        let (inputs, targets) = self.data.batch(&indices, self.model.device())?;
-        let nll = self.model.nll(&inputs, &targets).and_then(|nll| nll.f_mean(tch::Kind::Double));
-        nll.and_then(|mean| mean.f_double_value(&[])).map_err(fault)
+        let count = self.batch.min(self.data.count);
+        let mut nll = 0.0;
+        // One at a time, so that the bits don't depend on how many fit at once.
+        for at in 0..count {
+            let index = shuffled(at, self.data.count, self.seed);
+            let (inputs, targets) = self.data.batch(&[index], self.model.device())?;
+            nll += self
+                .model
+                .nll(&inputs, &targets)
+                .and_then(|nll| nll.f_sum(tch::Kind::Double)?.f_double_value(&[]))
+                .map_err(fault)?;
+        }
+        Ok(nll / (count * self.data.length).max(1) as f64)
     }
 }
 
 fn check(params: &Params, data: &Sequences) -> Result<(), StageError> {
-    if data.count == 0 {
-        return Err(StageError::input("the dataset has no whole sequence")
-            .help("give more text, or pack it with a smaller `seq`"));
+    // Nothing is read for zero tokens, so an empty selection is no hindrance.
+    if params.tokens > 0 {
+        check_not_empty(data)?;
     }
     if params.batch == 0 || !params.batch.is_multiple_of(data.length) {
         let nearest = (params.batch / data.length).max(1) * data.length;
@@ -256,11 +258,39 @@ fn check(params: &Params, data: &Sequences) -> Result<(), StageError> {
     Ok(())
 }
 
-/// Opens the run's log, cut to what the resume state knows.
-fn open_log(context: &Context, bytes: u64) -> Result<(File, PathBuf), StageError> {
-    let path = context.state_dir().join("log.jsonl");
-    let io = |e| StageError::io("open", &path, &e);
-    let log = OpenOptions::new().create(true).append(true).open(&path).map_err(io)?;
-    log.set_len(bytes).map_err(io)?;
-    Ok((log, path))
+/// Checks what the declaration's ranges, which include both ends, can't say.
+fn check_hyper(params: &Params) -> Result<(), StageError> {
+    for (name, beta) in [("beta1", params.beta1), ("beta2", params.beta2)] {
+        if !(0.0..1.0).contains(&beta) {
+            return Err(StageError::input(format!("`{name}` is {beta}, not below 1"))
+                .help(format!("give `{name}` a number from 0 to below 1, such as 0.95")));
+        }
+    }
+    if params.eps.is_finite() && params.eps > 0.0 {
+        return Ok(());
+    }
+    Err(StageError::input(format!("`eps` is {}, not above zero", params.eps))
+        .help("give `eps` a small number, such as 1e-8"))
+}
+
+/// Returns where the run stands, and its log there; puts a saved state into model and optimiser.
+fn resume(
+    context: &mut Context,
+    model: &Llama,
+    optimiser: &mut AdamW,
+    micro_batch: u64,
+) -> Result<(Position, Journal), StageError> {
+    match train_state::find(context, model) {
+        Ok(Some(mut saved)) => {
+            saved.restore(model, optimiser)?;
+            context.log(format!("resumes after step {}", saved.position.step));
+            saved.position.origin.go_on(context);
+            return Ok((saved.position, saved.log));
+        }
+        Ok(None) => {}
+        Err(why) => tell_unusable(context, &why),
+    }
+    let log = Journal::create(context.state_dir().join("log.jsonl"))?;
+    let origin = Origin::new(context, micro_batch);
+    Ok((Position { origin, step: 0, losses: Vec::new() }, log))
 }

@@ -1,5 +1,11 @@
 //! `plan`, `why`, `show`, `log`, `ls`, `graph`, `verify`: what they tell about a recipe that ran.
 
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tlm::base::Digest;
+
 use crate::run::space::{ALL, Ended, Space, finish};
 
 #[track_caller]
@@ -129,4 +135,89 @@ fn wrong_names_on_the_command_line_are_told_with_near_ones() {
         check(&space.tlm(args), code, parts);
     }
     assert!(!space.path(".tlm").exists(), "a wrong command made a store");
+}
+
+/// Appends records to the index, as `docs/cache.md` describes it.
+fn append(space: &Space, records: impl Iterator<Item = Value>) {
+    let mut index =
+        std::fs::File::options().create(true).append(true).open(space.path(".tlm/index"));
+    let index = index.as_mut().expect("opens");
+    for record in records {
+        let payload = serde_json::to_vec(&record).expect("plain data");
+        let mut frame = b"\x89tlm".to_vec();
+        frame.extend((payload.len() as u32).to_le_bytes());
+        frame.extend(&Digest::of(&payload).as_bytes()[..8]);
+        frame.extend(payload);
+        index.write_all(&frame).expect("written");
+    }
+}
+
+#[test]
+fn a_plan_of_many_stale_steps_does_not_compare_all_with_all() {
+    const STEPS: usize = 800;
+    let space = Space::new();
+    let values: Vec<_> = (0..STEPS).map(|i| (300 + i).to_string()).collect();
+    space.edit("keep: keep", "keep: n");
+    space.edit("param keep : Count = 270", &format!("axis n = [{}]", values.join(", ")));
+    space.edit("plan default = [ds, dev]", "plan default = tok vary n");
+    space.edit(
+        "report sizes = table([tok.size, ds.sequences, dev.tokens])",
+        "report words_ = table(counts.tokens)",
+    );
+    space.edit("\"texts/*.txt\"", "\"texts/a.txt\"");
+    let plan = space.tlm(&["plan", "r.tlm"]);
+    check(&plan, 0, &["804 steps: 0 fresh, 804 to run"]);
+
+    let prune = |i: usize| {
+        let key = |part: &str| Digest::of(format!("{part} {i}").as_bytes());
+        json!({
+            "recipe": key("recipe"), "content": key("content"), "stage": "tokenizer.prune",
+            "label": "tok", "point": [["n", values[i]]], "outputs": {}, "seconds": 2.0,
+            "finished_unix": 1_700_000_000,
+            "manifest": {
+                "format": 1, "stage": "tokenizer.prune", "version": 1, "params": { "keep": 300 + i },
+                "inputs": { "counts": { "output": "out", "step": key("counts") } },
+            },
+        })
+    };
+    append(&space, (0..STEPS).map(prune));
+    let began = Instant::now();
+    let plan = space.tlm(&["plan", "r.tlm"]);
+    check(&plan, 0, &["over 26m40s", "tok[n=1000]"]);
+    // Comparing all with all takes half a minute.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_folder_that_is_gone_is_told() {
+    let space = Space::new();
+    let mut shell = std::process::Command::new("sh");
+    space.at_home(&mut shell);
+    shell.args(["-c", "mkdir gone; cd gone; rmdir ../gone; exec \"$TLM\" ls"]);
+    let ended = finish(shell.env("TLM", env!("CARGO_BIN_EXE_tlm")));
+    check(&ended, 4, &["can't find the current folder", "change to a folder that is there"]);
+}
+
+#[test]
+fn paths_that_are_not_utf8_are_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let space = Space::new();
+    let latin = std::ffi::OsStr::from_bytes(b"caf\xe9");
+    let mut in_store = space.command(&["run", "r.tlm", "--store"]);
+    check(&finish(in_store.arg(latin)), 4, &["the store's path", "is not UTF-8", "--store DIR"]);
+    let mut by_variable = space.command(&["run", "r.tlm"]);
+    check(&finish(by_variable.env("TLM_STORE", latin)), 4, &["the store's path"]);
+    let folder = space.path("").join(latin);
+    std::fs::create_dir(&folder).expect("created");
+    std::fs::copy(space.path("r.tlm"), folder.join("r.tlm")).expect("copied");
+    let mut inside = space.command(&["run", "r.tlm"]);
+    check(&finish(inside.current_dir(&folder)), 3, &["the recipe's path", "rename the folder"]);
+}
+
+#[test]
+fn a_store_in_a_folder_with_other_files_is_refused() {
+    let space = Space::new();
+    let run = space.tlm(&["run", "r.tlm", "--store", "texts"]);
+    check(&run, 4, &["texts` is no store, and not empty", "choose an empty or new folder"]);
+    assert_eq!(std::fs::read_dir(space.path("texts")).expect("there").count(), 2);
 }

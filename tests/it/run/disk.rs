@@ -1,18 +1,16 @@
-//! A disk that is full.
+//! A disk that is full, or read-only.
 
 use std::process::Command;
 
-use crate::run::space::{Ended, Space, finish};
+use crate::run::space::{ALL, Ended, Space, finish};
 
 #[expect(clippy::print_stdout, reason = "a skipped test says so")]
-/// Runs a script of the shell's language in a name space of its own, in which the store is a disk of some size in KiB.
+/// Runs a script of the shell's language in a name space of its own, after the store is mounted by a line of it.
 /// Returns nothing where the system does not allow that.
-fn on_small_disk(space: &Space, kib: u32, script: &str) -> Option<Ended> {
+fn mounted(space: &Space, mount: &str, script: &str) -> Option<Ended> {
     let mut command = Command::new("unshare");
     command.args(["--map-root-user", "--mount", "--", "sh", "-euc"]);
-    let mount =
-        format!("mkdir .tlm\nmount -t tmpfs -o size={kib}k tmpfs .tlm\necho mounted\n{script}");
-    command.arg(mount).env("TLM", env!("CARGO_BIN_EXE_tlm"));
+    command.arg(format!("{mount}\necho mounted\n{script}")).env("TLM", env!("CARGO_BIN_EXE_tlm"));
     space.at_home(&mut command);
     let ended = finish(&mut command);
     if !ended.out.starts_with("mounted") {
@@ -29,7 +27,8 @@ fn a_full_disk_stops_the_run_and_the_same_command_goes_on_when_there_is_room() {
     for filler_kib in [500, 480, 460, 440, 420, 400, 380, 360] {
         let space = &space;
         let script = format!(
-            "head -c {filler_kib}k /dev/zero > .tlm/filler || true
+            "\"$TLM\" plan r.tlm > plan.out 2>&1
+             head -c {filler_kib}k /dev/zero > .tlm/filler || true
              code=0; \"$TLM\" run r.tlm > first.out 2> first.err || code=$?
              echo \"first $code\"
              rm .tlm/filler
@@ -39,7 +38,8 @@ fn a_full_disk_stops_the_run_and_the_same_command_goes_on_when_there_is_room() {
              ls .tlm/staging | wc -l
              rm -rf .tlm/*; cd ..; umount -l \"$OLDPWD/.tlm\"; rmdir \"$OLDPWD/.tlm\""
         );
-        let Some(ended) = on_small_disk(space, 512, &script) else { return };
+        let mount = "mkdir .tlm\nmount -t tmpfs -o size=512k tmpfs .tlm";
+        let Some(ended) = mounted(space, mount, &script) else { return };
         let told =
             || format!("{ended:?}\n{}\n{}", space.read("first.err"), space.read("second.err"));
         assert_eq!(ended.code, Some(0), "{}", told());
@@ -55,4 +55,29 @@ fn a_full_disk_stops_the_run_and_the_same_command_goes_on_when_there_is_room() {
             other => panic!("{other}: {}", told()),
         }
     }
+}
+
+#[test]
+fn a_store_that_can_only_be_read_answers_what_is_fresh() {
+    let space = Space::new();
+    space.run(&[]).check(0, &ALL);
+    let mount = "mount --bind .tlm .tlm\nmount -o remount,bind,ro .tlm";
+    let script = "\"$TLM\" plan r.tlm\n\"$TLM\" run r.tlm\n\"$TLM\" ls | tail -1\n\"$TLM\" verify
+         for args in '-s keep=265' '--report .tlm/own.html'; do
+           code=0; \"$TLM\" run r.tlm $args > out 2>&1 || code=$?
+           echo \"$code\"; grep -e help out
+         done";
+    let Some(ended) = mounted(&space, mount, script) else { return };
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for part in ["7 steps, all fresh", "|  270 |", "7 records\n7 records verified"] {
+        assert!(ended.out.contains(part), "no `{part}` in {ended:?}");
+    }
+    for part in ["nothing to do: all 7 steps fresh", "warning: can't write the report"] {
+        assert!(ended.err.contains(part), "no `{part}` in {ended:?}");
+    }
+    let last: Vec<_> = ended.out.lines().rev().take(5).collect();
+    assert!(
+        last.contains(&"4") && last.iter().any(|line| line.contains("make the store writable")),
+        "{ended:?}"
+    );
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::run::space::{ALL, Space, name};
+use crate::run::space::{ALL, Space, finish, name};
 
 /// Fields by event, as `docs/events.md` lists them.
 fn documented() -> Vec<(String, Vec<String>)> {
@@ -35,7 +35,7 @@ fn events_are_as_documented() {
     let run = space.run(&[]);
     run.check(1, &ALL);
     let documented = documented();
-    assert_eq!(documented.len(), 13);
+    assert_eq!(documented.len(), 15);
     for event in &run.events {
         let kind = event["event"].as_str().expect("an event");
         let (_, fields) =
@@ -46,7 +46,7 @@ fn events_are_as_documented() {
         let mut found: Vec<_> = event.as_object().expect("an object").keys().collect();
         found.sort_unstable();
         assert_eq!(found, expected, "{event}");
-        assert_eq!(event["format"], 1);
+        assert_eq!(event["format"], 2);
     }
     assert_eq!(run.events[0]["event"], "plan");
     assert_eq!((&run.events[0]["steps"], &run.events[0]["fresh"]), (&9.into(), &0.into()));
@@ -108,6 +108,45 @@ fn tables_go_to_stdout_progress_to_stderr_and_a_page_into_the_store() {
     let nowhere = space.tlm(&["run", "r.tlm", "--report", "no/such/folder/out.html"]);
     assert_eq!(nowhere.code, Some(4), "{nowhere:?}");
     assert!(nowhere.err.contains("name another place with `--report FILE`"), "{nowhere:?}");
+}
+
+#[test]
+fn an_output_that_is_full_loses_neither_the_ending_nor_the_report() {
+    for (args, redirect) in [("", ">"), ("--json", ">"), ("", "2>")] {
+        let space = Space::new();
+        let script = format!("\"$TLM\" run r.tlm {args} {redirect} /dev/full");
+        let mut shell = std::process::Command::new("sh");
+        space.at_home(&mut shell);
+        let run = finish(shell.args(["-c", &script]).env("TLM", env!("CARGO_BIN_EXE_tlm")));
+        assert_eq!(run.code, Some(4), "{script}: {run:?}");
+        let parts: &[&str] = match redirect {
+            ">" => {
+                &["7 steps ran in", "report: ", "error: can't write to standard output: No space"]
+            }
+            _ => &["What was packed."],
+        };
+        for part in parts {
+            assert!(run.out.contains(part) || run.err.contains(part), "no `{part}`: {run:?}");
+        }
+        assert!(space.path(".tlm/r.html").exists(), "{script}: {run:?}");
+        space.run(&[]).check(0, &[]);
+    }
+    let space = Space::new();
+    let mut shell = std::process::Command::new("sh");
+    space.at_home(&mut shell);
+    shell.args(["-c", "\"$TLM\" graph r.tlm > /dev/full"]).env("TLM", env!("CARGO_BIN_EXE_tlm"));
+    let graph = finish(&mut shell);
+    assert_eq!(graph.code, Some(4), "{graph:?}");
+    assert!(graph.err.contains("can't write to standard output"), "{graph:?}");
+}
+
+#[test]
+fn a_report_that_can_t_be_written_leaves_a_worse_exit_code() {
+    let space = Space::new();
+    space.write("texts/a.txt", b"\xff");
+    let run = space.run(&["--report", "no/such/folder.html"]);
+    run.check(1, &["base"]);
+    run.says(&["can't write the report", "not UTF-8"]);
 }
 
 #[test]

@@ -277,7 +277,7 @@ fn a_wheel_comes_through_the_users_own_settings_of_pip() {
 
 /// A recipe whose only step is made by the tensor worker, and that worker: a program in the shell's language, which gets
 /// the action's line in `$action` and the folder for outputs in `$out`.
-fn with_worker(body: &str) -> Space {
+pub(super) fn with_worker(body: &str) -> Space {
     let space = Space::with(
         "use std.model\n\nlet donor = model.open(\"texts/a.txt\")\n\nplan default = donor\n",
     );
@@ -296,7 +296,7 @@ fn with_worker(body: &str) -> Space {
     space
 }
 
-const TORCH: [&str; 2] = ["--torch", "worker"];
+pub(super) const TORCH: [&str; 2] = ["--torch", "worker"];
 
 #[test]
 fn a_worker_that_dies_fails_its_step_with_the_end_of_its_log() {

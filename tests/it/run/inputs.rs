@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use tlm::data::tokenizer_files::read_id_map;
+use tlm::data::array::Array;
 use tlm::data::{Corpus, Tokenizer};
 
 use crate::run::space::{ALL, RECIPE, Space, text, tokenizer};
@@ -119,7 +119,8 @@ fn a_tokenizer_s_configuration_is_read_only_where_it_is_an_input() {
 fn a_pruned_tokenizer_says_which_old_id_each_of_its_tokens_has() {
     let space = Space::new();
     let (old, new) = (made(&space, "base"), made(&space, "tok"));
-    let map = read_id_map(&new).expect("readable").expect("an id map");
+    let map = Array::<u32>::open(&new.join("id_map.u32")).expect("an id map");
+    let map: Vec<u32> = map.iter().collect();
     assert_eq!(map.len(), 270, "`keep` of the recipe");
     assert!(map.windows(2).all(|pair| pair[0] < pair[1]), "{map:?}");
     let (old, new) = (Tokenizer::open(&old).expect("opens"), Tokenizer::open(&new).expect("opens"));

@@ -51,6 +51,20 @@ fn the_first_signal_lets_a_step_save_its_state() {
 }
 
 #[test]
+fn a_signal_to_all_processes_is_an_interruption_whoever_gets_it_first() {
+    let space = with_waiting_step("");
+    let body = format!("saved() {{ {SAVED}; exit; }}\ntrap saved TERM\nread -r action\n");
+    space.script("worker", &format!("{body}echo > \"$0.reads\"\nsleep 1000 & wait"));
+    let child = started(&space);
+    let workers = processes_of(&space.path("")).into_iter().filter(|id| *id != child.id());
+    workers.for_each(|id| signal(id, "TERM"));
+    signal(child.id(), "TERM");
+    let run = Run::of(wait(child));
+    run.check(130, &[]);
+    assert_eq!((run.steps("interrupted"), run.steps("failed").len()), (vec!["donor"], 0), "{run}");
+}
+
+#[test]
 fn the_second_signal_ends_a_step_that_does_not_listen() {
     let space = with_waiting_step("sleep 1000");
     let child = started(&space);
@@ -75,9 +89,58 @@ fn a_second_tlm_waits_for_the_step_and_takes_over_when_the_first_is_killed() {
     wait(first);
     let run = Run::of(wait(second));
     run.check(1, &[]);
+    assert_eq!(run.steps("waiting"), ["donor"], "{run}");
     run.says(&["donor is being made by another tlm; waiting", "the worker died: exit code 5"]);
     eventually("the end of the orphan", || processes_of(&space.path("")).is_empty().then_some(()));
     space.check_store();
+}
+
+#[test]
+fn the_second_signal_ends_a_run_that_publishes() {
+    let space = Space::new();
+    space.tlm(&["plan", "r.tlm"]);
+    // Publishing waits for whoever writes the index.
+    let index = std::fs::File::create(space.path(".tlm/index")).expect("created");
+    index.lock().expect("locked");
+    let child = start(&mut space.run_command(&[]));
+    eventually("an object", || space.path(".tlm/objects").exists().then_some(()));
+    signal(child.id(), "INT");
+    thread::sleep(Duration::from_millis(300));
+    let began = Instant::now();
+    signal(child.id(), "INT");
+    assert_eq!(Run::of(wait(child)).code, Some(130));
+    assert!(began.elapsed() < Duration::from_secs(10), "it waited");
+    drop(index);
+    space.run(&[]).check(0, &ALL);
+    space.check_store();
+}
+
+/// A worker that says more than a pipe holds.
+const CHATTER: &str = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); \
+     echo '{\"event\":\"log\",\"line\":\"so much to tell, and so many words to tell it\"}'; done\n";
+
+#[test]
+fn a_reader_that_does_not_read_stops_neither_limits_nor_signals() {
+    let space = with_waiting_step("");
+    space.script("worker", &format!("{CHATTER}echo > \"$0.reads\"\nsleep 1000"));
+    space.edit("model.open(\"x\")", "model.open(\"x\") run { limit: 500ms }");
+    let child = started(&space);
+    let workers =
+        || processes_of(&space.path("")).into_iter().filter(|id| *id != child.id()).count();
+    eventually("the end of the worker", || (workers() == 0).then_some(()));
+    let run = Run::of(wait(child));
+    run.check(1, &[]);
+    run.says(&["it took longer than its `limit`"]);
+
+    let space = with_waiting_step("");
+    space.script("worker", &format!("{CHATTER}echo > \"$0.reads\"\nsleep 1000"));
+    let mut child = started(&space);
+    signal(child.id(), "INT");
+    thread::sleep(Duration::from_millis(200));
+    signal(child.id(), "INT");
+    let ended = eventually("the end", || child.try_wait().expect("it can be waited for"));
+    assert_eq!(ended.code(), Some(130));
+    eventually("the end of all", || processes_of(&space.path("")).is_empty().then_some(()));
 }
 
 /// Returns the artifacts of all steps of a finished run.

@@ -1,0 +1,121 @@
+//! A run with nothing to do, process start included, against ninja on as many steps (`DESIGN` bar: 1,000 steps in 10 ms,
+//! 10,000 in 25 ms).
+//!
+//! The steps are a sweep: a recipe with one axis whose every point is a split, a count, a pruning and a packing. Ninja's
+//! are as many copies of one file.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+use tlm::base::{Digest, SourceMap, Value};
+use tlm::graph::{self, Planned};
+use tlm::sema;
+use tlm::sema::steps::OutputKind;
+use tlm::store::{Output, Record, Store};
+
+/// Numbers of steps.
+const SIZES: [usize; 2] = [1_000, 10_000];
+
+/// Steps at each point of the axis.
+const PER_POINT: usize = 4;
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench(args = SIZES, sample_count = 20)]
+fn tlm(bencher: divan::Bencher<'_, '_>, steps: usize) {
+    static SPACES: [OnceLock<TempDir>; SIZES.len()] = [const { OnceLock::new() }; SIZES.len()];
+    let space = at(&SPACES, steps, recipe_space);
+    bencher
+        .bench_local(|| run(Command::new(env!("CARGO_BIN_EXE_tlm")).args(["run", "r.tlm"]), space));
+}
+
+#[divan::bench(args = SIZES, sample_count = 20)]
+fn ninja(bencher: divan::Bencher<'_, '_>, steps: usize) {
+    static SPACES: [OnceLock<TempDir>; SIZES.len()] = [const { OnceLock::new() }; SIZES.len()];
+    let space = at(&SPACES, steps, ninja_space);
+    bencher.bench_local(|| run(&mut Command::new("ninja"), space));
+}
+
+/// Makes a folder for a size once.
+fn at(spaces: &[OnceLock<TempDir>], steps: usize, make: fn(&Path, usize)) -> &Path {
+    let index = SIZES.iter().position(|size| *size == steps).expect("one of the sizes");
+    let made = || {
+        let space = tempfile::tempdir().expect("a folder");
+        make(space.path(), steps);
+        space
+    };
+    spaces[index].get_or_init(made).path()
+}
+
+fn run(command: &mut Command, folder: &Path) {
+    let status = command.current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    assert!(status.expect("it starts (ninja: `pip install ninja`)").success());
+}
+
+/// Writes a recipe of so many steps, and a store that has them all.
+fn recipe_space(folder: &Path, steps: usize) {
+    let seeds: Vec<_> = (0..steps / PER_POINT).map(|seed| seed.to_string()).collect();
+    let recipe = format!(
+        "use std.{{corpus, tokenizer, dataset}}\n\
+         axis seed : Int = [{}]\n\
+         let text = corpus.text(\"text.txt\")\n\
+         let base = tokenizer.open(\"tokenizer.json\")\n\
+         let split = corpus.split(text, valid: 10%, seed: seed)\n\
+         let counts = tokenizer.count(split.train, base)\n\
+         let tok = tokenizer.prune(base, counts, keep: 4k)\n\
+         let ds = dataset.pack(split.train, tok, seq: 256)\n\
+         plan default = ds vary seed\n",
+        seeds.join(", ")
+    );
+    for (name, text) in [("text.txt", "text"), ("tokenizer.json", "{}"), ("r.tlm", &*recipe)] {
+        fs::write(folder.join(name), text).expect("written");
+    }
+    let mut sources = SourceMap::default();
+    let file = sources.add("r.tlm", recipe);
+    let (program, _) = sema::load(&mut sources, file, folder, &[]).finish().expect("no errors");
+    let (expansion, _) = sema::expand(&program, &[]).finish().expect("no errors");
+    let store = Store::open(&folder.join(".tlm")).expect("opens");
+    let object = Digest::of(b"made");
+    let path = store.object_path(object);
+    fs::create_dir_all(path.parent().expect("in a folder")).expect("created");
+    fs::write(path, "made").expect("written");
+    let (plan, _) = graph::plan(&expansion, &store, "cpu").finish().expect("no errors");
+    assert_eq!(plan.steps.len(), steps + 2);
+    let records = plan.steps.iter().map(|planned| record(planned, object));
+    records.for_each(|record| store.record(record).expect("recorded"));
+}
+
+fn record(planned: &Planned, object: Digest) -> Record {
+    let output = |kind: &OutputKind| match kind {
+        OutputKind::Artifact => Output::Object { digest: object, bytes: 4 },
+        OutputKind::Scalar => Output::Scalar(Value::Int(1)),
+    };
+    let outputs = planned.step.stage.outputs.iter();
+    Record {
+        recipe: planned.recipe,
+        content: Digest::of(planned.recipe.as_bytes()),
+        stage: planned.step.stage.name.clone(),
+        label: planned.step.label.clone(),
+        point: planned.step.point.clone(),
+        outputs: outputs.map(|(name, kind)| (name.clone(), output(kind))).collect(),
+        manifest: planned.manifest.clone(),
+        seconds: 1.0,
+        finished_unix: 0,
+    }
+}
+
+fn ninja_space(folder: &Path, steps: usize) {
+    let mut text = "rule copy\n  command = cp $in $out\n".to_owned();
+    for step in 0..steps {
+        writeln!(text, "build out/{step}: copy in").expect("a text takes all");
+    }
+    fs::write(folder.join("build.ninja"), text).expect("written");
+    fs::write(folder.join("in"), "in").expect("written");
+    run(&mut Command::new("ninja"), folder);
+}

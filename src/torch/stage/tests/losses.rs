@@ -1,0 +1,109 @@
+//! Scoring and perplexity: against transformers, interrupted, refused.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::json;
+use tlm::data::Losses;
+
+use crate::nn::tests::{check_close, json as stored, numbers, reference};
+use crate::stage::tests::{Bench, checkpoint, empty_data, long_data, output, reference_data};
+
+#[test]
+fn losses_of_units_add_up_to_the_perplexity() {
+    let (data, model) = (long_data(), checkpoint("model_plain"));
+    let inputs: [(&str, &Path); 2] = [("model", model.path()), ("data", data.path())];
+    let score = Bench::new(json!({"unit": "batch", "batch": 4, "dtype": "f32"}), &inputs);
+    score.done("rounds.score");
+    let nll = fs::read(score.path("out/nll.f64")).unwrap();
+    let sum: f64 = nll.chunks(8).map(|eight| f64::from_le_bytes(eight.try_into().unwrap())).sum();
+    let tokens = fs::read(score.path("out/tokens.u32")).unwrap();
+    let count: u32 =
+        tokens.chunks(4).map(|four| u32::from_le_bytes(four.try_into().unwrap())).sum();
+    assert_eq!((nll.len(), count), (13 * 8, 49 * 8));
+    let events = Bench::new(json!({"dtype": "f32"}), &inputs).done("eval.perplexity");
+    let expected = (sum / f64::from(count)).exp();
+    let got = output(&events, "perplexity");
+    assert!((got / expected - 1.0).abs() < 1e-9, "{got} {expected}");
+}
+
+#[test]
+fn losses_match_transformers() {
+    let data = reference_data();
+    for name in ["plain", "biased"] {
+        let model = checkpoint(&format!("model_{name}"));
+        let inputs: [(&str, &Path); 2] = [("model", model.path()), ("data", data.path())];
+        let score = Bench::new(json!({"unit": "sequence", "batch": 1, "dtype": "f32"}), &inputs);
+        let events = score.done("rounds.score");
+        let losses = Losses::open(&score.path("out")).unwrap();
+        let got: Vec<f32> = (0..4).map(|unit| losses.loss(unit).unwrap() as f32 * 8.0).collect();
+        let expected = numbers(&stored("model_losses.json")[name]);
+        check_close(name, &got, &expected, 1e-5);
+        let mean = f64::from(expected.iter().sum::<f32>()) / 32.0;
+        assert!((output(&events, "out.mean") / mean - 1.0).abs() < 1e-5);
+        let events = Bench::new(json!({"dtype": "f32"}), &inputs).done("eval.perplexity");
+        assert!((output(&events, "perplexity") / mean.exp() - 1.0).abs() < 1e-4);
+    }
+}
+
+#[test]
+fn interrupted_scoring_goes_on_to_the_same_bits() {
+    let (data, model) = (long_data(), checkpoint("model_plain"));
+    let inputs: [(&str, &Path); 2] = [("model", model.path()), ("data", data.path())];
+    let mut bench = Bench::new(json!({"unit": "batch", "batch": 4, "dtype": "f32"}), &inputs);
+    bench.micro_batch = Some(3);
+    let mean = |events: &str| output(events, "out.mean").to_bits();
+    let expected = mean(&bench.done("rounds.score"));
+    let whole = fs::read(bench.path("out/nll.f64")).unwrap();
+    bench.stopped("rounds.score", 5);
+    bench.micro_batch = Some(7);
+    let events = bench.stopped("rounds.score", 3);
+    assert!(events.contains("resumes after 15 sequences"), "{events}");
+    assert_eq!(events.matches("checkpointed").count(), 1, "{events}");
+    let events = bench.done("rounds.score");
+    assert!(events.contains("resumes after 24 sequences"), "{events}");
+    assert_eq!(mean(&events), expected);
+    assert!(fs::read(bench.path("out/nll.f64")).unwrap() == whole);
+    // What can't be used is told, and scoring starts over; with the first micro batch come the first bits.
+    bench.micro_batch = Some(3);
+    for (name, said) in [("losses.json", "it is damaged"), ("losses.f64", "its losses are")] {
+        fs::remove_dir_all(bench.state("")).unwrap();
+        bench.stopped("rounds.score", 9);
+        let mut bytes = fs::read(bench.state(name)).unwrap();
+        bytes[70] ^= 1;
+        fs::write(bench.state(name), bytes).unwrap();
+        let events = bench.done("rounds.score");
+        assert!(events.contains(said), "{events}");
+        assert!(fs::read(bench.path("out/nll.f64")).unwrap() == whole);
+    }
+}
+
+#[test]
+fn broken_models_and_empty_selections_have_no_loss() {
+    let (data, empty, model) = (long_data(), empty_data(), checkpoint("model_plain"));
+    let run = |data: &Path, stage: &str, expected: &str| {
+        let inputs: [(&str, &Path); 2] = [("model", model.path()), ("data", data)];
+        let params = json!({"unit": "sequence", "batch": 1, "dtype": "f32"});
+        Bench::new(params, &inputs).fails(stage, expected);
+    };
+    for stage in ["rounds.score", "eval.perplexity"] {
+        run(empty.path(), stage, "the selection is empty: raise `rate`");
+    }
+    let scale = |factor: f32| {
+        let path = model.path().join("model.safetensors");
+        let mut bytes = fs::read(reference("model_plain").join("model.safetensors")).unwrap();
+        // The head is the first tensor.
+        let start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        for four in bytes[start..start + 64 * 16 * 4].chunks_exact_mut(4) {
+            let number = f32::from_le_bytes((&*four).try_into().unwrap()) * factor;
+            four.copy_from_slice(&number.to_le_bytes());
+        }
+        fs::write(path, bytes).unwrap();
+    };
+    scale(1e4);
+    run(data.path(), "eval.perplexity", "the model has diverged: its mean loss is");
+    scale(f32::NAN);
+    for stage in ["rounds.score", "eval.perplexity"] {
+        run(data.path(), stage, "the loss of sequence 0 is NaN: the model has diverged");
+    }
+}

@@ -1,0 +1,100 @@
+//! A training run's resume state: parameters, optimiser and position in one safetensors file, and the log beside it.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+use tlm::base::Digest;
+use tlm::stage::{Context, StageError};
+
+use crate::nn::adamw::AdamW;
+use crate::nn::llama::Llama;
+use crate::nn::runtime::{f32_bytes, fault};
+use crate::nn::weights::{Safetensors, Weights, Writer};
+use crate::stage::journal::{Journal, Mark};
+use crate::stage::state::{Origin, replace, seal, unseal};
+
+/// Where a run stands, besides its tensors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Position {
+    pub(crate) origin: Origin,
+    /// Steps done.
+    pub(crate) step: u64,
+    /// Losses of the last steps, newest last.
+    pub(crate) losses: Vec<f64>,
+}
+
+/// What the file says besides its tensors.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    position: Position,
+    log: Mark,
+    /// Digests of the tensors.
+    digests: Vec<Digest>,
+}
+
+/// A state that is whole and fits the action.
+pub(crate) struct Saved {
+    pub(crate) position: Position,
+    pub(crate) log: Journal,
+    tensors: Safetensors,
+}
+
+const FILE: &str = "state.safetensors";
+const TENSORS: [&str; 3] = ["mean", "param", "square"];
+
+/// Saves a state. Whatever happens meanwhile, the folder holds the old one or the new one.
+pub(crate) fn save(
+    folder: &Path,
+    model: &Llama,
+    optimiser: &AdamW,
+    position: &Position,
+    log: Mark,
+) -> Result<(), StageError> {
+    let shape = vec![model.layout.total];
+    let names = TENSORS.map(|name| (name.to_owned(), shape.clone())).to_vec();
+    let tensors = [&optimiser.mean, &model.flat, &optimiser.square];
+    let digest = |tensor: &&Tensor| f32_bytes(tensor).map(|bytes| Digest::of(&bytes));
+    let digests = tensors.iter().map(digest).collect::<Result<_, _>>().map_err(fault)?;
+    let header = Header { position: position.clone(), log, digests };
+    let fresh = folder.join("state.new");
+    let mut writer = Writer::create(&fresh, names, ("header", &seal(&header)))?;
+    TENSORS.iter().zip(tensors).try_for_each(|(name, tensor)| writer.push(name, tensor))?;
+    writer.finish()?;
+    replace(folder, &fresh, &folder.join(FILE))
+}
+
+/// Returns the saved state; none where there is none. Fails with the reason where there is one that can't be used.
+pub(crate) fn find(context: &Context, model: &Llama) -> Result<Option<Saved>, String> {
+    let folder = context.state_dir();
+    let path = folder.join(FILE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let damaged = || "it is damaged".to_owned();
+    let tensors = Safetensors::open_file(&path).map_err(|_| damaged())?;
+    let header: Header = unseal(tensors.metadata("header").ok_or_else(damaged)?)?;
+    header.position.origin.check(context)?;
+    let same = |(name, digest): (&&str, &Digest)| {
+        tensors.shape(name) == Some(&[model.layout.total]) && tensors.digest(name) == Some(*digest)
+    };
+    if header.digests.len() != TENSORS.len() || !TENSORS.iter().zip(&header.digests).all(same) {
+        return Err(damaged());
+    }
+    let log = Journal::reopen(folder.join("log.jsonl"), &header.log)
+        .ok_or("its log is damaged or missing")?;
+    Ok(Some(Saved { position: header.position, log, tensors }))
+}
+
+impl Saved {
+    /// Puts the tensors into a fresh run.
+    pub(crate) fn restore(&self, model: &Llama, optimiser: &mut AdamW) -> Result<(), StageError> {
+        let targets = [&optimiser.mean, &model.flat, &optimiser.square];
+        for (name, target) in TENSORS.iter().zip(targets) {
+            let value = self.tensors.load(name, &[model.layout.total])?;
+            tch::no_grad(|| target.shallow_clone().f_copy_(&value)).map_err(fault)?;
+        }
+        optimiser.steps = self.position.step;
+        Ok(())
+    }
+}
