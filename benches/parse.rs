@@ -21,7 +21,12 @@ fn parse(bencher: divan::Bencher<'_, '_>, lines: usize) {
 fn check(bencher: divan::Bencher<'_, '_>, lines: usize) {
     bencher.counter(ItemsCount::new(lines)).with_inputs(|| recipe(lines)).bench_local_values(
         |(mut sources, file)| {
-            let program = sema::load(&mut sources, file, std::path::Path::new("."), &[]);
+            let program = sema::load(
+                &mut sources,
+                file,
+                std::path::Path::new("."),
+                &sema::Overlay::default(),
+            );
             sema::check(&program.finish().expect("no errors").0)
         },
     );
