@@ -1,5 +1,6 @@
 //! Stage calls: who is called, and which argument goes where.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::base::Span;
@@ -7,30 +8,43 @@ use crate::base::text::{did_you_mean, plural};
 use crate::base::units::Dim;
 use crate::diag::Diagnostic;
 use crate::sema::lower::{Def, Lower};
-use crate::sema::node::{Call, InputArg, Kind, Node, Slot, Stage};
+use crate::sema::node::{
+    Apply, AxisId, Bounds, Builtin, Call, FunctionId, InputArg, Kind, Node, Range, Signature, Slot,
+    Stage,
+};
 use crate::sema::ty::Ty;
 use crate::syntax::ast::{self, Expr, ExprKind, Name};
 
 /// The digest beside a text with a scheme; not a parameter of the stage that is called.
 const SHA256: &str = "sha256";
 
+/// What a call calls.
+enum Callee {
+    Stage(Arc<Stage>),
+    Function(FunctionId),
+    Builtin(Builtin),
+}
+
 impl Lower<'_> {
     pub(super) fn call(&mut self, call: &ast::Call, span: Span) -> (Node, Ty) {
-        let Some(stage) = self.callee(&call.callee) else {
-            let args = call.inputs.iter().chain(call.params.iter().map(|(_, value)| value));
-            args.for_each(|value| drop(self.expr(value, None)));
-            return Self::error(span);
-        };
-        let outer = self.conditions.clone();
-        let (lowered, axes) = self.apart(|lower| {
-            lower.conditions = outer.clone();
-            lower.arguments(call, &stage, span)
-        });
-        self.touched.extend(axes.iter().copied());
+        match self.callee(&call.callee) {
+            Some(Callee::Stage(stage)) => self.call_stage(call, &stage, span),
+            Some(Callee::Function(id)) => self.apply(call, id, span),
+            Some(Callee::Builtin(builtin)) => self.builtin(builtin, call, span),
+            None => {
+                let args = call.inputs.iter().chain(call.params.iter().map(|(_, value)| value));
+                args.for_each(|value| drop(self.expr(value, None)));
+                Self::error(span)
+            }
+        }
+    }
+
+    fn call_stage(&mut self, call: &ast::Call, stage: &Arc<Stage>, span: Span) -> (Node, Ty) {
+        let (lowered, axes) = self.under_conditions(|lower| lower.arguments(call, stage, span));
         let result = stage.result.clone();
         match lowered {
             Some(mut lowered) => {
-                lowered.axes = axes.union(&outer).copied().collect();
+                lowered.axes = axes;
                 (Node { span, kind: Kind::Call(Box::new(lowered)) }, result)
             }
             // The result's type is known all the same, so what uses it is checked too.
@@ -38,14 +52,91 @@ impl Lower<'_> {
         }
     }
 
-    fn callee(&mut self, callee: &Expr) -> Option<Arc<Stage>> {
+    fn apply(&mut self, call: &ast::Call, id: FunctionId, span: Span) -> (Node, Ty) {
+        let Some((signature, result, own)) = self.function(id, call.callee.span) else {
+            return Self::error(span);
+        };
+        if let Some((name, _)) = call.run.first() {
+            self.idle_run(name);
+        }
+        let (args, axes) = self.under_conditions(|lower| {
+            lower.touched.extend(own);
+            lower.function_arguments(call, &signature, span)
+        });
+        let kind = match args {
+            Some(args) => Kind::Apply(Box::new(Apply { function: id, args, axes })),
+            None => Kind::Error,
+        };
+        (Node { span, kind }, result)
+    }
+
+    fn idle_run(&mut self, setting: &Name) {
+        self.found.push(
+            Diagnostic::error("tlm::sema::idle_run", "only a stage takes `run` settings")
+                .label(setting.span, "this is no stage call")
+                .help("write them after the stage call within the function"),
+        );
+    }
+
+    fn function_arguments(
+        &mut self,
+        call: &ast::Call,
+        signature: &Signature,
+        span: Span,
+    ) -> Option<Vec<Node>> {
+        let before = self.found.len();
+        self.count(call, signature, span);
+        let mut args: Vec<Option<Node>> = Vec::new();
+        for (slot, value) in signature.inputs.iter().zip(&call.inputs) {
+            args.push(Some(self.argument(value, slot, signature)));
+        }
+        let extra = call.inputs.iter().skip(signature.inputs.len());
+        extra.for_each(|value| drop(self.expr(value, None)));
+        args.resize(signature.inputs.len(), None);
+        for slot in &signature.params {
+            args.push(slot.default.clone().map(|value| Node { span, kind: Kind::Const(value) }));
+        }
+        let given = self.named(call, signature, |lower, at, value| {
+            let slot = &signature.params[at];
+            args[signature.inputs.len() + at] = Some(lower.argument(value, slot, signature));
+        });
+        self.missing(signature, &given, call.callee.span);
+        (self.found.len() == before).then(|| args.into_iter().collect())?
+    }
+
+    /// Lowers a value for a slot; a number is checked to lie in the slot's range.
+    fn argument(&mut self, value: &Expr, slot: &Slot, signature: &Signature) -> Node {
+        let node = self.fit(value, &slot.ty, &slot.name, Some(slot.span));
+        let what = format!("`{}` of `{}`", slot.name, signature.name);
+        bounded(node, &slot.ty, slot.range.as_ref(), what, slot.span)
+    }
+
+    /// Lowers with the conditions around it, and returns the axes it depends on or stands under a condition on.
+    pub(super) fn under_conditions<T>(
+        &mut self,
+        lower: impl FnOnce(&mut Self) -> T,
+    ) -> (T, BTreeSet<AxisId>) {
+        let outer = self.conditions.clone();
+        let (value, axes) = self.apart(|apart| {
+            apart.conditions = outer.clone();
+            lower(apart)
+        });
+        self.touched.extend(axes.iter().copied());
+        (value, axes.union(&outer).copied().collect())
+    }
+
+    fn callee(&mut self, callee: &Expr) -> Option<Callee> {
         match &callee.kind {
             ExprKind::Name(name) => match self.look_up(name) {
-                Some(Def::Stage(stage)) => return Some(stage),
+                Some(Def::Stage(stage)) => return Some(Callee::Stage(stage)),
+                Some(Def::Function(id)) => return Some(Callee::Function(id)),
                 Some(Def::Broken) => return None,
                 None => {
-                    self.unknown_name(name, callee.span);
-                    return None;
+                    let builtin = Builtin::named(name).map(Callee::Builtin);
+                    if builtin.is_none() {
+                        self.unknown_name(name, callee.span);
+                    }
+                    return builtin;
                 }
                 Some(_) => {}
             },
@@ -55,7 +146,7 @@ impl Lower<'_> {
                     if found.is_none() {
                         self.no_such_stage(&module, name);
                     }
-                    return found.cloned();
+                    return found.cloned().map(Callee::Stage);
                 }
                 Some(Err(())) => return None,
                 None => {}
@@ -65,7 +156,7 @@ impl Lower<'_> {
         if callee.kind != ExprKind::Error {
             self.found.push(
                 Diagnostic::error("tlm::sema::not_a_stage", "this can't be called")
-                    .label(callee.span, "expected a stage")
+                    .label(callee.span, "expected a stage or a function")
                     .help("call a stage of a module, such as `train.run(...)`"),
             );
         }
@@ -101,71 +192,87 @@ impl Lower<'_> {
 
     fn arguments(&mut self, call: &ast::Call, stage: &Arc<Stage>, span: Span) -> Option<Call> {
         let before = self.found.len();
-        let inputs = self.inputs(call, stage, span);
+        let signature = &stage.signature;
+        let inputs = self.inputs(call, signature, span);
         let takes_text = inputs.iter().any(|input| matches!(input, InputArg::Text(_)));
         let (mut params, mut sha256) = (Vec::new(), None);
+        let is_digest = |name: &Name| takes_text && name.node == SHA256;
+        if let Some((_, value)) = call.params.iter().find(|(name, _)| is_digest(name)) {
+            sha256 = Some(self.fit(value, &Ty::Str, SHA256, None));
+        }
+        let given = self.named(call, signature, |lower, at, value| {
+            params.push((at, lower.argument(value, &signature.params[at], signature)));
+        });
+        self.missing(signature, &given, call.callee.span);
+        let run = self.run_block(&call.run);
+        let complete = self.found.len() == before;
+        let stage = Arc::clone(stage);
+        complete.then(|| Call { stage, inputs, params, sha256, run, axes: BTreeSet::new() })
+    }
+
+    /// Hands each named argument that is a parameter to `take`, with the parameter's place; returns all names given.
+    fn named<'c>(
+        &mut self,
+        call: &'c ast::Call,
+        signature: &Signature,
+        mut take: impl FnMut(&mut Self, usize, &Expr),
+    ) -> Vec<&'c Name> {
+        let takes_text = signature.inputs.iter().any(|slot| slot.ty == Ty::file());
         let mut given: Vec<&Name> = Vec::new();
         for (name, value) in &call.params {
             if let Some(first) = given.iter().find(|first| first.node == name.node) {
                 self.twice(name, first.span);
             }
             given.push(name);
-            match stage.params.iter().position(|slot| slot.name == name.node) {
-                Some(at) => {
-                    let slot = &stage.params[at];
-                    params.push((at, self.fit(value, &slot.ty, &slot.name, Some(slot.span))));
-                }
-                None if name.node == SHA256 && takes_text => {
-                    sha256 = Some(self.fit(value, &Ty::Str, SHA256, None));
-                }
+            match signature.params.iter().position(|slot| slot.name == name.node) {
+                Some(at) => take(self, at, value),
+                None if name.node == SHA256 && takes_text => {}
                 // What it holds may make sense only where it belongs, so that is not checked.
-                None => self.unknown_argument(name, stage, takes_text),
+                None => self.unknown_argument(name, signature, takes_text),
             }
         }
-        self.missing(stage, &given, call.callee.span);
-        let run = self.run_block(&call.run);
-        let complete = self.found.len() == before;
-        let stage = Arc::clone(stage);
-        complete.then(|| Call { stage, inputs, params, sha256, run, axes: Default::default() })
+        given
     }
 
-    fn inputs(&mut self, call: &ast::Call, stage: &Stage, span: Span) -> Vec<InputArg> {
-        // An input that is given by name is told as that.
-        let named = |slot: &Slot| call.params.iter().any(|(name, _)| name.node == slot.name);
-        if call.inputs.len() != stage.inputs.len() && !stage.inputs.iter().any(named) {
-            let names: Vec<_> =
-                stage.inputs.iter().map(|slot| format!("{}: {}", slot.name, slot.ty)).collect();
-            let takes = match names.is_empty() {
-                true => "it takes named parameters only".to_owned(),
-                false => format!("it takes ({})", names.join(", ")),
-            };
-            let extra = call.inputs.get(stage.inputs.len()).map_or(span, |extra| extra.span);
-            self.found.push(
-                Diagnostic::error(
-                    "tlm::sema::inputs",
-                    format!(
-                        "`{}` takes {}, but {} given",
-                        stage.decl.name,
-                        plural(stage.inputs.len(), "positional argument"),
-                        match call.inputs.len() {
-                            1 => "1 is".to_owned(),
-                            n => format!("{n} are"),
-                        }
-                    ),
-                )
-                .label(extra, "in this call")
-                .label(stage.span, "declared here")
-                .help(takes),
-            );
-        }
+    fn inputs(&mut self, call: &ast::Call, signature: &Signature, span: Span) -> Vec<InputArg> {
+        self.count(call, signature, span);
         let mut args = Vec::new();
         for (at, value) in call.inputs.iter().enumerate() {
-            match stage.inputs.get(at) {
+            match signature.inputs.get(at) {
                 Some(slot) => args.push(self.input(value, slot)),
                 None => drop(self.expr(value, None)),
             }
         }
         args
+    }
+
+    /// Checks the number of positional arguments.
+    fn count(&mut self, call: &ast::Call, signature: &Signature, span: Span) {
+        // An input that is given by name is told as that.
+        let named = |slot: &Slot| call.params.iter().any(|(name, _)| name.node == slot.name);
+        let inputs = &signature.inputs;
+        if call.inputs.len() == inputs.len() || inputs.iter().any(named) {
+            return;
+        }
+        let names: Vec<_> =
+            inputs.iter().map(|slot| format!("{}: {}", slot.name, slot.ty)).collect();
+        let takes = match names.is_empty() {
+            true => "it takes named parameters only".to_owned(),
+            false => format!("it takes ({})", names.join(", ")),
+        };
+        let extra = call.inputs.get(inputs.len()).map_or(span, |extra| extra.span);
+        let given = match call.inputs.len() {
+            1 => "1 is".to_owned(),
+            n => format!("{n} are"),
+        };
+        let wanted = plural(inputs.len(), "positional argument");
+        let message = format!("`{}` takes {wanted}, but {given} given", signature.name);
+        self.found.push(
+            Diagnostic::error("tlm::sema::inputs", message)
+                .label(extra, "in this call")
+                .label(signature.span, "declared here")
+                .help(takes),
+        );
     }
 
     fn input(&mut self, value: &Expr, slot: &Slot) -> InputArg {
@@ -200,12 +307,12 @@ impl Lower<'_> {
         );
     }
 
-    fn unknown_argument(&mut self, name: &Name, stage: &Stage, takes_text: bool) {
-        let known = stage.params.iter().map(|slot| slot.name.as_str());
+    fn unknown_argument(&mut self, name: &Name, signature: &Signature, takes_text: bool) {
+        let known = signature.params.iter().map(|slot| slot.name.as_str());
         let known = known.chain(takes_text.then_some(SHA256));
         let help = match did_you_mean(&name.node, known.clone()) {
             Some(near) => format!("did you mean `{near}`?"),
-            None if stage.inputs.iter().any(|slot| slot.name == name.node) => {
+            None if signature.inputs.iter().any(|slot| slot.name == name.node) => {
                 format!("`{}` is positional: write its value without the name", name.node)
             }
             None => match known.collect::<Vec<_>>() {
@@ -216,16 +323,16 @@ impl Lower<'_> {
         self.found.push(
             Diagnostic::error(
                 "tlm::sema::unknown_argument",
-                format!("`{}` has no parameter `{}`", stage.decl.name, name.node),
+                format!("`{}` has no parameter `{}`", signature.name, name.node),
             )
             .label(name.span, "no such parameter")
-            .label(stage.span, "the stage is declared here")
+            .label(signature.span, format!("`{}` is declared here", signature.name))
             .help(help),
         );
     }
 
-    fn missing(&mut self, stage: &Stage, given: &[&Name], span: Span) {
-        let missing: Vec<_> = stage
+    fn missing(&mut self, signature: &Signature, given: &[&Name], span: Span) {
+        let missing: Vec<_> = signature
             .params
             .iter()
             .filter(|slot| slot.default.is_none() && !given.iter().any(|n| n.node == slot.name))
@@ -237,7 +344,7 @@ impl Lower<'_> {
         self.found.push(
             Diagnostic::error(
                 "tlm::sema::missing_argument",
-                format!("`{}` needs {}", stage.decl.name, names.join(", ")),
+                format!("`{}` needs {}", signature.name, names.join(", ")),
             )
             .label(span, "not given in this call")
             .label(first.span, "declared here, without default")
@@ -286,4 +393,21 @@ impl Lower<'_> {
         }
         nodes
     }
+}
+
+/// Returns a node whose value is checked to lie in a range, if there is one.
+pub(super) fn bounded(
+    node: Node,
+    ty: &Ty,
+    range: Option<&Range>,
+    what: String,
+    span: Span,
+) -> Node {
+    let Some(range) = range.cloned() else { return node };
+    let dim = match ty {
+        Ty::Number(dim) => Some(*dim),
+        _ => None,
+    };
+    let bounds = Arc::new(Bounds { what, dim, range, span });
+    Node { span: node.span, kind: Kind::Bounded(Box::new(node), bounds) }
 }

@@ -7,7 +7,7 @@ use crate::base::text::did_you_mean;
 use crate::base::units::{Dim, UNITS};
 use crate::base::{SourceMap, Span, Value};
 use crate::diag::Diagnostic;
-use crate::sema::node::{Range, Slot, Stage};
+use crate::sema::node::{Range, Signature, Slot, Stage};
 use crate::sema::steps::{OutputKind, StageDecl};
 use crate::sema::ty::{Field, Ty};
 use crate::sema::value::{Val, literal, real};
@@ -151,10 +151,8 @@ impl Library {
                 tensor: stage.tensor,
                 outputs,
             }),
-            inputs,
-            params,
+            signature: Signature { name: name.to_owned(), inputs, params, span: stage.name.span },
             result,
-            span: stage.name.span,
         }
     }
 
@@ -177,17 +175,13 @@ impl Library {
         }
     }
 
-    fn slot(&self, param: &Parameter, found: &mut Vec<Diagnostic>) -> Slot {
+    pub(super) fn slot(&self, param: &Parameter, found: &mut Vec<Diagnostic>) -> Slot {
         let ty = self.ty(&param.ty, found);
         let default = default(param.default.as_ref(), &ty, found);
         Slot {
             name: param.name.node.clone(),
             default,
-            range: param.range.as_ref().map(|(low, high)| Range {
-                low: low.as_ref().map_or(f64::NEG_INFINITY, bound),
-                high: high.as_ref().map_or(f64::INFINITY, bound),
-                shown: shown(low.as_ref(), high.as_ref()),
-            }),
+            range: param.range.as_ref().map(range),
             ty,
             since: param.since.is_some(),
             place: param.place,
@@ -211,6 +205,16 @@ fn once<'n>(names: impl Iterator<Item = &'n ast::Name>, found: &mut Vec<Diagnost
                 .help("leave one of them out"),
             );
         }
+    }
+}
+
+/// Returns a range of constants.
+pub(super) fn range(range: &ast::Range) -> Range {
+    let (low, high) = (range.low.as_ref(), range.high.as_ref());
+    Range {
+        low: low.map_or(f64::NEG_INFINITY, bound),
+        high: high.map_or(f64::INFINITY, bound),
+        shown: shown(low, high),
     }
 }
 

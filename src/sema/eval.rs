@@ -1,11 +1,15 @@
 //! Evaluation: a checked expression at one point of the axes. Stage calls become steps, each different one once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
 
+use crate::base::units::Dim;
 use crate::base::{Digest, Span, Value};
 use crate::diag::Diagnostic;
-use crate::sema::node::{AxisId, BindingId, Call, InputArg, Kind, Node, Program, Slot, Stage};
-use crate::sema::steps::{Arg, Input, OutputRef, RunSpec, Step, StepId};
+use crate::sema::make::field;
+use crate::sema::node::{Apply, AxisId, BindingId, Bounds, Builtin, Fold, Kind, Node, Program};
+use crate::sema::steps::{Step, StepId};
 use crate::sema::ty::Ty;
 use crate::sema::value::{Misfit, NoResult, Val, arithmetic, real};
 use crate::syntax::ast::BinaryOp;
@@ -13,23 +17,31 @@ use crate::syntax::ast::BinaryOp;
 /// For each axis, which of its values.
 pub(super) type Point = Vec<usize>;
 
+/// How often functions may be called for one command: seconds' worth. Functions that call each other twice could ask for any
+/// number.
+const CALLS_MAX: u64 = 1_000_000;
+
+/// The most turns of a fold, and items of a `range` or `logspace`.
+const TURNS_MAX: i64 = 10_000;
+
 /// How many parts a value may have.
 const PARTS_MAX: usize = 100_000;
 
-/// What `source.fetch` knows how to fetch.
-const SCHEMES: [&str; 2] = ["pypi", "file"];
-
 pub(super) struct Eval<'p> {
-    program: &'p Program,
+    pub(super) program: &'p Program,
     pub(super) steps: Vec<Step>,
     /// Steps by what they are made of.
-    known: HashMap<Digest, StepId>,
+    pub(super) known: HashMap<Digest, StepId>,
     /// Values of bindings, by the part of the point that they depend on; none where an error was told.
     values: HashMap<(BindingId, Point), Option<Val>>,
     /// How many bindings are being evaluated within each other.
     depth: usize,
     /// The binding, at a point, that has to be evaluated before what was tried: evaluating it there would go too deep.
     first: Option<(BindingId, Point)>,
+    /// What names mean outside of functions.
+    outside: Rc<Env<'p>>,
+    /// How often functions were called.
+    calls: u64,
     pub(super) found: Vec<Diagnostic>,
 }
 
@@ -37,11 +49,36 @@ pub(super) struct Eval<'p> {
 /// grow with them.
 const DEPTH_MAX: usize = 50;
 
-/// Where evaluation stands: the point, and what the steps made here are called.
+/// Where evaluation stands: the point, what the steps made here are called, and what names within functions mean.
 #[derive(Clone, Copy)]
-struct At<'a> {
-    point: &'a [usize],
-    label: &'a str,
+pub(super) struct At<'a, 'p> {
+    pub(super) point: &'a [usize],
+    pub(super) label: &'a str,
+    pub(super) env: &'a Rc<Env<'p>>,
+}
+
+/// What the names within a function or fold mean.
+#[derive(Default)]
+pub(super) struct Env<'p> {
+    locals: Vec<Meaning<'p>>,
+    /// The axes that the calls around depend on.
+    pub(super) axes: BTreeSet<AxisId>,
+    /// The turns of the folds around.
+    pub(super) turns: Vec<(String, String)>,
+}
+
+#[derive(Clone)]
+enum Meaning<'p> {
+    /// A value.
+    Value(Val),
+    /// An expression where the function was called: its value is another one at another point.
+    Argument(Rc<Argument<'p>>),
+}
+
+struct Argument<'p> {
+    node: &'p Node,
+    env: Rc<Env<'p>>,
+    values: RefCell<HashMap<Point, Option<Val>>>,
 }
 
 impl<'p> Eval<'p> {
@@ -53,13 +90,16 @@ impl<'p> Eval<'p> {
             values: HashMap::new(),
             depth: 0,
             first: None,
+            outside: Rc::new(Env::default()),
+            calls: 0,
             found: Vec::new(),
         }
     }
 
     /// Returns the value of an expression at a point; none when an error was told. `label` names the steps made for it.
-    pub(super) fn at(&mut self, node: &Node, point: &[usize], label: &str) -> Option<Val> {
-        self.until_settled(|eval| eval.node(node, At { point, label }))
+    pub(super) fn at(&mut self, node: &'p Node, point: &[usize], label: &str) -> Option<Val> {
+        let env = Rc::clone(&self.outside);
+        self.until_settled(|eval| eval.node(node, At { point, label, env: &env }))
     }
 
     /// Returns the value of a binding at a point.
@@ -94,7 +134,9 @@ impl<'p> Eval<'p> {
             return None;
         }
         self.depth += 1;
-        let value = self.node(&binding.typed.node, At { point, label: &binding.name });
+        let env = Rc::clone(&self.outside);
+        let at = At { point, label: &binding.name, env: &env };
+        let value = self.node(&binding.typed.node, at);
         self.depth -= 1;
         if self.first.is_none() {
             self.values.insert((id, part), value.clone());
@@ -102,13 +144,13 @@ impl<'p> Eval<'p> {
         value
     }
 
-    fn node(&mut self, node: &Node, at: At<'_>) -> Option<Val> {
+    pub(super) fn node(&mut self, node: &'p Node, at: At<'_, 'p>) -> Option<Val> {
         match &node.kind {
             Kind::Error => None,
             Kind::Const(value) => Some(value.clone()),
             Kind::Axis(id) => {
                 let program = self.program;
-                self.node(&program.axes[*id].values[at.point[*id]], at)
+                self.node(program.axes[*id].values.get(at.point[*id])?, at)
             }
             Kind::Binding(id) => self.bound(*id, at.point),
             Kind::List(items) => {
@@ -160,6 +202,36 @@ impl<'p> Eval<'p> {
                 let chosen = if self.truth(test, at)? { then } else { other };
                 self.node(chosen, at)
             }
+            Kind::Else(parts) => match self.node(&parts[0], at)? {
+                Val::Plain(Value::Null) => self.node(&parts[1], at),
+                value => Some(value),
+            },
+            Kind::Update(base, changed) => {
+                let Val::Record(mut fields) = self.node(base, at)? else { return None };
+                for (name, value) in changed {
+                    fields.insert(name.clone(), self.node(value, at)?);
+                }
+                self.bounded(Val::Record(fields), node.span)
+            }
+            Kind::Item(list, place) => match self.node(list, at)? {
+                Val::List(mut items) if *place < items.len() => Some(items.swap_remove(*place)),
+                _ => None,
+            },
+            Kind::Text(parts) => self.text(parts, at),
+            Kind::Bounded(inner, bounds) => {
+                let value = self.node(inner, at)?;
+                self.in_range(value, bounds, node.span)
+            }
+            Kind::Local(place) => self.local(*place, at),
+            Kind::Apply(apply) => self.apply(apply, node.span, at),
+            Kind::Fold(fold) => self.fold(fold, node.span, at),
+            Kind::Builtin(builtin, args) => self.builtin(*builtin, args, node.span, at),
+            Kind::At(inner, fixed) => self.fixed(inner, fixed, at),
+            Kind::AtBaseline(inner, axes) => {
+                let mut point = at.point.to_owned();
+                axes.iter().for_each(|axis| point[*axis] = 0);
+                self.node(inner, At { point: &point, ..at })
+            }
             Kind::Convert(inner, ty) => {
                 let value = self.node(inner, at)?;
                 match value.conform(ty) {
@@ -185,7 +257,7 @@ impl<'p> Eval<'p> {
     }
 
     /// Returns a value that must be known now.
-    fn plain(&mut self, node: &Node, at: At<'_>) -> Option<Value> {
+    pub(super) fn plain(&mut self, node: &'p Node, at: At<'_, 'p>) -> Option<Value> {
         match self.node(node, at)? {
             Val::Plain(value) => Some(value),
             _ => {
@@ -195,14 +267,14 @@ impl<'p> Eval<'p> {
         }
     }
 
-    fn truth(&mut self, node: &Node, at: At<'_>) -> Option<bool> {
+    fn truth(&mut self, node: &'p Node, at: At<'_, 'p>) -> Option<bool> {
         match self.plain(node, at)? {
             Value::Bool(value) => Some(value),
             _ => None,
         }
     }
 
-    fn late(&mut self, span: Span) {
+    pub(super) fn late(&mut self, span: Span) {
         self.found.push(
             Diagnostic::error("tlm::eval::late", "this is known only once a stage ran")
                 .label(span, "can't be computed with")
@@ -210,7 +282,7 @@ impl<'p> Eval<'p> {
         );
     }
 
-    fn misfit(&mut self, misfit: &Misfit, span: Span) -> Option<Val> {
+    pub(super) fn misfit(&mut self, misfit: &Misfit, span: Span) -> Option<Val> {
         self.found.push(
             Diagnostic::error("tlm::eval::out_of_range", format!("expected {}", misfit.wanted))
                 .label(span, format!("this is {}", misfit.found))
@@ -235,363 +307,218 @@ impl<'p> Eval<'p> {
         None
     }
 
-    // ---- stage calls
+    // ---- functions, folds, points
 
-    fn call(&mut self, call: &Call, span: Span, at: At<'_>) -> Option<Val> {
-        // All arguments are evaluated before any missing one ends it, so that all mistakes are told.
-        let inputs: Vec<_> = call
-            .inputs
-            .iter()
-            .zip(&call.stage.inputs)
-            .map(|(input, slot)| self.input(call, input, slot, at))
-            .collect();
-        let params = self.params(call, at);
-        let run = self.run_spec(call, at);
-        let inputs: Vec<(Input, Option<OutputRef>)> = inputs.into_iter().collect::<Option<_>>()?;
-        let (params, unkeyed) = params?;
-        let tokenizer = self.tokenizer(call, &inputs, span)?;
-        let names = call.stage.inputs.iter().map(|slot| slot.name.clone());
-        let mut arg_spans: BTreeMap<_, _> =
-            names.clone().zip(call.inputs.iter().map(|input| input.node().span)).collect();
-        let given = call.params.iter();
-        arg_spans.extend(given.map(|(at, v)| (call.stage.params[*at].name.clone(), v.span)));
-        let step = Step {
-            stage: std::sync::Arc::clone(&call.stage.decl),
-            label: at.label.to_owned(),
-            point: self.point(&call.axes, at.point),
-            inputs: names.zip(inputs.into_iter().map(|(input, _)| input)).collect(),
-            params,
-            unkeyed,
-            run: run?,
-            span,
-            arg_spans,
+    fn local(&mut self, place: usize, at: At<'_, 'p>) -> Option<Val> {
+        let argument = match at.env.locals.get(place)? {
+            Meaning::Value(value) => return Some(value.clone()),
+            Meaning::Argument(argument) => Rc::clone(argument),
         };
-        let id = self.intern(step);
-        Some(result(&call.stage, id, tokenizer.as_ref()))
-    }
-
-    fn point(&self, axes: &BTreeSet<AxisId>, point: &[usize]) -> Vec<(String, String)> {
-        let axes = axes.iter().map(|id| (&self.program.axes[*id], point[*id]));
-        let mut values: Vec<_> =
-            axes.map(|(axis, at)| (axis.name.clone(), axis.shown[at].clone())).collect();
-        values.sort();
-        values
-    }
-
-    /// Returns the number of the step, which is a known one when it does the same.
-    fn intern(&mut self, step: Step) -> StepId {
-        let reference = |output: &OutputRef| {
-            let step = Value::Int(i64::from(output.step.0));
-            Value::List(vec![step, Value::Str(output.output.clone())])
-        };
-        let input = |input: &Input| match input {
-            Input::Output(output) => reference(output),
-            Input::Files { pattern, .. } => Value::Str(pattern.clone()),
-        };
-        let arg = |arg: &Arg| match arg {
-            Arg::Value(value) => Value::List(vec![value.clone()]),
-            Arg::Late(output) => reference(output),
-        };
-        // Results differ between classes of devices, so what is chosen for a tensor stage is part of what it does.
-        let device = step.run.device.clone().filter(|_| step.stage.tensor);
-        let what = Value::List(vec![
-            Value::Str(step.stage.name.clone()),
-            device.map_or(Value::Null, Value::Str),
-            Value::List(step.inputs.iter().map(|(_, value)| input(value)).collect()),
-            Value::map(step.params.iter().map(|(name, value)| (name, arg(value)))),
-        ]);
-        let next = StepId(self.steps.len() as u32);
-        let id = *self.known.entry(what.digest("tlm step")).or_insert(next);
-        if id == next {
-            self.steps.push(step);
+        if let Some(value) = argument.values.borrow().get(at.point) {
+            return value.clone();
         }
-        id
-    }
-
-    fn input(
-        &mut self,
-        call: &Call,
-        input: &InputArg,
-        slot: &Slot,
-        at: At<'_>,
-    ) -> Option<(Input, Option<OutputRef>)> {
-        let label = format!("{}.{}", at.label, slot.name);
-        let inner = At { label: &label, ..at };
-        match input {
-            InputArg::Artifact(node) => match self.node(node, inner)? {
-                Val::Artifact(output, tokenizer) => Some((Input::Output(output), tokenizer)),
-                _ => None,
-            },
-            InputArg::Text(node) => {
-                let Val::Plain(Value::Str(text)) = self.node(node, inner)? else { return None };
-                self.text(call, text, node.span, inner).map(|input| (input, None))
-            }
+        let value = self.node(argument.node, At { env: &argument.env, ..at });
+        if self.first.is_none() {
+            argument.values.borrow_mut().insert(at.point.to_owned(), value.clone());
         }
+        value
     }
 
-    /// Returns what a text stands for where a file is wanted.
-    fn text(&mut self, call: &Call, text: String, span: Span, at: At<'_>) -> Option<Input> {
-        let Some((scheme, _)) = text.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) else {
-            if let Some(digest) = &call.sha256 {
-                self.found.push(
-                    Diagnostic::error("tlm::eval::idle_digest", "a local path takes no `sha256:`")
-                        .label(digest.span, "checked against nothing")
-                        .label(span, "a local path: its content is part of the key as it is")
-                        .help(format!("write `\"file:{text}\"` to pin its content")),
-                );
-                return None;
-            }
-            let base = self.program.folder.clone();
-            return Some(Input::Files { pattern: text, base, span });
-        };
-        if !SCHEMES.contains(&scheme) {
-            let known = SCHEMES.map(|scheme| format!("`{scheme}:`")).join(", ");
+    fn apply(&mut self, apply: &'p Apply, span: Span, at: At<'_, 'p>) -> Option<Val> {
+        self.calls += 1;
+        if self.calls == CALLS_MAX {
             self.found.push(
-                Diagnostic::error("tlm::eval::unknown_scheme", format!("can't fetch `{scheme}:`"))
-                    .label(span, "no such kind of source")
-                    .help(format!("sources are {known}, and local paths")),
+                Diagnostic::error("tlm::eval::too_much", "the recipe calls functions too often")
+                    .label(span, format!("given up here, after {CALLS_MAX} calls"))
+                    .help("look for functions that use another one more than once, level by level"),
             );
+        }
+        if self.calls >= CALLS_MAX {
             return None;
         }
-        let sha256 = self.sha256(call, span, at)?;
-        let uri = self.absolute(&text);
-        let fetch = self.program.fetch.as_ref()?;
-        let id = self.intern(Step {
-            stage: std::sync::Arc::clone(&fetch.decl),
-            label: at.label.to_owned(),
-            point: self.point(&call.axes, at.point),
-            inputs: Vec::new(),
-            params: BTreeMap::from([("sha256".to_owned(), Arg::Value(Value::Str(sha256)))]),
-            unkeyed: BTreeMap::from([("uri".to_owned(), Value::Str(uri))]),
-            run: RunSpec::default(),
-            span,
-            arg_spans: BTreeMap::from([("uri".to_owned(), span)]),
+        let function = self.program.functions.get(apply.function)?;
+        let argument = |node| {
+            let (env, values) = (Rc::clone(at.env), RefCell::default());
+            Meaning::Argument(Rc::new(Argument { node, env, values }))
+        };
+        let env = Rc::new(Env {
+            locals: apply.args.iter().map(argument).collect(),
+            axes: apply.axes.union(&at.env.axes).copied().collect(),
+            turns: at.env.turns.clone(),
         });
-        Some(Input::Output(OutputRef { step: id, output: "out".to_owned() }))
+        self.node(&function.body, At { env: &env, ..at })
     }
 
-    /// Returns a URI whose path does not depend on where tlm is called.
-    fn absolute(&self, uri: &str) -> String {
-        match uri.strip_prefix("file:") {
-            Some(path) => format!("file:{}", self.program.folder.join(path).display()),
-            None => uri.to_owned(),
+    fn fold(&mut self, fold: &'p Fold, span: Span, at: At<'_, 'p>) -> Option<Val> {
+        let (low, high) = (self.plain(&fold.low, at), self.plain(&fold.high, at));
+        let (Some(Value::Int(low)), Some(Value::Int(high))) = (low, high) else { return None };
+        if high.saturating_sub(low) >= TURNS_MAX {
+            return self.too_many(span);
         }
+        let mut value = self.node(&fold.init, at)?;
+        for turn in low..=high {
+            let mut env = Env {
+                locals: at.env.locals.clone(),
+                axes: fold.axes.union(&at.env.axes).copied().collect(),
+                turns: at.env.turns.clone(),
+            };
+            env.locals
+                .extend([Meaning::Value(value), Meaning::Value(Val::Plain(Value::Int(turn)))]);
+            env.turns.push((fold.index.clone(), turn.to_string()));
+            value = self.node(&fold.body, At { env: &Rc::new(env), ..at })?;
+        }
+        Some(value)
     }
 
-    fn sha256(&mut self, call: &Call, span: Span, at: At<'_>) -> Option<String> {
-        let Some(node) = &call.sha256 else {
-            self.found.push(
-                Diagnostic::error("tlm::eval::no_digest", "a fetched file needs its digest")
-                    .label(span, "could be another file tomorrow")
-                    .help("add `sha256: \"...\"`, the 64 digits that `sha256sum` prints"),
-            );
-            return None;
-        };
-        let Val::Plain(Value::Str(digits)) = self.node(node, at)? else { return None };
-        let digits = digits.to_ascii_lowercase();
-        if digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return Some(digits);
-        }
+    fn too_many(&mut self, span: Span) -> Option<Val> {
         self.found.push(
-            Diagnostic::error("tlm::eval::no_digest", "this is no SHA-256 digest")
-                .label(node.span, format!("{} characters", digits.chars().count()))
-                .help("write the 64 hexadecimal digits that `sha256sum` prints"),
+            Diagnostic::error("tlm::eval::too_large", "too many turns or items")
+                .label(span, format!("more than {TURNS_MAX}"))
+                .help("use fewer"),
         );
         None
     }
 
-    /// Returns identity parameters, and those that the worker gets but the key does not.
-    fn params(
+    fn builtin(
         &mut self,
-        call: &Call,
-        at: At<'_>,
-    ) -> Option<(BTreeMap<String, Arg>, BTreeMap<String, Value>)> {
-        let (mut params, mut unkeyed) = (BTreeMap::new(), BTreeMap::new());
-        let mut complete = true;
-        for (index, slot) in call.stage.params.iter().enumerate() {
-            let given = call.params.iter().find(|(at, _)| *at == index).map(|(_, node)| node);
-            let value = match given {
-                Some(node) => self.param(node, slot, call, at),
-                None => slot.default.clone(),
-            };
-            let Some(value) = value else {
-                complete = false;
-                continue;
-            };
-            let is_default = slot.since && Some(&value) == slot.default.as_ref();
-            match (value.known(), value) {
-                (Some(Value::Str(uri)), _) if slot.place => {
-                    unkeyed.insert(slot.name.clone(), Value::Str(self.absolute(&uri)));
+        builtin: Builtin,
+        args: &'p [Node],
+        span: Span,
+        at: At<'_, 'p>,
+    ) -> Option<Val> {
+        let values: Vec<_> = args.iter().map(|arg| self.plain(arg, at)).collect();
+        let values = values.into_iter().collect::<Option<Vec<_>>>()?;
+        match (builtin, &values[..]) {
+            (Builtin::Range, [Value::Int(low), Value::Int(high)]) => {
+                if high.saturating_sub(*low) >= TURNS_MAX {
+                    return self.too_many(span);
                 }
-                (Some(value), _) if slot.place || is_default => {
-                    unkeyed.insert(slot.name.clone(), value);
-                }
-                (Some(value), _) => drop(params.insert(slot.name.clone(), Arg::Value(value))),
-                (None, Val::Late(output)) => {
-                    params.insert(slot.name.clone(), Arg::Late(output));
-                }
-                (None, _) => {
-                    self.late(given.map_or(slot.span, |node| node.span));
-                    complete = false;
-                }
+                Some(Val::List((*low..=*high).map(|n| Val::Plain(Value::Int(n))).collect()))
             }
+            (Builtin::Logspace, [low, high, Value::Int(count)]) => {
+                let (low, high) = (real(low), real(high));
+                if *count > TURNS_MAX {
+                    return self.too_many(span);
+                }
+                let positive = "a number above zero";
+                for (end, arg) in [low, high].into_iter().zip(args) {
+                    if end <= 0.0 {
+                        return self.misfit(&Misfit { wanted: positive, found: end }, arg.span);
+                    }
+                }
+                Some(Val::List(
+                    logspace(low, high, *count).map(|x| Val::Plain(Value::Float(x))).collect(),
+                ))
+            }
+            (_, [first, ..]) => {
+                let wanted = "a whole number";
+                self.misfit(&Misfit { wanted, found: real(first) }, args[0].span)
+            }
+            (_, []) => None,
         }
-        complete.then_some((params, unkeyed))
     }
 
-    fn param(&mut self, node: &Node, slot: &Slot, call: &Call, at: At<'_>) -> Option<Val> {
-        let value = self.node(node, at)?;
-        let (Val::Plain(number @ (Value::Int(_) | Value::Float(_))), Some(range)) =
-            (&value, &slot.range)
-        else {
+    /// Evaluates at other values of some axes.
+    fn fixed(
+        &mut self,
+        inner: &'p Node,
+        fixed: &'p [(AxisId, Node)],
+        at: At<'_, 'p>,
+    ) -> Option<Val> {
+        let mut point = at.point.to_owned();
+        for (axis, node) in fixed {
+            let wanted = self.node(node, at)?;
+            point[*axis] = self.place(*axis, &wanted, node.span, at)?;
+        }
+        self.node(inner, At { point: &point, ..at })
+    }
+
+    /// Returns which values of an axis a list holds.
+    pub(super) fn places(&mut self, axis: AxisId, list: &'p Node, point: &[usize]) -> Vec<usize> {
+        let items = match self.at(list, point, "only") {
+            Some(Val::List(items)) => items,
+            _ => Vec::new(),
+        };
+        let env = Rc::clone(&self.outside);
+        let at = At { point, label: "only", env: &env };
+        let place = |item| self.place(axis, &item, list.span, at);
+        items.into_iter().filter_map(place).collect()
+    }
+
+    /// Returns which value of an axis this is.
+    fn place(&mut self, id: AxisId, wanted: &Val, span: Span, at: At<'_, 'p>) -> Option<usize> {
+        let axis = &self.program.axes[id];
+        for (place, value) in axis.values.iter().enumerate() {
+            if self.node(value, at).as_ref() == Some(wanted) {
+                return Some(place);
+            }
+        }
+        if self.first.is_none() {
+            self.found.push(
+                Diagnostic::error(
+                    "tlm::eval::no_such_value",
+                    format!("`{}` does not take this value", axis.name),
+                )
+                .label(span, "not one of its values")
+                .label(axis.span, "its values")
+                .help(format!("its values are {}", axis.shown.join(", "))),
+            );
+        }
+        None
+    }
+
+    fn text(&mut self, parts: &'p [(Node, Ty)], at: At<'_, 'p>) -> Option<Val> {
+        let mut text = String::new();
+        for (node, ty) in parts {
+            let value = self.plain(node, at)?;
+            text += &match ty {
+                Ty::Number(Dim::Ratio) => percent(real(&value)),
+                _ => Val::Plain(value).shown()?,
+            };
+        }
+        Some(Val::Plain(Value::Str(text)))
+    }
+
+    /// Returns a number that lies in its range; what is known only later is not checked.
+    fn in_range(&mut self, value: Val, bounds: &Bounds, span: Span) -> Option<Val> {
+        let Val::Plain(number @ (Value::Int(_) | Value::Float(_))) = &value else {
             return Some(value);
         };
         let real = real(number);
-        if (range.low..=range.high).contains(&real) {
+        if (bounds.range.low..=bounds.range.high).contains(&real) {
             return Some(value);
         }
-        let shown = match &slot.ty {
-            Ty::Number(crate::base::units::Dim::Ratio) => percent(real),
+        let shown = match bounds.dim {
+            Some(Dim::Ratio) => percent(real),
             _ => real.to_string(),
         };
         self.found.push(
             Diagnostic::error(
                 "tlm::eval::out_of_range",
-                format!("`{}` of `{}` is out of range", slot.name, call.stage.decl.name),
+                format!("{} is out of range", bounds.what),
             )
-            .label(node.span, format!("this is {shown}"))
-            .label(slot.span, "declared here")
-            .help(format!("give it {}", range.shown)),
+            .label(span, format!("this is {shown}"))
+            .label(bounds.span, "declared here")
+            .help(format!("give it {}", bounds.range.shown)),
         );
         None
     }
+}
 
-    fn run_spec(&mut self, call: &Call, at: At<'_>) -> Option<RunSpec> {
-        let mut spec = RunSpec::default();
-        let mut complete = true;
-        for (name, node) in &call.run {
-            let Some(value) = self.plain(node, at) else {
-                complete = false;
-                continue;
-            };
-            let whole = match &value {
-                Value::Int(value) => Some(u32::try_from(*value).unwrap_or(u32::MAX)),
-                _ => None,
-            };
-            if name == "limit" && !(1e-3..=1e9).contains(&real(&value)) {
-                let wanted = "a time span above zero, and below thirty years";
-                self.misfit(&Misfit { wanted, found: real(&value) }, node.span);
-                complete = false;
-            }
-            match (name.as_str(), value) {
-                ("cpus", _) => spec.cpus = whole,
-                ("gpus", _) => spec.gpus = whole,
-                ("mem", Value::Int(bytes)) => spec.mem = Some(bytes.unsigned_abs()),
-                ("limit", value) => spec.limit_s = Some(real(&value)),
-                ("retries", _) => spec.retries = whole.unwrap_or(0),
-                ("device", Value::Str(device)) => spec.device = Some(device),
-                ("micro_batch", _) => spec.micro_batch = whole,
-                _ => {}
-            }
-        }
-        complete.then_some(spec)
-    }
-
-    /// Returns the tokenizer that the outputs' token ids mean something under: the one given, or the one that all inputs agree on.
-    fn tokenizer(
-        &mut self,
-        call: &Call,
-        inputs: &[(Input, Option<OutputRef>)],
-        span: Span,
-    ) -> Option<Option<OutputRef>> {
-        let slots = || call.stage.inputs.iter().zip(inputs).zip(&call.inputs);
-        let given = slots().find(|((slot, _), _)| slot.ty == Ty::Artifact("Tokenizer".to_owned()));
-        let mut first: Option<(&OutputRef, Span)> = None;
-        for ((slot, (_, tokenizer)), arg) in slots() {
-            // A donor goes with any tokenizer: its embeddings are gathered anew.
-            let free = given.is_some() && slot.ty == Ty::Artifact("Checkpoint".to_owned());
-            let Some(own) = tokenizer.as_ref().filter(|_| !free) else { continue };
-            match first {
-                None => first = Some((own, arg.node().span)),
-                Some((other, _)) if other == own => {}
-                Some((other, other_span)) => {
-                    let (own, other) = (self.describe(own), self.describe(other));
-                    self.found.push(
-                        Diagnostic::error(
-                            "tlm::eval::tokenizer_mismatch",
-                            format!("`{}` gets token ids of two tokenizers", call.stage.decl.name),
-                        )
-                        .label(arg.node().span, format!("made with `{own}`"))
-                        .label(other_span, format!("made with `{other}`"))
-                        .label(span, "in this call")
-                        .help("pack the data with the model's own tokenizer"),
-                    );
-                    return None;
-                }
-            }
-        }
-        Some(first.map(|(tokenizer, _)| tokenizer.clone()))
-    }
-
-    fn describe(&self, output: &OutputRef) -> String {
-        let label = &self.steps[output.step.0 as usize].label;
-        match output.output.strip_prefix("out") {
-            Some(rest) => format!("{label}{rest}"),
-            None => format!("{label}.{}", output.output),
-        }
-    }
+/// Returns numbers whose ratios are equal, both ends included.
+fn logspace(low: f64, high: f64, count: i64) -> impl Iterator<Item = f64> {
+    let step = (high / low).ln() / (count - 1).max(1) as f64;
+    (0..count).map(move |at| match at {
+        0 => low,
+        _ if at == count - 1 => high,
+        _ => low * (step * at as f64).exp(),
+    })
 }
 
 /// Returns a ratio in percent, without the noise of binary fractions.
 fn percent(ratio: f64) -> String {
     let text = format!("{:.6}", ratio * 100.0);
     format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
-}
-
-fn is_scheme(text: &str) -> bool {
-    text.len() > 1
-        && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || b"+-.".contains(&c))
-}
-
-/// Returns a field of an artifact. Token ids mean the same to an artifact and its tokenizer, so that is the one carried.
-fn field(output: &OutputRef, tokenizer: Option<OutputRef>, name: &str, ty: &Ty) -> Val {
-    let inner = OutputRef { step: output.step, output: format!("{}.{name}", output.output) };
-    match ty {
-        Ty::Artifact(_) => {
-            let made = tokenizer.unwrap_or(inner);
-            Val::Artifact(made.clone(), Some(made))
-        }
-        _ => Val::Late(inner),
-    }
-}
-
-/// Returns what a step makes.
-fn result(stage: &Stage, id: StepId, tokenizer: Option<&OutputRef>) -> Val {
-    let output = |name: &str, ty: &Ty| {
-        let output = OutputRef { step: id, output: name.to_owned() };
-        match ty {
-            Ty::Artifact(artifact) => {
-                let carried = match artifact.as_str() {
-                    "Tokenizer" => Some(output.clone()),
-                    "File" | "Corpus" | "TrainLog" => None,
-                    _ => tokenizer.cloned().or_else(|| {
-                        let own = format!("{name}.tokenizer");
-                        let makes = stage.decl.outputs.contains_key(&own);
-                        makes.then_some(OutputRef { step: id, output: own })
-                    }),
-                };
-                Val::Artifact(output, carried)
-            }
-            _ => Val::Late(output),
-        }
-    };
-    match &stage.result {
-        Ty::Record(fields) => Val::Record(
-            fields.iter().map(|(name, field)| (name.clone(), output(name, &field.ty))).collect(),
-        ),
-        one => output("out", one),
-    }
 }
 
 fn compare(op: BinaryOp, left: &Value, right: &Value) -> bool {

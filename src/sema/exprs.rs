@@ -50,17 +50,12 @@ impl Lower<'_> {
             ExprKind::Record(fields) => self.record(fields, span, wanted),
             ExprKind::Field(base, name) => self.field(base, name, span),
             ExprKind::Call(call) => self.call(call, span),
-            ExprKind::At(_, axes) => {
-                let at = axes.first().map_or(span, |(name, _)| name.span);
-                self.found.push(
-                    Diagnostic::error("tlm::sema::not_yet", "fixing an axis is not supported yet")
-                        .label(at, "this tlm only reads it")
-                        .help(
-                            "write a `let` with that value, or a report with rows per axis value",
-                        ),
-                );
-                Self::error(span)
-            }
+            ExprKind::Text(text) => self.text(text, span),
+            ExprKind::At(base, fixed) => self.at(base, fixed, span),
+            ExprKind::AtBaseline(base) => self.at_baseline(base, span),
+            ExprKind::With(base, fields) => self.update(base, fields, span),
+            ExprKind::Fold(fold) => self.fold(fold, span),
+            ExprKind::Else(first, other) => self.coalesce(first, other, span),
             ExprKind::Unary(op, inner) => self.unary(*op, inner, span),
             ExprKind::Binary(op, left, right) => self.binary(*op, left, right, span),
             ExprKind::If(parts) => self.condition(parts, span, wanted),
@@ -118,7 +113,11 @@ impl Lower<'_> {
         (nodes.into_iter().map(|node| convert(node, &ty)).collect(), ty)
     }
 
-    fn mixed(&mut self, first: &Ty, first_span: Span, other: &Ty, other_span: Span) {
+    pub(super) fn literal_text(text: &str, span: Span) -> Node {
+        Node { span, kind: Kind::Const(Val::Plain(Value::Str(text.to_owned()))) }
+    }
+
+    pub(super) fn mixed(&mut self, first: &Ty, first_span: Span, other: &Ty, other_span: Span) {
         self.found.push(
             Diagnostic::error("tlm::sema::mixed_types", format!("{first} and {other} do not mix"))
                 .label(other_span, format!("this is {other}"))
@@ -134,7 +133,14 @@ impl Lower<'_> {
             let value = Val::Plain(Value::Str(name.to_owned()));
             return (Node { span, kind: Kind::Const(value) }, Ty::Enum(Arc::clone(variants)));
         }
+        if let Some(at) = self.locals.iter().rposition(|local| local.name == name) {
+            return (Node { span, kind: Kind::Local(at) }, self.locals[at].ty.clone());
+        }
         match self.look_up(name) {
+            Some(Def::Function(_)) => {
+                self.no_value(span, &format!("`{name}` is a function"), "call it: `(...)`");
+                Self::error(span)
+            }
             Some(Def::Binding(id)) => {
                 let ty = self.use_binding(id, span);
                 (Node { span, kind: Kind::Binding(id) }, ty)
@@ -234,7 +240,7 @@ impl Lower<'_> {
         (Node { span, kind: Kind::Record(nodes) }, Ty::Record(Arc::new(types)))
     }
 
-    fn unknown_field<'n>(
+    pub(super) fn unknown_field<'n>(
         &mut self,
         name: &Name,
         of: &str,
@@ -427,7 +433,7 @@ impl Lower<'_> {
 }
 
 /// Returns the value of a node as its slot wants it.
-fn convert(node: Node, wanted: &Ty) -> Node {
+pub(super) fn convert(node: Node, wanted: &Ty) -> Node {
     Node { span: node.span, kind: Kind::Convert(Box::new(node), Box::new(wanted.clone())) }
 }
 

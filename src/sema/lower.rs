@@ -11,11 +11,15 @@ use crate::base::text::did_you_mean;
 use crate::base::{SourceMap, Span};
 use crate::diag::Diagnostic;
 use crate::sema::declare::Library;
+use crate::sema::eval::Eval;
 use crate::sema::node::{
-    Axis, AxisId, Binding, BindingId, Kind, Node, Plan, Program, Report, Stage, Typed,
+    Axis, AxisId, Binding, BindingId, Builtin, Function, FunctionId, Kind, Node, Program,
+    Signature, Stage, Typed,
 };
+use crate::sema::overlay::Overlaid;
 use crate::sema::ty::Ty;
-use crate::syntax::ast::{self, Expr, ExprKind, ItemKind, Name, UseNames};
+use crate::sema::value::Val;
+use crate::syntax::ast::{self, Expr, ExprKind, ItemKind, Name};
 
 /// What a name stands for.
 #[derive(Clone, Debug)]
@@ -28,12 +32,22 @@ pub(super) enum Def {
     Module(String),
     Stage(Arc<Stage>),
     Binding(BindingId),
+    Function(FunctionId),
     Axis(AxisId),
+}
+
+/// A name within a function or fold.
+#[derive(Clone, Debug)]
+pub(super) struct Local {
+    pub(super) name: String,
+    pub(super) ty: Ty,
+    /// Whether it stands for a value computed already, not for an expression.
+    pub(super) is_value: bool,
 }
 
 /// How far a binding or axis is.
 #[derive(Clone, Debug)]
-enum State<T> {
+pub(super) enum State<T> {
     Todo,
     Doing,
     Done(T),
@@ -52,26 +66,33 @@ pub(super) struct Lower<'r> {
     names: BTreeMap<String, (Def, Span)>,
     /// `param` and `let` items, with the value that counts.
     items: Vec<(&'r ast::Binding, &'r Expr)>,
+    is_param: Vec<bool>,
     bindings: Vec<State<Typed>>,
-    axis_items: Vec<&'r ast::Binding>,
+    pub(super) function_items: Vec<&'r ast::Fn>,
+    pub(super) functions: Vec<State<(Arc<Signature>, Function)>>,
+    /// The parameters of the function and the names of the folds around the expression being lowered.
+    pub(super) locals: Vec<Local>,
+    pub(super) axis_items: Vec<&'r ast::Binding>,
     axes: Vec<State<Axis>>,
     /// The axes that the expression being lowered depends on.
     pub(super) touched: BTreeSet<AxisId>,
     /// The axes that the conditions around it depend on.
     pub(super) conditions: BTreeSet<AxisId>,
     /// How many bindings are being lowered within each other.
-    depth: usize,
+    pub(super) depth: usize,
+    /// Axes that plans go over though they do not say so.
+    pub(super) swept: &'r [String],
     /// Names that were told to be undefined.
     unknown: BTreeSet<String>,
     pub(super) found: Vec<Diagnostic>,
 }
 
-/// Lowers a recipe; `overrides` replace the values of its params.
+/// Lowers a recipe as it is overlaid.
 pub(super) fn lower<'r>(
     sources: &'r SourceMap,
     library: &'r Library,
     file: &'r ast::File,
-    overrides: &'r [(Name, Expr)],
+    overlaid: &'r Overlaid,
     folder: &Path,
 ) -> (Program, Vec<Diagnostic>) {
     let mut lower = Lower {
@@ -79,19 +100,27 @@ pub(super) fn lower<'r>(
         library,
         names: BTreeMap::new(),
         items: Vec::new(),
+        is_param: Vec::new(),
         bindings: Vec::new(),
+        function_items: Vec::new(),
+        functions: Vec::new(),
+        locals: Vec::new(),
         axis_items: Vec::new(),
         axes: Vec::new(),
         touched: BTreeSet::new(),
         conditions: BTreeSet::new(),
         depth: 0,
+        swept: &[],
         unknown: BTreeSet::new(),
         found: Vec::new(),
     };
-    lower.declare(file, overrides);
+    lower.declare(file, &overlaid.values);
+    lower.swept = &overlaid.swept;
     // Each after those it names, so that the stack does not grow with the length of a chain.
     lower.order().into_iter().for_each(|id| drop(lower.binding(id)));
     let (plans, reports) = lower.demands(file);
+    lower.profiles(file);
+    let only = overlaid.only.iter().filter_map(|(name, list)| lower.only(name, list)).collect();
     (0..lower.axis_items.len()).for_each(|id| drop(lower.axis(id)));
     let bindings = mem::take(&mut lower.bindings).into_iter().zip(&lower.items);
     let bindings = bindings.filter_map(|(state, (item, _))| match state {
@@ -103,14 +132,26 @@ pub(super) fn lower<'r>(
         State::Done(axis) => Some(axis),
         State::Todo | State::Doing => None,
     });
-    let program = Program {
+    (0..lower.functions.len()).for_each(|id| {
+        let span = lower.function_items[id].name.span;
+        drop(lower.function(id, span));
+    });
+    let functions = mem::take(&mut lower.functions).into_iter().filter_map(|state| match state {
+        State::Done((_, function)) => Some(function),
+        State::Todo | State::Doing => None,
+    });
+    let functions = functions.collect();
+    let mut program = Program {
         bindings,
+        functions,
         axes: axes.collect(),
         plans,
         reports,
+        only,
         folder: folder.to_owned(),
         fetch: library.get("source.fetch").cloned(),
     };
+    settle_axes(&mut program, &mut lower.found);
     (program, lower.found)
 }
 
@@ -124,23 +165,26 @@ impl<'r> Lower<'r> {
             match &item.kind {
                 ItemKind::Use(import) => self.import(import),
                 ItemKind::Param(param) => {
-                    // The last one counts, as on any command line.
-                    let given = overrides.iter().rfind(|(name, _)| name.node == param.name.node);
+                    let given = overrides.iter().find(|(name, _)| name.node == param.name.node);
                     overridden.insert(param.name.node.as_str());
-                    self.add_binding(param, given.map_or(&param.value, |(_, value)| value));
+                    self.add_binding(param, given.map_or(&param.value, |(_, value)| value), true);
                 }
-                ItemKind::Let(binding) => self.add_binding(binding, &binding.value),
+                ItemKind::Let(binding) => self.add_binding(binding, &binding.value, false),
                 ItemKind::Axis(axis) => {
                     self.define(&axis.name, Def::Axis(self.axis_items.len()));
                     self.axis_items.push(axis);
                     self.axes.push(State::Todo);
                 }
-                ItemKind::Fn(function) => self.not_yet(&function.name, "functions"),
+                ItemKind::Fn(function) => {
+                    self.define(&function.name, Def::Function(self.function_items.len()));
+                    self.function_items.push(function);
+                    self.functions.push(State::Todo);
+                }
                 ItemKind::Stage(stage) => self.not_yet(&stage.name, "stages of a recipe's own"),
                 ItemKind::Artifact(artifact) => {
                     self.not_yet(&artifact.name, "artifact types of a recipe's own");
                 }
-                ItemKind::Plan(_) | ItemKind::Report(_) => {}
+                ItemKind::Plan(_) | ItemKind::Report(_) | ItemKind::Profile(_) => {}
             }
         }
         for (name, _) in overrides {
@@ -150,13 +194,14 @@ impl<'r> Lower<'r> {
         }
     }
 
-    fn add_binding(&mut self, binding: &'r ast::Binding, value: &'r Expr) {
+    fn add_binding(&mut self, binding: &'r ast::Binding, value: &'r Expr, is_param: bool) {
         self.define(&binding.name, Def::Binding(self.items.len()));
         self.items.push((binding, value));
+        self.is_param.push(is_param);
         self.bindings.push(State::Todo);
     }
 
-    fn define(&mut self, name: &Name, def: Def) {
+    pub(super) fn define(&mut self, name: &Name, def: Def) {
         if let Some((_, first)) = self.names.get(&name.node) {
             self.found.push(
                 Diagnostic::error(
@@ -197,124 +242,7 @@ impl<'r> Lower<'r> {
                 "tlm::sema::unknown_param",
                 format!("the recipe has no param `{}`", name.node),
             )
-            .label(name.span, "given with `-s`")
-            .help(help),
-        );
-    }
-
-    fn import(&mut self, import: &ast::Use) {
-        let [std, rest @ ..] = &import.path[..] else { return };
-        if std.node != "std" {
-            names_of(&import.names).for_each(|name| self.define(name, Def::Broken));
-            self.unknown_module(std, ["std"].into_iter());
-            return;
-        }
-        let library = self.library;
-        match (rest, &import.names) {
-            ([], UseNames::All(_)) => {
-                for module in library.modules.keys() {
-                    let name = Name { node: module.clone(), span: std.span };
-                    self.define(&name, Def::Module(module.clone()));
-                }
-            }
-            ([], UseNames::Some(names)) => {
-                names.iter().for_each(|name| self.use_module(name, name));
-            }
-            ([], UseNames::Module(alias)) => self.define(alias.as_ref().unwrap_or(std), Def::Std),
-            ([module], UseNames::Module(alias)) => {
-                self.use_module(module, alias.as_ref().unwrap_or(module));
-            }
-            ([module], names) => match library.modules.get(&module.node) {
-                Some(stages) => self.use_stages(module, stages, names),
-                None => {
-                    names_of(names).for_each(|name| self.define(name, Def::Broken));
-                    self.unknown_module(module, library.modules.keys().map(String::as_str));
-                }
-            },
-            ([module, inner, ..], _) => self.module_in_module(module, inner),
-        }
-    }
-
-    fn module_in_module(&mut self, module: &Name, inner: &Name) {
-        let (module, name) = (&module.node, &inner.node);
-        let message = format!("there is no module `{module}.{name}`");
-        self.found.push(
-            Diagnostic::error("tlm::sema::unknown_module", message)
-                .label(inner.span, "not a module")
-                .help(format!("take a stage of a module with `use std.{module}.{{{name}}}`")),
-        );
-    }
-
-    fn use_module(&mut self, module: &Name, name: &Name) {
-        let library = self.library;
-        match library.modules.contains_key(&module.node) {
-            true => self.define(name, Def::Module(module.node.clone())),
-            false => {
-                self.define(name, Def::Broken);
-                self.unknown_module(module, library.modules.keys().map(String::as_str));
-            }
-        }
-    }
-
-    fn use_stages(
-        &mut self,
-        module: &Name,
-        stages: &BTreeMap<String, Arc<Stage>>,
-        names: &UseNames,
-    ) {
-        match names {
-            UseNames::Some(names) => {
-                for name in names {
-                    match stages.get(&name.node) {
-                        Some(stage) => self.define(name, Def::Stage(Arc::clone(stage))),
-                        None => {
-                            self.define(name, Def::Broken);
-                            self.no_such_stage(&module.node, name);
-                        }
-                    }
-                }
-            }
-            UseNames::All(_) | UseNames::Module(_) => {
-                for (name, stage) in stages {
-                    let name = Name { node: name.clone(), span: module.span };
-                    self.define(&name, Def::Stage(Arc::clone(stage)));
-                }
-            }
-        }
-    }
-
-    pub(super) fn unknown_module<'n>(
-        &mut self,
-        name: &Name,
-        known: impl Iterator<Item = &'n str> + Clone,
-    ) {
-        let help = match did_you_mean(&name.node, known.clone()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("modules are {}", known.collect::<Vec<_>>().join(", ")),
-        };
-        self.found.push(
-            Diagnostic::error(
-                "tlm::sema::unknown_module",
-                format!("there is no module `{}`", name.node),
-            )
-            .label(name.span, "not a module")
-            .help(help),
-        );
-    }
-
-    pub(super) fn no_such_stage(&mut self, module: &str, name: &Name) {
-        let stages = self.library.modules.get(module);
-        let known = stages.into_iter().flat_map(BTreeMap::keys).map(String::as_str);
-        let help = match did_you_mean(&name.node, known.clone()) {
-            Some(near) => format!("did you mean `{module}.{near}`?"),
-            None => format!("`{module}` has {}", known.collect::<Vec<_>>().join(", ")),
-        };
-        self.found.push(
-            Diagnostic::error(
-                "tlm::sema::unknown_stage",
-                format!("`{module}` has no stage `{}`", name.node),
-            )
-            .label(name.span, "not a stage")
+            .label(name.span, "no such param")
             .help(help),
         );
     }
@@ -330,6 +258,8 @@ impl<'r> Lower<'r> {
             return;
         }
         let known = self.names.keys().map(String::as_str);
+        let known = known.chain(self.locals.iter().map(|local| local.name.as_str()));
+        let known = known.chain(Builtin::ALL.iter().map(|(_, name, _)| *name));
         let help = match did_you_mean(name, known) {
             Some(near) => format!("did you mean `{near}`?"),
             None if self.library.modules.contains_key(name) => format!("write `use std.{name}`"),
@@ -353,16 +283,33 @@ impl<'r> Lower<'r> {
         (value, mem::replace(&mut self.touched, touched))
     }
 
+    /// Returns the type of a param.
+    pub(super) fn param_type(&mut self, name: &str) -> Option<Ty> {
+        match self.look_up(name)? {
+            Def::Binding(id) if self.is_param[id] => Some(self.binding(id).0),
+            Def::Axis(id) => Some(Ty::List(Box::new(self.axis(id)))),
+            _ => None,
+        }
+    }
+
     /// Returns the type of a binding, which the expression being lowered depends on.
     pub(super) fn use_binding(&mut self, id: BindingId, span: Span) -> Ty {
-        let is_new = matches!(self.bindings[id], State::Todo);
-        if matches!(self.bindings[id], State::Doing) || (is_new && self.depth == DEPTH_MAX) {
-            self.circle(self.items[id].0, span);
+        if self.is_circular(&self.bindings[id]) {
+            self.circle(&self.items[id].0.name, span);
             return Ty::Unknown;
         }
         let (ty, axes) = self.binding(id);
         self.touched.extend(axes);
         ty
+    }
+
+    /// Returns whether something is being lowered already, or can't be for depth: only what is in a circle gets that deep.
+    pub(super) fn is_circular<T>(&self, state: &State<T>) -> bool {
+        match state {
+            State::Doing => true,
+            State::Todo => self.depth == DEPTH_MAX,
+            State::Done(_) => false,
+        }
     }
 
     fn binding(&mut self, id: BindingId) -> (Ty, BTreeSet<AxisId>) {
@@ -374,7 +321,7 @@ impl<'r> Lower<'r> {
                 Some(declared) => {
                     let wanted = lower.library.ty(declared, &mut lower.found);
                     let node = lower.fit(value, &wanted, &item.name.node, Some(declared.span));
-                    (node, wanted)
+                    (lower.in_range(item, node, &wanted), wanted)
                 }
                 None if std::ptr::eq(value, &item.value) => lower.expr(value, None),
                 None => lower.overridden(item, value),
@@ -446,23 +393,22 @@ impl<'r> Lower<'r> {
         (self.fit(value, &wanted, &item.name.node, Some(item.value.span)), wanted)
     }
 
-    fn circle(&mut self, item: &ast::Binding, span: Span) {
+    pub(super) fn circle(&mut self, name: &Name, span: Span) {
         self.found.push(
             Diagnostic::error(
                 "tlm::sema::circle",
-                format!("`{}` is defined through itself", item.name.node),
+                format!("`{}` is defined through itself", name.node),
             )
             .label(span, "needs itself here")
-            .label(item.name.span, "defined here")
+            .label(name.span, "defined here")
             .help("break the circle: one of these values must not need the others"),
         );
     }
 
     /// Returns the type of an axis's values, which the expression being lowered depends on.
     pub(super) fn use_axis(&mut self, id: AxisId, span: Span) -> Ty {
-        let is_new = matches!(self.axes[id], State::Todo);
-        if matches!(self.axes[id], State::Doing) || (is_new && self.depth == DEPTH_MAX) {
-            self.circle(self.axis_items[id], span);
+        if self.is_circular(&self.axes[id]) {
+            self.circle(&self.axis_items[id].name, span);
             return Ty::Unknown;
         }
         let ty = self.axis(id);
@@ -470,7 +416,7 @@ impl<'r> Lower<'r> {
         ty
     }
 
-    fn axis(&mut self, id: AxisId) -> Ty {
+    pub(super) fn axis(&mut self, id: AxisId) -> Ty {
         if let State::Todo = self.axes[id] {
             self.axes[id] = State::Doing;
             self.depth += 1;
@@ -501,21 +447,20 @@ impl<'r> Lower<'r> {
         let name = item.name.node.clone();
         let declared = item.ty.as_ref().map(|ty| self.library.ty(ty, &mut self.found));
         let items = match &item.value.kind {
-            ExprKind::List(items) if !items.is_empty() => &items[..],
+            ExprKind::List(items) => &items[..],
             ExprKind::Error => &[],
-            _ => {
-                self.found.push(
-                    Diagnostic::error("tlm::sema::axis_values", format!("`{name}` has no values"))
-                        .label(item.value.span, "expected a list with at least one value")
-                        .help(format!("write `axis {name} = [baseline, other]`")),
-                );
-                &[]
-            }
+            _ => return self.axis_of_list(item, declared),
         };
+        if items.is_empty() && item.value.kind != ExprKind::Error {
+            self.no_axis_values(&name, item.value.span);
+        }
         let (values, ty) = match declared {
             Some(ty) => {
                 let span = item.ty.as_ref().map(|ty| ty.span);
-                let fit = |value: &Expr| self.fit(value, &ty, &name, span);
+                let fit = |value: &Expr| {
+                    let node = self.fit(value, &ty, &name, span);
+                    self.in_range(item, node, &ty)
+                };
                 (items.iter().map(fit).collect(), ty.clone())
             }
             None => self.joined(items, None),
@@ -535,218 +480,32 @@ impl<'r> Lower<'r> {
                 );
             }
         }
-        Axis { name, ty, values, shown }
+        Axis { name, ty, span: item.value.span, list: None, values, shown }
     }
 
-    // ---- plans and reports
-
-    fn demands(&mut self, file: &'r ast::File) -> (Vec<Plan>, Vec<Report>) {
-        let (mut plans, mut reports) = (Vec::new(), Vec::new());
-        let mut names: BTreeMap<(bool, &str), Span> = BTreeMap::new();
-        for item in &file.items {
-            let (is_plan, name) = match &item.kind {
-                ItemKind::Plan(plan) => (true, &plan.name),
-                ItemKind::Report(report) => (false, &report.name),
-                _ => continue,
-            };
-            if let Some(first) = names.insert((is_plan, &name.node), name.span) {
-                self.found.push(
-                    Diagnostic::error(
-                        "tlm::sema::duplicate",
-                        format!("`{}` is defined twice", name.node),
-                    )
-                    .label(name.span, "here again")
-                    .label(first, "first here")
-                    .help("give one of them another name"),
-                );
+    /// Lowers an axis whose values are those of a list, such as `range(1, 5)`.
+    fn axis_of_list(&mut self, item: &ast::Binding, declared: Option<Ty>) -> Axis {
+        let name = item.name.node.clone();
+        let (list, ty) = match declared {
+            Some(ty) => {
+                let list = Ty::List(Box::new(ty.clone()));
+                (self.fit(&item.value, &list, &name, item.ty.as_ref().map(|ty| ty.span)), ty)
             }
-            match &item.kind {
-                ItemKind::Plan(plan) => plans.push(self.plan(plan)),
-                ItemKind::Report(report) => reports.extend(self.report(report, item.doc.clone())),
-                _ => {}
-            }
-        }
-        (plans, reports)
-    }
-
-    fn plan(&mut self, plan: &ast::Plan) -> Plan {
-        let targets = match &plan.target.kind {
-            ExprKind::List(items) => &items[..],
-            _ => std::slice::from_ref(&plan.target),
-        };
-        let targets: Vec<_> = targets
-            .iter()
-            .map(|target| (self.sources.snippet(target.span).to_owned(), self.typed(target)))
-            .collect();
-        for (at, name) in plan.vary.iter().enumerate() {
-            if let Some(first) = plan.vary[..at].iter().find(|first| first.node == name.node) {
-                self.twice(name, first.span);
-            }
-        }
-        let vary: Vec<_> = plan.vary.iter().filter_map(|name| self.axis_name(name)).collect();
-        for (axis, name) in vary.iter().zip(&plan.vary) {
-            let known = targets.iter().all(|(_, target)| target.ty != Ty::Unknown);
-            if known && !targets.iter().any(|(_, target)| target.axes.contains(axis)) {
-                self.found.push(
-                    Diagnostic::warning(
-                        "tlm::sema::idle_axis",
-                        format!("plan `{}` does not depend on `{}`", plan.name.node, name.node),
-                    )
-                    .label(name.span, "changes nothing")
-                    .label(plan.target.span, "what the plan makes")
-                    .help("leave the axis out, or name a value that depends on it"),
-                );
-            }
-        }
-        Plan { name: plan.name.node.clone(), targets, vary }
-    }
-
-    fn typed(&mut self, expr: &Expr) -> Typed {
-        let ((node, ty), axes) = self.apart(|lower| lower.expr(expr, None));
-        Typed { node, ty, axes }
-    }
-
-    fn axis_name(&mut self, name: &Name) -> Option<AxisId> {
-        match self.look_up(&name.node) {
-            Some(Def::Axis(id)) => {
-                self.axis(id);
-                Some(id)
-            }
-            other => {
-                let axes = self.axis_items.iter().map(|axis| axis.name.node.as_str());
-                let help = match did_you_mean(&name.node, axes.clone()) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None if axes.clone().next().is_none() => {
-                        format!("define it: `axis {} = [baseline, other]`", name.node)
-                    }
-                    None => format!("axes are {}", axes.collect::<Vec<_>>().join(", ")),
-                };
-                let what = if other.is_some() { "not an axis" } else { "no such name" };
-                self.found.push(
-                    Diagnostic::error(
-                        "tlm::sema::unknown_axis",
-                        format!("there is no axis `{}`", name.node),
-                    )
-                    .label(name.span, what)
-                    .help(help),
-                );
-                None
-            }
-        }
-    }
-
-    fn report(&mut self, report: &ast::Binding, caption: Option<String>) -> Option<Report> {
-        let call = match &report.value.kind {
-            ExprKind::Call(call) if call.callee.kind == ExprKind::Name("table".to_owned()) => call,
-            ExprKind::Error => return None,
-            _ => {
-                self.bad_report(report.value.span, "expected `table(...)`");
-                return None;
-            }
-        };
-        let [shown] = &call.inputs[..] else {
-            self.bad_report(report.value.span, "expected one value, or one list of values");
-            return None;
-        };
-        let items = match &shown.kind {
-            ExprKind::List(items) => &items[..],
-            _ => std::slice::from_ref(shown),
-        };
-        let columns: Vec<_> = items.iter().map(|item| self.column(item)).collect();
-        if let Some((name, _)) = call.run.first() {
-            self.bad_report(name.span, "a table takes no `run` settings");
-        }
-        let (mut rows, mut cols) = (Vec::new(), None);
-        let mut given: Vec<&Name> = Vec::new();
-        for (name, value) in &call.params {
-            if let Some(first) = given.iter().find(|first| first.node == name.node) {
-                self.twice(name, first.span);
-                continue;
-            }
-            given.push(name);
-            let names = match &value.kind {
-                ExprKind::List(items) => &items[..],
-                _ => std::slice::from_ref(value),
-            };
-            let axes = self.axis_names(names);
-            match name.node.as_str() {
-                "rows" => rows = axes,
-                "cols" if axes.len() <= 1 => cols = axes.first().copied(),
-                "cols" => self.bad_report(value.span, "columns follow one axis"),
-                _ => self.bad_report(name.span, "`table` takes `rows:` and `cols:`"),
-            }
-        }
-        let mut shown: BTreeSet<AxisId> = BTreeSet::new();
-        if let Some(twice) = rows.iter().chain(&cols).find(|axis| !shown.insert(**axis)) {
-            let axis = &self.axis_items[*twice].name.node;
-            self.bad_report(
-                report.name.span,
-                &format!("`{axis}` stands twice in rows and columns"),
-            );
-            return None;
-        }
-        let columns = heads(&columns, items, self.sources);
-        Some(Report {
-            name: report.name.node.clone(),
-            span: report.name.span,
-            caption,
-            columns,
-            rows,
-            cols,
-        })
-    }
-
-    fn column(&mut self, item: &Expr) -> Typed {
-        let typed = self.typed(item);
-        if !typed.ty.is_scalar() {
-            let fields = match &typed.ty {
-                Ty::Record(fields) => fields.keys().cloned().collect(),
-                Ty::Artifact(name) => self
-                    .library
-                    .fields(name)
-                    .into_iter()
-                    .flat_map(BTreeMap::keys)
-                    .cloned()
-                    .collect(),
-                _ => Vec::new(),
-            };
-            let help = match fields.is_empty() {
-                true => "show a number that a stage computes".to_owned(),
-                false => format!("choose a field: {}", fields.join(", ")),
-            };
-            self.found.push(
-                Diagnostic::error(
-                    "tlm::sema::not_a_cell",
-                    format!("a table can't show {}", typed.ty),
-                )
-                .label(item.span, "expected a number or a text")
-                .help(help),
-            );
-        }
-        typed
-    }
-
-    fn axis_names(&mut self, names: &[Expr]) -> Vec<AxisId> {
-        let mut axes = Vec::new();
-        for expr in names {
-            match &expr.kind {
-                ExprKind::Name(name) => {
-                    let name = Name { node: name.clone(), span: expr.span };
-                    axes.extend(self.axis_name(&name));
+            None => match self.expr(&item.value, None) {
+                (list, Ty::List(ty)) => (list, *ty),
+                (list, Ty::Unknown) => (list, Ty::Unknown),
+                (list, _) => {
+                    self.no_axis_values(&name, item.value.span);
+                    (list, Ty::Unknown)
                 }
-                ExprKind::Error => {}
-                _ => self.bad_report(expr.span, "expected the name of an axis"),
-            }
-        }
-        axes
+            },
+        };
+        let (span, list) = (item.value.span, Some(list));
+        Axis { name, ty, span, list, values: Vec::new(), shown: Vec::new() }
     }
 
-    fn bad_report(&mut self, span: Span, what: &str) {
-        self.found.push(
-            Diagnostic::error("tlm::sema::bad_report", "this is no report")
-                .label(span, what)
-                .help("write `report name = table([m.perplexity, m.loss], rows: axis)`"),
-        );
+    fn no_axis_values(&mut self, name: &str, span: Span) {
+        self.found.push(no_axis_values(name, span));
     }
 
     pub(super) fn error(span: Span) -> (Node, Ty) {
@@ -754,31 +513,48 @@ impl<'r> Lower<'r> {
     }
 }
 
-/// Returns the names that an import lists.
-fn names_of(names: &UseNames) -> impl Iterator<Item = &Name> {
-    match names {
-        UseNames::Some(names) => names.as_slice(),
-        UseNames::Module(Some(name)) => std::slice::from_ref(name),
-        UseNames::Module(None) | UseNames::All(_) => &[],
+fn no_axis_values(name: &str, span: Span) -> Diagnostic {
+    Diagnostic::error("tlm::sema::axis_values", format!("`{name}` has no values"))
+        .label(span, "expected a list with at least one value")
+        .help(format!("write `axis {name} = [baseline, other]`"))
+}
+
+/// Computes the lists that axes take their values from.
+fn settle_axes(program: &mut Program, found: &mut Vec<Diagnostic>) {
+    for id in 0..program.axes.len() {
+        let axis = &program.axes[id];
+        let Some(list) = &axis.list else { continue };
+        let mut eval = Eval::new(program);
+        let items = match eval.at(list, &vec![0; program.axes.len()], &axis.name) {
+            Some(Val::List(items)) => items,
+            _ => Vec::new(),
+        };
+        if items.is_empty() && eval.found.is_empty() && found.is_empty() {
+            found.push(no_axis_values(&axis.name, axis.span));
+        }
+        let value = |(at, item): (usize, &Val)| {
+            let kind = match item {
+                // What a stage makes is made anew for each command.
+                Val::Artifact(..) | Val::Late(_) | Val::List(_) | Val::Record(_) => {
+                    Kind::Item(Box::new(list.clone()), at)
+                }
+                Val::Plain(_) => Kind::Const(item.clone()),
+            };
+            Node { span: axis.span, kind }
+        };
+        let values = items.iter().enumerate().map(value).collect();
+        let shown = items.iter().zip(1..).map(|(item, place)| match item.shown() {
+            Some(text) => text,
+            None => format!("#{place}"),
+        });
+        let shown = shown.collect();
+        found.extend(eval.found);
+        let axis = &mut program.axes[id];
+        (axis.values, axis.shown) = (values, shown);
     }
-    .iter()
 }
 
 /// Returns a text with its line breaks and runs of blanks as one blank each.
 fn on_one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// Heads columns with their last field's name, or with all of their text where that is not enough.
-fn heads(columns: &[Typed], items: &[Expr], sources: &SourceMap) -> Vec<(String, Typed)> {
-    let short = |item: &Expr| match &item.kind {
-        ExprKind::Field(_, name) => name.node.clone(),
-        _ => sources.snippet(item.span).to_owned(),
-    };
-    let shorts: Vec<_> = items.iter().map(short).collect();
-    let head = |at: usize| match shorts.iter().filter(|other| **other == shorts[at]).count() {
-        1 => shorts[at].clone(),
-        _ => sources.snippet(items[at].span).to_owned(),
-    };
-    columns.iter().enumerate().map(|(at, typed)| (head(at), typed.clone())).collect()
 }

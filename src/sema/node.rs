@@ -15,14 +15,19 @@ use crate::syntax::ast::BinaryOp;
 pub(super) type AxisId = usize;
 /// A `param` or `let` by its place in [`Program::bindings`].
 pub(super) type BindingId = usize;
+/// A `fn` by its place in [`Program::functions`].
+pub(super) type FunctionId = usize;
 
 /// A recipe that passed all checks that need no evaluation.
 #[derive(Clone, Debug, Default)]
 pub struct Program {
     pub(super) bindings: Vec<Binding>,
+    pub(super) functions: Vec<Function>,
     pub(super) axes: Vec<Axis>,
     pub(super) plans: Vec<Plan>,
     pub(super) reports: Vec<Report>,
+    /// Axes whose other values do not count, with a list of those that do.
+    pub(super) only: Vec<(AxisId, Node)>,
     /// The folder that paths are relative to.
     pub(super) folder: PathBuf,
     /// The stage that texts with a scheme call.
@@ -49,17 +54,30 @@ pub(super) struct Typed {
 pub(super) struct Axis {
     pub(super) name: String,
     pub(super) ty: Ty,
+    pub(super) span: Span,
+    /// The list that the values are items of, where it is not written out.
+    pub(super) list: Option<Node>,
     pub(super) values: Vec<Node>,
     /// The values as written.
     pub(super) shown: Vec<String>,
 }
 
-/// `plan name = targets vary axes`
+/// `plan name = term | term`
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) name: String,
+    pub(super) terms: Vec<Term>,
+}
+
+/// `targets vary axes over axes each axes where condition`
+#[derive(Clone, Debug)]
+pub(super) struct Term {
     pub(super) targets: Vec<(String, Typed)>,
     pub(super) vary: Vec<AxisId>,
+    pub(super) over: Vec<AxisId>,
+    pub(super) each: Vec<AxisId>,
+    /// What must hold of a point: all of these.
+    pub(super) filter: Vec<Typed>,
 }
 
 /// `report name = table(columns, rows: ..., cols: ...)`
@@ -86,13 +104,32 @@ impl Node {
     pub(super) fn walk(&self, visit: &mut dyn FnMut(&Node)) {
         visit(self);
         match &self.kind {
-            Kind::Error | Kind::Const(_) | Kind::Axis(_) | Kind::Binding(_) => {}
-            Kind::List(items) => items.iter().for_each(|item| item.walk(visit)),
+            Kind::Error | Kind::Const(_) | Kind::Axis(_) | Kind::Binding(_) | Kind::Local(_) => {}
+            Kind::List(items) | Kind::Builtin(_, items) => {
+                items.iter().for_each(|item| item.walk(visit));
+            }
+            Kind::Text(parts) => parts.iter().for_each(|(part, _)| part.walk(visit)),
             Kind::Record(fields) => fields.iter().for_each(|(_, value)| value.walk(visit)),
+            Kind::Update(base, fields) => {
+                base.walk(visit);
+                fields.iter().for_each(|(_, value)| value.walk(visit));
+            }
             Kind::Field(inner, _)
+            | Kind::Item(inner, _)
             | Kind::ArtifactField(inner, ..)
             | Kind::Not(inner)
-            | Kind::Convert(inner, _) => inner.walk(visit),
+            | Kind::AtBaseline(inner, _)
+            | Kind::Bounded(inner, _)
+            | Kind::Convert(inner, ..) => inner.walk(visit),
+            Kind::At(inner, fixed) => {
+                inner.walk(visit);
+                fixed.iter().for_each(|(_, value)| value.walk(visit));
+            }
+            Kind::Else(parts) => parts.iter().for_each(|part| part.walk(visit)),
+            Kind::Apply(apply) => apply.args.iter().for_each(|arg| arg.walk(visit)),
+            Kind::Fold(fold) => {
+                [&fold.init, &fold.low, &fold.high, &fold.body].iter().for_each(|n| n.walk(visit));
+            }
             Kind::And(left, right)
             | Kind::Or(left, right)
             | Kind::Arithmetic(_, left, right, _)
@@ -127,9 +164,70 @@ pub(super) enum Kind {
     Arithmetic(BinaryOp, Box<Node>, Box<Node>, Option<Dim>),
     Compare(BinaryOp, Box<Node>, Box<Node>),
     If(Box<[Node; 3]>),
+    /// The first value, or the other where it is none.
+    Else(Box<[Node; 2]>),
+    /// A record with some other fields.
+    Update(Box<Node>, Vec<(String, Node)>),
+    /// An item of a list.
+    Item(Box<Node>, usize),
+    /// A text with values in it.
+    Text(Vec<(Node, Ty)>),
+    /// A number in its range.
+    Bounded(Box<Node>, Arc<Bounds>),
+    /// What the function or fold around it calls so, the innermost one's last.
+    Local(usize),
+    /// A call of a function of the recipe.
+    Apply(Box<Apply>),
+    Fold(Box<Fold>),
+    /// A call of a function of the language.
+    Builtin(Builtin, Vec<Node>),
+    /// The value at other values of some axes.
+    At(Box<Node>, Vec<(AxisId, Node)>),
+    /// The value at the baseline of these axes.
+    AtBaseline(Box<Node>, BTreeSet<AxisId>),
     /// The value as a slot wants it.
     Convert(Box<Node>, Box<Ty>),
     Call(Box<Call>),
+}
+
+/// A function of the recipe.
+#[derive(Clone, Debug)]
+pub(super) struct Function {
+    pub(super) body: Node,
+    pub(super) result: Ty,
+    /// The axes that the body itself depends on.
+    pub(super) axes: BTreeSet<AxisId>,
+}
+
+/// A call of a function of the recipe.
+#[derive(Clone, Debug)]
+pub(super) struct Apply {
+    pub(super) function: FunctionId,
+    /// One per parameter.
+    pub(super) args: Vec<Node>,
+    /// The axes the call depends on, or stands under a condition on.
+    pub(super) axes: BTreeSet<AxisId>,
+}
+
+/// `fold name = init for index in low .. high { body }`
+#[derive(Clone, Debug)]
+pub(super) struct Fold {
+    pub(super) init: Node,
+    pub(super) index: String,
+    pub(super) low: Node,
+    pub(super) high: Node,
+    pub(super) body: Node,
+    /// The axes it depends on, or stands under a condition on.
+    pub(super) axes: BTreeSet<AxisId>,
+}
+
+/// A function of the language.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Builtin {
+    /// `range(low, high)`
+    Range,
+    /// `logspace(low, high, count)`
+    Logspace,
 }
 
 /// A stage call.
@@ -168,9 +266,18 @@ impl InputArg {
 #[derive(Clone, Debug)]
 pub(super) struct Stage {
     pub(super) decl: Arc<StageDecl>,
-    pub(super) inputs: Vec<Slot>,
-    pub(super) params: Vec<Slot>,
+    pub(super) signature: Signature,
     pub(super) result: Ty,
+}
+
+/// What a stage or function takes.
+#[derive(Clone, Debug)]
+pub(super) struct Signature {
+    pub(super) name: String,
+    /// By position.
+    pub(super) inputs: Vec<Slot>,
+    /// By name.
+    pub(super) params: Vec<Slot>,
     /// Its name in the declaration.
     pub(super) span: Span,
 }
@@ -187,6 +294,16 @@ pub(super) struct Slot {
     pub(super) since: bool,
     /// Never hashed.
     pub(super) place: bool,
+    pub(super) span: Span,
+}
+
+/// A number that must lie in a range, and where that is declared.
+#[derive(Clone, Debug)]
+pub(super) struct Bounds {
+    /// `` `keep` of `tokenizer.prune` ``
+    pub(super) what: String,
+    pub(super) dim: Option<Dim>,
+    pub(super) range: Range,
     pub(super) span: Span,
 }
 

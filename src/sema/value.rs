@@ -71,6 +71,18 @@ impl Val {
         }
     }
 
+    /// Returns a number, text or truth value as recipes write it, without unit.
+    pub(super) fn shown(&self) -> Option<String> {
+        Some(match self {
+            Val::Plain(Value::Null) => "none".to_owned(),
+            Val::Plain(Value::Bool(value)) => value.to_string(),
+            Val::Plain(Value::Int(value)) => value.to_string(),
+            Val::Plain(Value::Float(value)) => value.to_string(),
+            Val::Plain(Value::Str(text)) => text.clone(),
+            _ => return None,
+        })
+    }
+
     /// Returns how many parts it has.
     pub(super) fn parts(&self) -> usize {
         match self {

@@ -27,7 +27,7 @@ pub struct Item {
 /// What an item is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ItemKind {
-    /// `use std.*`, `use std.{a, b}`, `use std.model`, `use std.model as m`
+    /// `use std.*`, `use std.{a, b}`, `use std.model as m`, `use "b0.tlm" as b0`
     Use(Use),
     /// `param name : Type = value`
     Param(Binding),
@@ -37,23 +37,34 @@ pub enum ItemKind {
     Let(Binding),
     /// `fn name(inputs; params) -> Type = body`
     Fn(Fn),
-    /// `stage name(inputs; params) -> Type  version 1 tensor`
+    /// `stage name(inputs; params) -> Type  version 1 tensor`, or with `shell """..."""`
     Stage(Stage),
     /// `artifact Name { field: Type }`
     Artifact(Artifact),
-    /// `plan name = target vary a, b`
+    /// `plan name = target vary a, b each seed | other over a * b where a > 1`
     Plan(Plan),
     /// `report name = table(...)`
     Report(Binding),
+    /// `profile name = { param: value }`
+    Profile(Profile),
 }
 
 /// An import.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Use {
-    /// `std`, `std.model`
-    pub path: Vec<Name>,
+    /// Where it comes from.
+    pub from: UseFrom,
     /// What is taken from it.
     pub names: UseNames,
+}
+
+/// Where an import comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum UseFrom {
+    /// `std`, `std.model`
+    Std(Vec<Name>),
+    /// `"b0.tlm"`: another recipe, relative to this one.
+    File(Name),
 }
 
 /// What an import takes.
@@ -74,6 +85,8 @@ pub struct Binding {
     pub name: Name,
     /// The declared type, if written.
     pub ty: Option<Type>,
+    /// `in low .. high`, of a param.
+    pub range: Option<Range>,
     /// The value.
     pub value: Expr,
 }
@@ -93,7 +106,16 @@ pub struct Fn {
     pub body: Expr,
 }
 
-/// A stage declaration; the body is Rust.
+/// The closed range a number must lie in; either end may be missing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Range {
+    /// The lowest number.
+    pub low: Option<Expr>,
+    /// The highest number.
+    pub high: Option<Expr>,
+}
+
+/// A stage declaration; the body is Rust, or a command.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stage {
     /// The name.
@@ -108,6 +130,26 @@ pub struct Stage {
     pub version: Spanned<u32>,
     /// `tensor`: runs in `tlm-torch`, and its numerics class enters the key.
     pub tensor: bool,
+    /// `uses "clean.py", "lib/"`: files the command reads, which are part of its identity.
+    pub uses: Vec<Name>,
+    /// `shell """..."""`: the command, with `{name}` for inputs, parameters and outputs.
+    pub shell: Option<Spanned<Text>>,
+}
+
+/// A text in parts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Text {
+    /// Literal parts and holes in turn.
+    pub parts: Vec<TextPart>,
+}
+
+/// A part of a [`Text`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum TextPart {
+    /// As it is, escapes resolved.
+    Literal(String),
+    /// `{expression}`
+    Hole(Expr),
 }
 
 /// A parameter of a function or a stage: `name: Type = default` with attributes.
@@ -121,8 +163,8 @@ pub struct Parameter {
     pub ty: Type,
     /// The default, if any.
     pub default: Option<Expr>,
-    /// `in low .. high`: the closed range a number must lie in; either end may be missing.
-    pub range: Option<(Option<Expr>, Option<Expr>)>,
+    /// `in low .. high`
+    pub range: Option<Range>,
     /// `since N`: not hashed at its default, as it came with version N.
     pub since: Option<u32>,
     /// `place`: says where something is, not what it is; never hashed.
@@ -138,15 +180,37 @@ pub struct Artifact {
     pub fields: Vec<(Name, Type)>,
 }
 
-/// `plan name = target vary a, b`
+/// `plan name = term | term`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// The name.
     pub name: Name,
-    /// What to make: an expression, or a list of them.
+    /// What it asks for; at least one.
+    pub terms: Vec<PlanTerm>,
+}
+
+/// `target vary a, b over c * d each seed where condition`
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlanTerm {
+    /// What to make: an expression, a list of them, or another plan's name.
     pub target: Expr,
     /// The axes changed one at a time around the baseline.
     pub vary: Vec<Name>,
+    /// The axes that are crossed.
+    pub over: Vec<Name>,
+    /// The axes whose every value repeats each point.
+    pub each: Vec<Name>,
+    /// What must hold of a point.
+    pub filter: Option<Expr>,
+}
+
+/// `profile name = { param: value }`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Profile {
+    /// The name.
+    pub name: Name,
+    /// Params and axes with the values they have under it.
+    pub values: Vec<(Name, Expr)>,
 }
 
 /// A type as written.
@@ -195,6 +259,16 @@ pub struct Expr {
     pub kind: ExprKind,
 }
 
+impl Text {
+    /// Returns the expressions in it.
+    pub fn holes(&self) -> impl Iterator<Item = &Expr> {
+        self.parts.iter().filter_map(|part| match part {
+            TextPart::Hole(expr) => Some(expr),
+            TextPart::Literal(_) => None,
+        })
+    }
+}
+
 impl Expr {
     /// Visits it and all expressions within it.
     pub fn walk<'e>(&'e self, visit: &mut dyn FnMut(&'e Expr)) {
@@ -204,9 +278,14 @@ impl Expr {
         };
         match &self.kind {
             ExprKind::Record(fields) => named(fields),
-            ExprKind::At(base, axes) => {
-                named(axes);
+            ExprKind::At(base, values) | ExprKind::With(base, values) => {
+                named(values);
                 base.walk(visit);
+            }
+            ExprKind::Text(text) => text.holes().for_each(|hole| hole.walk(visit)),
+            ExprKind::Fold(fold) => {
+                let parts = [&fold.init, &fold.low, &fold.high, &fold.body];
+                parts.iter().for_each(|part| part.walk(visit));
             }
             ExprKind::Call(call) => {
                 named(&call.params);
@@ -214,8 +293,12 @@ impl Expr {
                 call.inputs.iter().chain([&call.callee]).for_each(|part| part.walk(visit));
             }
             ExprKind::List(items) => items.iter().for_each(|item| item.walk(visit)),
-            ExprKind::Field(inner, _) | ExprKind::Unary(_, inner) => inner.walk(visit),
-            ExprKind::Binary(_, left, right) => [left, right].iter().for_each(|e| e.walk(visit)),
+            ExprKind::Field(inner, _) | ExprKind::Unary(_, inner) | ExprKind::AtBaseline(inner) => {
+                inner.walk(visit);
+            }
+            ExprKind::Binary(_, left, right) | ExprKind::Else(left, right) => {
+                [left, right].iter().for_each(|e| e.walk(visit));
+            }
             ExprKind::If(parts) => parts.iter().for_each(|part| part.walk(visit)),
             ExprKind::Number { .. }
             | ExprKind::Str(_)
@@ -238,8 +321,10 @@ pub enum ExprKind {
         /// Unit words in order.
         units: Vec<Name>,
     },
-    /// A text, escapes resolved.
+    /// A text without holes, escapes resolved.
     Str(String),
+    /// A text with holes: `"{steps}k"`.
+    Text(Text),
     /// `true`, `false`
     Bool(bool),
     /// `none`
@@ -256,6 +341,14 @@ pub enum ExprKind {
     Call(Box<Call>),
     /// `x[axis: value, ...]`: fixes axes.
     At(Box<Expr>, Vec<(Name, Expr)>),
+    /// `x at baseline`: fixes all axes.
+    AtBaseline(Box<Expr>),
+    /// `x with { field: value }`: a record with other fields, or a recipe with other params and axes.
+    With(Box<Expr>, Vec<(Name, Expr)>),
+    /// `fold r = init for i in low .. high { body }`
+    Fold(Box<Fold>),
+    /// `x ?? other`: `other` where `x` is none.
+    Else(Box<Expr>, Box<Expr>),
     /// `-x`, `not x`
     Unary(UnaryOp, Box<Expr>),
     /// `a + b`
@@ -264,6 +357,23 @@ pub enum ExprKind {
     If(Box<[Expr; 3]>),
     /// What could not be parsed; already reported.
     Error,
+}
+
+/// A bounded loop.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fold {
+    /// What the body calls the value so far.
+    pub name: Name,
+    /// The first value.
+    pub init: Expr,
+    /// What the body calls the turn.
+    pub index: Name,
+    /// The turns, both ends included.
+    pub low: Expr,
+    /// The last turn.
+    pub high: Expr,
+    /// The next value.
+    pub body: Expr,
 }
 
 /// A call.

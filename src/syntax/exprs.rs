@@ -1,8 +1,9 @@
 //! Expressions, by precedence climbing.
 
-use super::ast::{BinaryOp, Call, Expr, ExprKind, Name, UnaryOp};
+use super::ast::{BinaryOp, Call, Expr, ExprKind, Fold, Name, Text, TextPart, UnaryOp};
+use super::lexer::lex_from;
 use super::parser::{Element, Parser};
-use super::token::{Kind, Symbol};
+use super::token::{Kind, StrPart, Symbol};
 use crate::base::Span;
 use crate::base::source::Spanned;
 use crate::base::text::did_you_mean;
@@ -15,8 +16,22 @@ pub(super) const RESERVED: [&str; 7] = ["if", "then", "else", "and", "or", "not"
 /// The words that mean a value of their own.
 pub(super) const CONSTANTS: [&str; 3] = ["true", "false", "none"];
 
-/// How strongly `+` and `-` bind; see [`Parser::operator`].
-const SUM: u8 = 4;
+/// The words that may follow a number and are no units.
+const AFTER_NUMBER: [&str; 11] =
+    ["since", "place", "run", "version", "over", "each", "where", "with", "at", "for", "in"];
+
+/// How strongly `??` binds; see [`Parser::operator`].
+const COALESCE: u8 = 4;
+
+/// How strongly `+` and `-` bind.
+const SUM: u8 = 5;
+
+/// What stands between two operands.
+#[derive(Clone, Copy)]
+enum Operator {
+    Binary(BinaryOp),
+    Coalesce,
+}
 
 fn node(span: Span, kind: ExprKind) -> Expr {
     Expr { span, kind }
@@ -38,10 +53,11 @@ impl Parser<'_> {
     }
 
     /// Returns the operator at the cursor with its strength.
-    fn operator(&self) -> Option<(u8, BinaryOp)> {
-        Some(match (&self.peek().kind, self.word()) {
+    fn operator(&self) -> Option<(u8, Operator)> {
+        let (strength, op) = match (&self.peek().kind, self.word()) {
             (Kind::Word, "or") => (1, BinaryOp::Or),
             (Kind::Word, "and") => (2, BinaryOp::And),
+            (Kind::Symbol(Symbol::Coalesce), _) => return Some((COALESCE, Operator::Coalesce)),
             (Kind::Symbol(symbol), _) => match symbol {
                 Symbol::EqEq => (3, BinaryOp::Eq),
                 Symbol::NotEq => (3, BinaryOp::Ne),
@@ -51,12 +67,13 @@ impl Parser<'_> {
                 Symbol::GreaterEq => (3, BinaryOp::Ge),
                 Symbol::Plus => (SUM, BinaryOp::Add),
                 Symbol::Minus => (SUM, BinaryOp::Sub),
-                Symbol::Star => (5, BinaryOp::Mul),
-                Symbol::Slash => (5, BinaryOp::Div),
+                Symbol::Star => (6, BinaryOp::Mul),
+                Symbol::Slash => (6, BinaryOp::Div),
                 _ => return None,
             },
             _ => return None,
-        })
+        };
+        Some((strength, Operator::Binary(op)))
     }
 
     fn binary(&mut self, weakest: u8) -> Expr {
@@ -69,8 +86,12 @@ impl Parser<'_> {
             }
             length += 1;
             self.bump();
-            let right = self.binary(strength + 1);
-            left = node(self.since(start), ExprKind::Binary(op, Box::new(left), Box::new(right)));
+            let (one, other) = (Box::new(left), Box::new(self.binary(strength + 1)));
+            let kind = match op {
+                Operator::Binary(op) => ExprKind::Binary(op, one, other),
+                Operator::Coalesce => ExprKind::Else(one, other),
+            };
+            left = node(self.since(start), kind);
         }
         self.unchain(length);
         left
@@ -79,10 +100,11 @@ impl Parser<'_> {
     fn unary(&mut self) -> Expr {
         let start = self.span();
         let (op, weakest) = match (&self.peek().kind, self.word()) {
-            (Kind::Symbol(Symbol::Minus), _) => (UnaryOp::Neg, 6),
+            (Kind::Symbol(Symbol::Minus), _) => (UnaryOp::Neg, 7),
             // `not a == b` is `not (a == b)`.
             (Kind::Word, "not") => (UnaryOp::Not, 3),
             (Kind::Word, "if") => return self.conditional(),
+            (Kind::Word, "fold") if self.peek_nth(1).kind == Kind::Word => return self.fold(),
             _ => return self.postfix(),
         };
         self.bump();
@@ -104,6 +126,37 @@ impl Parser<'_> {
         node(self.since(start), ExprKind::If(Box::new([condition, yes, no])))
     }
 
+    fn fold(&mut self) -> Expr {
+        let start = self.bump();
+        match self.fold_parts() {
+            Some(fold) => node(self.since(start), ExprKind::Fold(Box::new(fold))),
+            None => self.error(),
+        }
+    }
+
+    /// Parses what follows `fold`: `r = init for i in low .. high { body }`.
+    fn fold_parts(&mut self) -> Option<Fold> {
+        let name = self.name("a name")?;
+        if !self.expect(Symbol::Eq) {
+            return None;
+        }
+        let init = self.expr();
+        self.expect_word("for")?;
+        let index = self.name("a name for the turn")?;
+        self.expect_word("in")?;
+        let low = self.sum();
+        if !self.expect(Symbol::Range) {
+            return None;
+        }
+        let high = self.sum();
+        if !self.at(Symbol::OpenBrace) {
+            self.unexpected("`{`");
+            return None;
+        }
+        let body = self.enclosed();
+        Some(Fold { name, init, index, low, high, body })
+    }
+
     fn postfix(&mut self) -> Expr {
         let start = self.span();
         let mut expr = self.primary();
@@ -123,6 +176,20 @@ impl Parser<'_> {
                 Kind::Symbol(Symbol::OpenParen) if same_line => self.call(expr),
                 Kind::Symbol(Symbol::OpenBracket) if same_line => {
                     ExprKind::At(Box::new(expr), self.named_values("an axis"))
+                }
+                Kind::Word
+                    if self.at_word("at") && self.word_of(self.peek_nth(1)) == "baseline" =>
+                {
+                    self.bump();
+                    self.bump();
+                    ExprKind::AtBaseline(Box::new(expr))
+                }
+                Kind::Word
+                    if self.at_word("with")
+                        && self.peek_nth(1).kind == Kind::Symbol(Symbol::OpenBrace) =>
+                {
+                    self.bump();
+                    ExprKind::With(Box::new(expr), self.named_values("a field"))
                 }
                 Kind::Word if is_run => {
                     self.bump();
@@ -176,7 +243,7 @@ impl Parser<'_> {
         );
     }
 
-    fn named_values(&mut self, what: &str) -> Vec<(Name, Expr)> {
+    pub(super) fn named_values(&mut self, what: &str) -> Vec<(Name, Expr)> {
         let mut values = Vec::new();
         self.list(false, |parser| {
             values.extend(parser.named_value(what));
@@ -200,9 +267,9 @@ impl Parser<'_> {
                 self.bump();
                 ExprKind::Number { digits, units: self.units() }
             }
-            Kind::Str(text) => {
+            Kind::Str(parts) => {
                 self.bump();
-                ExprKind::Str(text)
+                self.text(parts)
             }
             Kind::Word if !self.at_item() && !RESERVED.contains(&self.word()) => {
                 let word = self.word();
@@ -223,7 +290,7 @@ impl Parser<'_> {
                 ExprKind::List(values)
             }
             Kind::Symbol(Symbol::OpenBrace) => ExprKind::Record(self.named_values("a field")),
-            Kind::Symbol(Symbol::OpenParen) => return self.parenthesised(),
+            Kind::Symbol(Symbol::OpenParen) => return self.enclosed(),
             _ => {
                 self.unexpected("an expression");
                 return self.error();
@@ -232,7 +299,35 @@ impl Parser<'_> {
         node(self.since(start), kind)
     }
 
-    fn parenthesised(&mut self) -> Expr {
+    /// Returns a text; holes in it are parsed.
+    pub(super) fn text(&mut self, parts: Vec<StrPart>) -> ExprKind {
+        match &parts[..] {
+            [] => return ExprKind::Str(String::new()),
+            [StrPart::Literal(text)] => return ExprKind::Str(text.clone()),
+            _ => {}
+        }
+        let part = |part| match part {
+            StrPart::Literal(text) => TextPart::Literal(text),
+            StrPart::Hole { start, end } => TextPart::Hole(self.hole(start, end)),
+        };
+        ExprKind::Text(Text { parts: parts.into_iter().map(part).collect() })
+    }
+
+    fn hole(&mut self, start: usize, end: usize) -> Expr {
+        let (file, text) = self.source();
+        let text = &text[..end];
+        let (tokens, found) = lex_from(file, text, start);
+        let mut inner = Parser::new(file, text, tokens, found);
+        let expr = inner.expr();
+        if !inner.is_end() && !inner.has_reported() {
+            inner.unexpected("`}`");
+        }
+        self.extend(inner.into_diagnostics());
+        expr
+    }
+
+    /// Parses one expression between delimiters.
+    fn enclosed(&mut self) -> Expr {
         let start = self.span();
         let mut values = Vec::new();
         self.list(false, |parser| {
@@ -242,7 +337,7 @@ impl Parser<'_> {
         let span = self.since(start);
         if values.len() != 1 {
             self.report_past(
-                Diagnostic::error("tlm::parse::parentheses", "expected one expression in `(...)`")
+                Diagnostic::error("tlm::parse::parentheses", "expected one expression")
                     .label(span, format!("{} expressions", values.len()))
                     .help("write a list as `[a, b]`"),
             );
@@ -278,8 +373,7 @@ impl Parser<'_> {
 
     /// Reports and skips a word that stands where a unit would and can be nothing else.
     fn unknown_unit(&mut self, word: &str, attached: bool) {
-        let continues =
-            RESERVED.contains(&word) || ["since", "place", "run", "version"].contains(&word);
+        let continues = RESERVED.contains(&word) || AFTER_NUMBER.contains(&word);
         let meant =
             did_you_mean(word, UNITS.iter().map(|(unit, ..)| *unit).filter(|unit| unit.len() > 1));
         let is_unit = attached || (meant.is_some() && !continues);

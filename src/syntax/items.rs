@@ -1,9 +1,12 @@
 //! Items: what stands at the top level of a file.
 
-use super::ast::{Artifact, Binding, Expr, Fn, Item, ItemKind, Name, Plan, Stage, Use, UseNames};
+use super::ast::{
+    Artifact, Binding, Expr, ExprKind, Fn, Item, ItemKind, Name, Plan, PlanTerm, Profile, Stage,
+    Text, TextPart, Use, UseFrom, UseNames,
+};
 use super::exprs::{CONSTANTS, RESERVED};
 use super::parser::{Element, ITEMS, Parser};
-use super::token::{Kind, Symbol};
+use super::token::{Kind, StrPart, Symbol};
 use crate::base::source::Spanned;
 use crate::base::text::did_you_mean;
 use crate::diag::Diagnostic;
@@ -53,6 +56,7 @@ impl Parser<'_> {
             "param" => self.binding(true).map(ItemKind::Param),
             "axis" => self.binding(true).map(ItemKind::Axis),
             "let" => self.binding(true).map(ItemKind::Let),
+            "profile" => self.profile().map(ItemKind::Profile),
             "fn" => self.function().map(ItemKind::Fn),
             "stage" => self.stage().map(ItemKind::Stage),
             "artifact" => self.artifact().map(ItemKind::Artifact),
@@ -97,7 +101,20 @@ impl Parser<'_> {
     fn binding(&mut self, typed: bool) -> Option<Binding> {
         let name = self.defined_name()?;
         let ty = if typed { self.annotation() } else { None };
-        Some(Binding { name, ty, value: self.value() })
+        let range = if ty.is_some() && self.eat_word("in") { self.range() } else { None };
+        Some(Binding { name, ty, range, value: self.value() })
+    }
+
+    fn profile(&mut self) -> Option<Profile> {
+        let name = self.defined_name()?;
+        if !self.expect(Symbol::Eq) {
+            return None;
+        }
+        if !self.at(Symbol::OpenBrace) {
+            self.unexpected("`{`");
+            return None;
+        }
+        Some(Profile { name, values: self.named_values("a param") })
     }
 
     /// Consumes a name that expressions can use.
@@ -117,18 +134,43 @@ impl Parser<'_> {
     }
 
     fn import(&mut self) -> Option<Use> {
-        let mut path = vec![self.name("a module, such as `std`")?];
+        if let Some(file) = self.plain_text() {
+            let from = UseFrom::File(file);
+            if self.eat(Symbol::Dot) {
+                return Some(Use { from, names: UseNames::Some(self.names()) });
+            }
+            self.expect_word("as")?;
+            let alias = self.defined_name()?;
+            return Some(Use { from, names: UseNames::Module(Some(alias)) });
+        }
+        let mut path = vec![self.name("a module, such as `std`, or a file")?];
         while self.eat(Symbol::Dot) {
             if self.at(Symbol::Star) {
-                return Some(Use { path, names: UseNames::All(self.bump()) });
+                let names = UseNames::All(self.bump());
+                return Some(Use { from: UseFrom::Std(path), names });
             }
             if self.at(Symbol::OpenBrace) {
-                return Some(Use { path, names: UseNames::Some(self.names()) });
+                let names = UseNames::Some(self.names());
+                return Some(Use { from: UseFrom::Std(path), names });
             }
             path.push(self.name("a module, `*` or `{`")?);
         }
-        let alias = if self.eat_word("as") { self.name("a name") } else { None };
-        Some(Use { path, names: UseNames::Module(alias) })
+        let alias = if self.eat_word("as") { self.defined_name() } else { None };
+        Some(Use { from: UseFrom::Std(path), names: UseNames::Module(alias) })
+    }
+
+    /// Consumes a text without holes, if there is one.
+    fn plain_text(&mut self) -> Option<Name> {
+        let Kind::Str(parts) = &self.peek().kind else { return None };
+        let node = match &parts[..] {
+            [] => String::new(),
+            [StrPart::Literal(text)] => text.clone(),
+            _ => {
+                self.unexpected("a text without `{...}`");
+                String::new()
+            }
+        };
+        Some(Spanned { node, span: self.bump() })
     }
 
     fn names(&mut self) -> Vec<Name> {
@@ -160,7 +202,42 @@ impl Parser<'_> {
         }
         let (node, span) = self.whole()?;
         let tensor = self.eat_word("tensor");
-        Some(Stage { name, inputs, params, result, version: Spanned { node, span }, tensor })
+        let version = Spanned { node, span };
+        let (uses, shell) = (self.uses(), self.shell());
+        Some(Stage { name, inputs, params, result, version, tensor, uses, shell })
+    }
+
+    fn uses(&mut self) -> Vec<Name> {
+        let mut files = Vec::new();
+        if self.eat_word("uses") {
+            loop {
+                match self.plain_text() {
+                    Some(file) => files.push(file),
+                    None => self.unexpected("a file, such as `\"clean.py\"`"),
+                }
+                if !self.eat(Symbol::Comma) {
+                    break;
+                }
+            }
+        }
+        files
+    }
+
+    fn shell(&mut self) -> Option<Spanned<Text>> {
+        if !self.eat_word("shell") {
+            return None;
+        }
+        let Kind::Str(parts) = self.peek().kind.clone() else {
+            self.unexpected("a command, such as `\"python3 clean.py {raw} {out}\"`");
+            return None;
+        };
+        let span = self.bump();
+        let node = match self.text(parts) {
+            ExprKind::Text(text) => text,
+            ExprKind::Str(text) => Text { parts: vec![TextPart::Literal(text)] },
+            _ => Text { parts: Vec::new() },
+        };
+        Some(Spanned { node, span })
     }
 
     fn artifact(&mut self) -> Option<Artifact> {
@@ -177,14 +254,44 @@ impl Parser<'_> {
 
     fn plan(&mut self) -> Option<Plan> {
         let name = self.name("a name")?;
+        let mut terms = vec![];
         let target = self.value();
-        let mut vary = Vec::new();
-        if self.eat_word("vary") {
-            vary.extend(self.name("an axis"));
-            while self.eat(Symbol::Comma) && !self.at_item() && !self.is_end() {
-                vary.extend(self.name("an axis"));
+        terms.push(self.plan_term(target));
+        while self.eat(Symbol::Bar) {
+            let target = self.expr();
+            terms.push(self.plan_term(target));
+        }
+        Some(Plan { name, terms })
+    }
+
+    /// Parses what follows a plan's target: `vary a, b over c * d each e where f`.
+    fn plan_term(&mut self, target: Expr) -> PlanTerm {
+        let (vary, over, each) = (Vec::new(), Vec::new(), Vec::new());
+        let mut term = PlanTerm { target, vary, over, each, filter: None };
+        loop {
+            let word = self.word();
+            let (names, separator) = match word {
+                "vary" => (&mut term.vary, Symbol::Comma),
+                "over" => (&mut term.over, Symbol::Star),
+                "each" => (&mut term.each, Symbol::Comma),
+                "where" if term.filter.is_none() => {
+                    self.bump();
+                    term.filter = Some(self.expr());
+                    continue;
+                }
+                _ => return term,
+            };
+            if !names.is_empty() || self.at_item() {
+                return term;
+            }
+            self.bump();
+            names.extend(self.name("an axis"));
+            while self.eat(separator) && !self.at_item() && !self.is_end() {
+                names.extend(self.name("an axis"));
+            }
+            if names.is_empty() {
+                return term;
             }
         }
-        Some(Plan { name, target, vary })
     }
 }

@@ -6,7 +6,7 @@ use nom::character::complete::{digit1, one_of, satisfy};
 use nom::combinator::{opt, recognize};
 use nom::{IResult, Parser};
 
-use super::token::{Kind, Symbol, Token};
+use super::token::{Kind, StrPart, Symbol, Token};
 use crate::base::{FileId, Span};
 use crate::diag::Diagnostic;
 
@@ -15,8 +15,13 @@ const EXPONENT_MAX: u32 = 300;
 
 /// Returns the tokens of a text, the last one being [`Kind::End`].
 pub(super) fn lex(file: FileId, text: &str) -> (Vec<Token>, Vec<Diagnostic>) {
+    lex_from(file, text, 0)
+}
+
+/// Returns the tokens of the rest of a text.
+pub(super) fn lex_from(file: FileId, text: &str, at: usize) -> (Vec<Token>, Vec<Diagnostic>) {
     let mut lexer =
-        Lexer { file, text, at: 0, tokens: Vec::new(), found: Vec::new(), line: Line::default() };
+        Lexer { file, text, at, tokens: Vec::new(), found: Vec::new(), line: Line::default() };
     while lexer.skip_blank() {
         let start = lexer.at;
         let kind = lexer.token();
@@ -71,6 +76,14 @@ fn symbol(input: &str) -> IResult<&str, Symbol> {
         Some(symbol) => Ok((&input[symbol.text().len()..], *symbol)),
         None => Err(nom::Err::Error(nom::error::Error::new(input, nom::error::ErrorKind::Tag))),
     }
+}
+
+/// Returns the parts of a text with a literal behind them, if there is something in it.
+fn with_literal(mut parts: Vec<StrPart>, literal: String) -> Vec<StrPart> {
+    if !literal.is_empty() {
+        parts.push(StrPart::Literal(literal));
+    }
+    parts
 }
 
 fn blank(input: &str) -> IResult<&str, &str> {
@@ -217,16 +230,27 @@ impl Lexer<'_> {
                 if rest.starts_with("\r\n") { 2 } else { usize::from(rest.starts_with('\n')) };
             self.at += line;
         }
-        let mut value = String::new();
+        let (mut parts, mut value) = (Vec::new(), String::new());
         loop {
             let rest = &self.text[self.at..];
             if rest.starts_with(quote) {
                 self.at += quote.len();
-                return Kind::Str(value);
+                return Kind::Str(with_literal(parts, value));
             }
             match rest.chars().next() {
                 Some('\\') => self.escape(&mut value),
                 Some('\n') if !triple => break,
+                Some(brace @ ('{' | '}')) if rest[1..].starts_with(brace) => {
+                    value.push(brace);
+                    self.at += 2;
+                }
+                Some('{') => match self.hole() {
+                    Some(hole) => {
+                        parts = with_literal(parts, std::mem::take(&mut value));
+                        parts.push(hole);
+                    }
+                    None => value.push('{'),
+                },
                 Some(c) => {
                     value.push(c);
                     self.at += c.len_utf8();
@@ -245,7 +269,26 @@ impl Lexer<'_> {
                 .label(self.span(start, end), format!("missing `{quote}`"))
                 .help(help),
         );
-        Kind::Str(value)
+        Kind::Str(with_literal(parts, value))
+    }
+
+    /// Passes over `{expression}` in a text; none where it is not closed, which is reported.
+    fn hole(&mut self) -> Option<StrPart> {
+        let start = self.at + 1;
+        let length = self.text[start..].find(['}', '{', '"', '\n']);
+        if let Some(end) = length.map(|length| start + length)
+            && self.text[end..].starts_with('}')
+        {
+            self.at = end + 1;
+            return Some(StrPart::Hole { start, end });
+        }
+        self.found.push(
+            Diagnostic::error("tlm::parse::bad_hole", "`{` begins a value that is not closed")
+                .label(self.span(self.at, start), "missing `}`")
+                .help("close it with `}`; a plain brace is written `{{`"),
+        );
+        self.at = start;
+        None
     }
 
     fn escape(&mut self, value: &mut String) {

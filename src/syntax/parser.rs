@@ -11,8 +11,8 @@ use crate::diag::Diagnostic;
 pub(super) const DEPTH_MAX: usize = 100;
 
 /// The words that start an item.
-pub(super) const ITEMS: [&str; 9] =
-    ["use", "param", "axis", "let", "fn", "stage", "artifact", "plan", "report"];
+pub(super) const ITEMS: [&str; 10] =
+    ["use", "param", "axis", "let", "fn", "stage", "artifact", "plan", "report", "profile"];
 
 pub(super) struct Parser<'t> {
     file: FileId,
@@ -93,7 +93,9 @@ impl<'t> Parser<'t> {
     /// Returns whether an item starts here for certain: even within a delimiter that was not closed.
     pub(super) fn at_item(&self) -> bool {
         let (token, next) = (self.peek(), self.peek_nth(1));
-        token.first && ITEMS.contains(&self.word()) && next.kind == Kind::Word && !next.first
+        let named =
+            next.kind == Kind::Word || (self.word() == "use" && matches!(next.kind, Kind::Str(_)));
+        token.first && ITEMS.contains(&self.word()) && named && !next.first
     }
 
     pub(super) fn span(&self) -> Span {
@@ -150,6 +152,25 @@ impl<'t> Parser<'t> {
             self.unexpected(&symbol.to_string());
         }
         found
+    }
+
+    /// Consumes the word or reports its absence.
+    pub(super) fn expect_word(&mut self, word: &str) -> Option<()> {
+        let found = self.eat_word(word);
+        if !found {
+            self.unexpected(&format!("`{word}`"));
+        }
+        found.then_some(())
+    }
+
+    /// Returns the text of the file and the tree's file.
+    pub(super) fn source(&self) -> (FileId, &'t str) {
+        (self.file, self.text)
+    }
+
+    /// Adds what was found elsewhere.
+    pub(super) fn extend(&mut self, found: Vec<Diagnostic>) {
+        self.found.extend(found);
     }
 
     /// Consumes a name. Any word is one, but not the word that starts the next item.

@@ -24,13 +24,21 @@ pub(super) enum Kind {
     Word,
     /// Digits without `_`; unit words follow as tokens of their own.
     Number(String),
-    /// Escapes resolved.
-    Str(String),
+    Str(Vec<StrPart>),
     Symbol(Symbol),
     /// Already reported by the lexer.
     Error,
     /// Always the last token.
     End,
+}
+
+/// A part of a text.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum StrPart {
+    /// Escapes resolved.
+    Literal(String),
+    /// The bytes between `{` and `}`.
+    Hole { start: usize, end: usize },
 }
 
 /// Declares the symbols with their spelling; where one begins with another, the longer comes first.
@@ -53,7 +61,7 @@ macro_rules! symbols {
 }
 
 symbols! {
-    Range "..", Arrow "->", EqEq "==", NotEq "!=", LessEq "<=", GreaterEq ">=",
+    Range "..", Arrow "->", Coalesce "??", EqEq "==", NotEq "!=", LessEq "<=", GreaterEq ">=",
     OpenParen "(", CloseParen ")", OpenBracket "[", CloseBracket "]", OpenBrace "{", CloseBrace "}",
     Comma ",", Semicolon ";", Colon ":", Dot ".", Eq "=", Less "<", Greater ">",
     Plus "+", Minus "-", Star "*", Slash "/", Bar "|", Question "?", Percent "%",

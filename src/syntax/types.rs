@@ -1,6 +1,6 @@
 //! Types and parameters.
 
-use super::ast::{Expr, Name, Parameter, RecordField, Type, TypeKind};
+use super::ast::{Name, Parameter, Range, RecordField, Type, TypeKind};
 use super::parser::{Element, Parser};
 use super::token::{Kind, Symbol};
 use crate::base::Span;
@@ -113,7 +113,7 @@ impl Parser<'_> {
         Some(Parameter { doc, name, ty, default, range, since, place })
     }
 
-    fn range(&mut self) -> Option<(Option<Expr>, Option<Expr>)> {
+    pub(super) fn range(&mut self) -> Option<Range> {
         let low = (!self.at(Symbol::Range)).then(|| self.sum());
         if !self.expect(Symbol::Range) {
             return None;
@@ -124,7 +124,7 @@ impl Parser<'_> {
                 | Kind::End
         ) || ["since", "place"].contains(&self.word());
         let high = (!ends).then(|| self.sum());
-        Some((low, high))
+        Some(Range { low, high })
     }
 
     /// Parses a plain whole number.

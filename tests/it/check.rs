@@ -3,23 +3,24 @@
 use std::path::Path;
 
 use tlm::base::SourceMap;
-use tlm::diag::{Checked, render};
+use tlm::diag::{Checked, Diagnostic, render};
 use tlm::sema::steps::{Arg, Cell, Step};
-use tlm::sema::{self, Expansion};
+use tlm::sema::{self, Expansion, Overlay};
 
 /// Checks a recipe and compares what is found with `code text`, the text being what the first label is about.
 #[track_caller]
 fn finds(recipe: &str, expected: &[&str]) {
     let mut sources = SourceMap::default();
     let file = sources.add("r.tlm", recipe);
-    let found = match sema::load(&mut sources, file, Path::new("/recipes"), &[]).finish() {
-        Ok((program, warnings)) => {
-            let all = [warnings, sema::check(&program)].concat();
-            let checked = Checked { value: (), diagnostics: all };
-            checked.finish().map_or_else(|found| found, |(_, warnings)| warnings)
-        }
-        Err(found) => found,
-    };
+    let found =
+        match sema::load(&mut sources, file, Path::new("/recipes"), &Overlay::default()).finish() {
+            Ok((program, warnings)) => {
+                let all = [warnings, sema::check(&program)].concat();
+                let checked = Checked { value: (), diagnostics: all };
+                checked.finish().map_or_else(|found| found, |(_, warnings)| warnings)
+            }
+            Err(found) => found,
+        };
     let drawn = render(&sources, &found, 80, false);
     let short = |code: &str| code.rsplit("::").next().unwrap_or_default().to_owned();
     let found: Vec<_> = found
@@ -31,12 +32,23 @@ fn finds(recipe: &str, expected: &[&str]) {
 
 #[track_caller]
 fn expand(recipe: &str) -> Expansion {
+    expand_overlaid(recipe, &Overlay::default(), &[])
+        .unwrap_or_else(|(code, drawn)| panic!("{code}: {drawn}"))
+}
+
+/// Expands what is named of a recipe; an error is its code, and how it is drawn.
+fn expand_overlaid(
+    recipe: &str,
+    overlay: &Overlay,
+    names: &[&str],
+) -> Result<Expansion, (&'static str, String)> {
     let mut sources = SourceMap::default();
     let file = sources.add("r.tlm", recipe);
-    let loaded = sema::load(&mut sources, file, Path::new("/recipes"), &[]).finish();
-    let program = loaded.map(|(program, _)| program);
-    let expanded = program.and_then(|program| sema::expand(&program, &[]).finish());
-    expanded.unwrap_or_else(|found| panic!("{}", render(&sources, &found, 80, false))).0
+    let loaded = sema::load(&mut sources, file, Path::new("/recipes"), overlay).finish();
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let expanded = loaded.and_then(|(program, _)| sema::expand(&program, &names).finish());
+    let told = |found: Vec<Diagnostic>| (found[0].code, render(&sources, &found, 80, false));
+    expanded.map(|(expansion, _)| expansion).map_err(told)
 }
 
 /// Compares the steps of a recipe's plans with their names and one of their parameters.
@@ -64,7 +76,10 @@ fn mistakes_are_told_once_each() {
     finds("let a = b + b\nlet c = b\nlet d = a * 2", &["unknown_name b"]);
     finds("use std.{trian}\nlet a = trian.run()\nlet b = trian.run()", &["unknown_module trian"]);
     finds("use std.train.{runn}\nlet a = runn(1)", &["unknown_stage runn"]);
-    finds("fn half(x: Count) -> Count = x\nlet a = half(2)", &["not_yet half"]);
+    finds(
+        "profile half = {x: 1}\nparam y = 2\nprofile whole = {y: \"a\"}",
+        &["unknown_param x", "wrong_type \"a\""],
+    );
     finds("use std\nlet a = std.trian.run()", &["unknown_module trian"]);
     finds("param x : Float = 1e300T", &["too_large 1e300T"]);
     finds(
@@ -182,7 +197,7 @@ fn texts_from_the_command_line_need_no_quotes() {
     ] {
         let mut sources = SourceMap::default();
         let file = sources.add("r.tlm", recipe);
-        let set = [(name.to_owned(), value.to_owned())];
+        let set = Overlay { set: vec![(name.to_owned(), value.to_owned())], ..Overlay::default() };
         let loaded = sema::load(&mut sources, file, Path::new("/recipes"), &set).finish();
         assert_eq!(loaded.err().map(|found| found[0].code), expected, "-s {name}={value}");
     }
@@ -204,7 +219,8 @@ fn long_chains_and_circles_do_not_deepen_the_stack() {
     );
     let mut sources = SourceMap::default();
     let file = sources.add("r.tlm", chain(&format!("a{last}")));
-    let found = sema::load(&mut sources, file, Path::new("/"), &[]).finish().unwrap_err();
+    let found =
+        sema::load(&mut sources, file, Path::new("/"), &Overlay::default()).finish().unwrap_err();
     assert_eq!(found[0].code, "tlm::sema::circle");
 }
 
@@ -242,4 +258,240 @@ fn a_report_has_the_rows_that_plans_ask_for() {
     let rows = &expansion.reports[0].rows;
     assert_eq!(rows.len(), 19);
     assert!(rows.iter().all(|row| matches!(row.cells[..], [Some(Cell::Output(_))])));
+}
+
+#[test]
+fn functions_are_typed_named_and_defaulted() {
+    let half = "fn half(text: Corpus; seed: Int in 1 .. 9 = 7, rest: Ratio = 1%) -> Corpus =\n  \
+                corpus.split(text, valid: rest, seed: seed).train\n";
+    makes(
+        &format!("{TEXT}{half}let a = half(half(text), seed: 3)\nplan p = a"),
+        "seed",
+        &["text[]", "a.corpus[] 7", "a[] 3"],
+    );
+    finds(
+        &format!(
+            "{TEXT}{half}let a = half(text, sed: 3)\nlet b = half(text, text)\nlet c = half(7)\n\
+             let d = half(text, seed: 10)\nlet e = half"
+        ),
+        &["unknown_argument sed", "inputs text", "wrong_type 7", "no_value half"],
+    );
+    finds(&format!("{TEXT}{half}let d = half(text, seed: 10)"), &["out_of_range 10"]);
+    finds("fn f(x: Int) = g(x)\nfn g(x: Int) = f(x)", &["circle f"]);
+    finds("fn f(x: Int) -> Tokens = y", &["unknown_name y"]);
+}
+
+#[test]
+fn the_steps_of_a_function_bear_the_points_of_its_arguments() {
+    makes(
+        &format!(
+            "{TEXT}axis seed = [1, 2]\nfn f(seed: Int) = corpus.split(text, valid: 1%, seed: seed).train\n\
+             let a = f(seed)\nplan p = a over seed"
+        ),
+        "seed",
+        &["text[]", "a[seed=1] 1", "a[seed=2] 2"],
+    );
+    // An argument is an expression: at another point it has another value.
+    makes(
+        &format!(
+            "{TEXT}axis seed = [1, 2, 3]\nlet s = corpus.split(text, valid: 1%, seed: seed)\n\
+             fn last(x: Corpus) = x[seed: 3]\nplan p = last(s.train)"
+        ),
+        "seed",
+        &["text[]", "s[seed=3] 3"],
+    );
+}
+
+#[test]
+fn a_fold_makes_a_step_a_turn() {
+    makes(
+        &format!(
+            "{TEXT}param n : Count = 3\nlet r = fold t = text for i in 2..n {{\n  \
+             corpus.split(t, valid: 1%, seed: i).train\n}}\nplan p = r"
+        ),
+        "seed",
+        &["text[]", "r[i=2] 2", "r[i=3] 3"],
+    );
+    finds(
+        "let r = fold x = 1 for i in 1..100000 { x + i }",
+        &["too_large fold x = 1 for i in 1..100000 { x + i }"],
+    );
+    finds("let r = fold x = 1 for i in 1..3 { \"a\" }", &["mixed_types { \"a\" }"]);
+}
+
+#[test]
+fn axes_are_fixed_and_taken_from_lists() {
+    let split = "let s = corpus.split(text, valid: 1%, seed: seed)\n";
+    makes(
+        &format!(
+            "{TEXT}axis seed = range(3, 5)\n{split}plan p = [s[seed: 4].train, s at baseline] vary seed"
+        ),
+        "seed",
+        &["text[]", "s[seed=4] 4", "s[seed=3] 3"],
+    );
+    finds(
+        &format!("{TEXT}axis seed = range(3, 5)\n{split}let a = s[seed: 9]"),
+        &["no_such_value 9"],
+    );
+    finds(&format!("{TEXT}axis seed = range(5, 3)\n{split}"), &["axis_values range(5, 3)"]);
+    finds("axis lr = logspace(0, 1, 3)", &["out_of_range 0"]);
+    finds("let x = range(1)", &["inputs range(1)"]);
+    makes(
+        "use std.{corpus}\nlet all = [corpus.text(\"a\"), corpus.text(\"b\")]\naxis text = all\nplan p = text over text",
+        "none",
+        &["all[]", "all[]"],
+    );
+}
+
+#[test]
+fn records_are_updated_and_missing_values_replaced() {
+    let check = |expression: &str, expected: &str| {
+        let prelude = "param s : {a: Int, b: Int? = none} = {a: 1}\n";
+        makes(
+            &format!("{TEXT}{prelude}plan p = corpus.split(text, valid: 1%, seed: {expression})"),
+            "seed",
+            &["text[]", &format!("corpus.split(text, valid: 1%, seed: {expression})[] {expected}")],
+        );
+    };
+    check("(s with {a: 5}).a", "5");
+    check("s.b ?? 8", "8");
+    check("(s with {b: 3}).b ?? 8", "3");
+    check("s.a + (s.b ?? 2 * 3)", "7");
+    finds("let a = {x: 1} with {y: 2}", &["unknown_field y"]);
+    finds("let a = 1 ?? 2", &["operands 1"]);
+    finds("let a = 1 with {y: 2}", &["wrong_type 1"]);
+}
+
+#[test]
+fn texts_hold_values() {
+    let recipe = "use std.{corpus}\nparam n : Count = 48k\nparam r : Ratio = 2.5%\nparam name = \"x\"\n\
+                  let t = corpus.text(\"a.txt\", delimiter: \"{name}-{n}-{r}-{{{n + 1}}}\")\nplan p = t";
+    makes(recipe, "delimiter", &["t[] \"x-48000-2.5%-{48001}\""]);
+}
+
+#[test]
+fn plans_cross_repeat_filter_and_join() {
+    let recipe = |plan: &str| {
+        format!(
+            "{TEXT}axis a = [1, 2, 3]\naxis b = [10, 20]\naxis seed = [100, 200]\n\
+             let s = corpus.split(text, valid: 1%, seed: a + b + seed)\nplan p = {plan}"
+        )
+    };
+    let check = |plan: &str, expected: &[i64]| {
+        let seed = |step: &Step| match step.params.get("seed") {
+            Some(Arg::Value(tlm::base::Value::Int(seed))) => Some(*seed),
+            _ => None,
+        };
+        let made: Vec<_> = expand(&recipe(plan)).steps.iter().filter_map(seed).collect();
+        assert_eq!(made, expected, "{plan}");
+    };
+    check("s", &[111]);
+    check("s vary a, b", &[111, 112, 113, 121]);
+    check("s over a * b", &[111, 121, 112, 122, 113, 123]);
+    check("s vary a each seed", &[111, 112, 113, 211, 212, 213]);
+    check("s over a * b where a + b > 12 and a != 3", &[121, 122]);
+    check("s vary a | s over b", &[111, 112, 113, 121]);
+    check("s over a each seed where seed == 200", &[211, 212, 213]);
+    finds(&recipe("s over a * c"), &["unknown_axis c"]);
+    finds(&recipe("s over a vary a"), &["duplicate a"]);
+    finds(&recipe("s over a where b"), &["wrong_type b"]);
+}
+
+#[test]
+fn a_plan_costs_what_it_asks_for() {
+    let axes: Vec<_> = (0..9).map(|i| format!("axis x{i} = range(0, 9)")).collect();
+    let names: Vec<_> = (0..9).map(|i| format!("x{i}")).collect();
+    let fixed: Vec<_> = (2..9).map(|i| format!("x{i} == {i}")).collect();
+    let expansion = expand(&format!(
+        "{TEXT}{}\nlet s = corpus.split(text, valid: 1%, seed: {})\n\
+         plan p = s over {} where {} and x0 < 5 and x0 + x1 < 14",
+        axes.join("\n"),
+        names.join(" + "),
+        names.iter().rev().cloned().collect::<Vec<_>>().join(" * "),
+        fixed.join(" and "),
+    ));
+    assert_eq!(expansion.goals.len(), 50);
+}
+
+#[test]
+fn recipes_in_the_documentation_are_right() {
+    let text = include_str!("../../docs/language.md");
+    let blocks = text.split("```").skip(1).step_by(2).map(str::trim_start);
+    let recipes: Vec<_> = blocks.filter(|block| block.starts_with("use ")).collect();
+    assert!(recipes.len() >= 2);
+    recipes.into_iter().for_each(|recipe| finds(recipe, &[]));
+}
+
+/// What the command line changes: a recipe of ten steps at most, and which seeds its steps have under each overlay.
+#[test]
+fn the_command_line_changes_params_axes_and_points() {
+    const RECIPE: &str = "use std.{corpus}\nlet text = corpus.text(\"a.txt\")\n\
+        param base : Int in 0 .. 500 = 100\nparam name = \"a\"\naxis seed = [1, 2, 3]\n\
+        profile small = {base: 200, seed: [4, 5]}\n\
+        let s = corpus.split(text, valid: 1%, seed: base + seed)\n\
+        let t = corpus.split(s.train, valid: 1%, seed: seed)\nlet alias = s\n\
+        plan default = t vary seed\nplan other = t";
+    type Result<'r> = std::result::Result<&'r [i64], &'r str>;
+    let check = |flags: &[(&str, &str)], names: &[&str], expected: Result<'_>| {
+        let mut overlay = Overlay::default();
+        for (flag, text) in flags {
+            let pair = || text.split_once('=').map(|(a, b)| (a.to_owned(), b.to_owned()));
+            match *flag {
+                "-s" => overlay.set.extend(pair()),
+                "--axis" => overlay.axes.extend(pair()),
+                "--only" => overlay.only.extend(pair()),
+                _ => overlay.profile = Some((*text).to_owned()),
+            }
+        }
+        let expanded = expand_overlaid(RECIPE, &overlay, names);
+        let seeds = expanded
+            .as_ref()
+            .map_err(|(code, _)| code.trim_start_matches("tlm::"))
+            .map(needed_seeds);
+        let expected = expected.map(<[i64]>::to_vec);
+        assert_eq!(seeds, expected, "{flags:?} {names:?}: {expanded:?}");
+    };
+    check(&[], &[], Ok(&[1, 2, 3, 101, 102, 103]));
+    check(&[("-s", "base=50")], &["other"], Ok(&[1, 51]));
+    check(&[("-s", "base=50"), ("-s", "base=60")], &["other"], Ok(&[1, 61]));
+    check(&[("-s", "base=501")], &["other"], Err("eval::out_of_range"));
+    check(&[("-s", "bas=1")], &[], Err("sema::unknown_param"));
+    check(&[("--axis", "base=10,20")], &["other"], Ok(&[1, 1, 11, 21]));
+    check(&[("--axis", "base=10,501")], &["other"], Err("eval::out_of_range"));
+    check(&[("--axis", "seed=7,8")], &[], Ok(&[7, 8, 107, 108]));
+    check(&[("--axis", "sed=7,8")], &[], Err("sema::unknown_param"));
+    check(&[("--axis", "name=b,c")], &["other"], Ok(&[1, 101]));
+    check(&[("--only", "seed=2,3")], &[], Ok(&[2, 3, 102, 103]));
+    check(&[("--only", "seed=4")], &[], Err("eval::no_such_value"));
+    check(&[("--only", "base=4")], &[], Err("sema::unknown_axis"));
+    check(&[("--profile", "small")], &[], Ok(&[4, 5, 204, 205]));
+    check(&[("--profile", "small"), ("-s", "base=0")], &["other"], Ok(&[4, 4]));
+    check(&[("--profile", "small"), ("--axis", "base=0,1")], &["other"], Ok(&[4, 4, 4, 5]));
+    check(&[("--profile", "smal")], &[], Err("sema::unknown_profile"));
+    // Values instead of plans: at the points of the default plan, and with what is made of them.
+    check(&[], &["s"], Ok(&[101, 102, 103]));
+    check(&[], &["alias"], Ok(&[101, 102, 103]));
+    check(&[], &["s+"], Ok(&[1, 2, 3, 101, 102, 103]));
+    check(&[("--only", "seed=2")], &["+t"], Ok(&[2, 102]));
+    check(&[], &["tt"], Err("sema::unknown_plan"));
+}
+
+/// Returns the seeds of the steps that an expansion's goals need, in order.
+fn needed_seeds(expansion: &Expansion) -> Vec<i64> {
+    let mut next: Vec<_> =
+        expansion.goals.iter().flat_map(|goal| &goal.outputs).map(|o| o.step).collect();
+    let mut needed = std::collections::BTreeSet::new();
+    while let Some(id) = next.pop() {
+        if needed.insert(id) {
+            next.extend(expansion.steps[id.0 as usize].uses().map(|output| output.step));
+        }
+    }
+    let seed = |step: &Step| match step.params.get("seed") {
+        Some(Arg::Value(tlm::base::Value::Int(seed))) => Some(*seed),
+        _ => None,
+    };
+    let mut seeds: Vec<_> =
+        needed.iter().filter_map(|id| seed(&expansion.steps[id.0 as usize])).collect();
+    seeds.sort_unstable();
+    seeds
 }

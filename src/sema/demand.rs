@@ -1,0 +1,304 @@
+//! Plans and reports: what a recipe asks for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::base::text::did_you_mean;
+use crate::base::{SourceMap, Span};
+use crate::diag::Diagnostic;
+use crate::sema::lower::{Def, Lower};
+use crate::sema::node::{AxisId, Node, Plan, Report, Term, Typed};
+use crate::sema::ty::Ty;
+use crate::syntax::ast::{self, Expr, ExprKind, ItemKind, Name};
+
+impl<'r> Lower<'r> {
+    pub(super) fn demands(&mut self, file: &'r ast::File) -> (Vec<Plan>, Vec<Report>) {
+        let (mut plans, mut reports) = (Vec::new(), Vec::new());
+        let mut names: BTreeMap<(bool, &str), Span> = BTreeMap::new();
+        for item in &file.items {
+            let (is_plan, name) = match &item.kind {
+                ItemKind::Plan(plan) => (true, &plan.name),
+                ItemKind::Report(report) => (false, &report.name),
+                _ => continue,
+            };
+            if let Some(first) = names.insert((is_plan, &name.node), name.span) {
+                self.found.push(
+                    Diagnostic::error(
+                        "tlm::sema::duplicate",
+                        format!("`{}` is defined twice", name.node),
+                    )
+                    .label(name.span, "here again")
+                    .label(first, "first here")
+                    .help("give one of them another name"),
+                );
+            }
+            match &item.kind {
+                ItemKind::Plan(plan) => plans.push(self.plan(plan)),
+                ItemKind::Report(report) => reports.extend(self.report(report, item.doc.clone())),
+                _ => {}
+            }
+        }
+        (plans, reports)
+    }
+
+    /// Checks that profiles give params and axes what these take.
+    pub(super) fn profiles(&mut self, file: &'r ast::File) {
+        let mut names: BTreeMap<&str, Span> = BTreeMap::new();
+        for item in &file.items {
+            let ItemKind::Profile(profile) = &item.kind else { continue };
+            if let Some(first) = names.insert(&profile.name.node, profile.name.span) {
+                self.twice(&profile.name, first);
+            }
+            // What `--axis` names has another type for this command.
+            let is_swept = |name: &Name| self.swept.contains(&name.node);
+            for (name, value) in profile.values.iter().filter(|(name, _)| !is_swept(name)) {
+                match self.param_type(&name.node) {
+                    Some(wanted) => {
+                        drop(self.apart(|lower| lower.fit(value, &wanted, &name.node, None)));
+                    }
+                    None => self.found.push(
+                        Diagnostic::error(
+                            "tlm::sema::unknown_param",
+                            format!("the recipe has no param or axis `{}`", name.node),
+                        )
+                        .label(name.span, "no such name")
+                        .help("name a param or an axis of the recipe"),
+                    ),
+                }
+            }
+        }
+    }
+
+    /// Lowers the values of an axis that count.
+    pub(super) fn only(&mut self, name: &Name, list: &Expr) -> Option<(AxisId, Node)> {
+        let axis = self.axis_name(name)?;
+        let wanted = Ty::List(Box::new(self.axis(axis)));
+        Some((axis, self.fit(list, &wanted, &name.node, None)))
+    }
+
+    fn plan(&mut self, plan: &ast::Plan) -> Plan {
+        let terms = plan.terms.iter().map(|term| self.term(plan, term)).collect();
+        Plan { name: plan.name.node.clone(), terms }
+    }
+
+    fn term(&mut self, plan: &ast::Plan, term: &ast::PlanTerm) -> Term {
+        let targets = match &term.target.kind {
+            ExprKind::List(items) => &items[..],
+            _ => std::slice::from_ref(&term.target),
+        };
+        let targets: Vec<_> = targets
+            .iter()
+            .map(|target| (self.sources.snippet(target.span).to_owned(), self.typed(target)))
+            .collect();
+        let all: Vec<&Name> = term.vary.iter().chain(&term.over).chain(&term.each).collect();
+        for (at, name) in all.iter().enumerate() {
+            if let Some(first) = all[..at].iter().find(|first| first.node == name.node) {
+                self.twice(name, first.span);
+            }
+        }
+        let [vary, over, each] = [&term.vary, &term.over, &term.each].map(|names| {
+            let named =
+                names.iter().filter_map(|name| self.axis_name(name).map(|axis| (axis, name)));
+            named.collect::<Vec<_>>()
+        });
+        for (axis, name) in vary.iter().chain(&over).chain(&each) {
+            let known = targets.iter().all(|(_, target)| target.ty != Ty::Unknown);
+            if known && !targets.iter().any(|(_, target)| target.axes.contains(axis)) {
+                self.found.push(
+                    Diagnostic::warning(
+                        "tlm::sema::idle_axis",
+                        format!("plan `{}` does not depend on `{}`", plan.name.node, name.node),
+                    )
+                    .label(name.span, "changes nothing")
+                    .label(term.target.span, "what the plan makes")
+                    .help("leave the axis out, or name a value that depends on it"),
+                );
+            }
+        }
+        let mut filter = Vec::new();
+        term.filter.iter().for_each(|condition| self.conjuncts(condition, &mut filter));
+        let [vary, over, mut each] = [vary, over, each]
+            .map(|axes| axes.into_iter().map(|(axis, _)| axis).collect::<Vec<_>>());
+        for name in self.swept {
+            if let Some(Def::Axis(axis)) = self.look_up(name)
+                && targets.iter().any(|(_, target)| target.axes.contains(&axis))
+                && ![&vary, &over, &each].iter().any(|axes| axes.contains(&axis))
+            {
+                each.push(axis);
+            }
+        }
+        Term { targets, vary, over, each, filter }
+    }
+
+    /// Lowers the parts of a condition that must all hold.
+    fn conjuncts(&mut self, condition: &Expr, all: &mut Vec<Typed>) {
+        if let ExprKind::Binary(ast::BinaryOp::And, left, right) = &condition.kind {
+            self.conjuncts(left, all);
+            self.conjuncts(right, all);
+            return;
+        }
+        let (node, axes) = self.apart(|lower| lower.fit(condition, &Ty::Bool, "where", None));
+        all.push(Typed { node, ty: Ty::Bool, axes });
+    }
+
+    fn typed(&mut self, expr: &Expr) -> Typed {
+        let ((node, ty), axes) = self.apart(|lower| lower.expr(expr, None));
+        Typed { node, ty, axes }
+    }
+
+    pub(super) fn axis_name(&mut self, name: &Name) -> Option<AxisId> {
+        match self.look_up(&name.node) {
+            Some(Def::Axis(id)) => {
+                self.axis(id);
+                Some(id)
+            }
+            other => {
+                let axes = self.axis_items.iter().map(|axis| axis.name.node.as_str());
+                let help = match did_you_mean(&name.node, axes.clone()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None if axes.clone().next().is_none() => {
+                        format!("define it: `axis {} = [baseline, other]`", name.node)
+                    }
+                    None => format!("axes are {}", axes.collect::<Vec<_>>().join(", ")),
+                };
+                let what = if other.is_some() { "not an axis" } else { "no such name" };
+                self.found.push(
+                    Diagnostic::error(
+                        "tlm::sema::unknown_axis",
+                        format!("there is no axis `{}`", name.node),
+                    )
+                    .label(name.span, what)
+                    .help(help),
+                );
+                None
+            }
+        }
+    }
+
+    fn report(&mut self, report: &ast::Binding, caption: Option<String>) -> Option<Report> {
+        let call = match &report.value.kind {
+            ExprKind::Call(call) if call.callee.kind == ExprKind::Name("table".to_owned()) => call,
+            ExprKind::Error => return None,
+            _ => {
+                self.bad_report(report.value.span, "expected `table(...)`");
+                return None;
+            }
+        };
+        let [shown] = &call.inputs[..] else {
+            self.bad_report(report.value.span, "expected one value, or one list of values");
+            return None;
+        };
+        let items = match &shown.kind {
+            ExprKind::List(items) => &items[..],
+            _ => std::slice::from_ref(shown),
+        };
+        let columns: Vec<_> = items.iter().map(|item| self.column(item)).collect();
+        if let Some((name, _)) = call.run.first() {
+            self.bad_report(name.span, "a table takes no `run` settings");
+        }
+        let (mut rows, mut cols) = (Vec::new(), None);
+        let mut given: Vec<&Name> = Vec::new();
+        for (name, value) in &call.params {
+            if let Some(first) = given.iter().find(|first| first.node == name.node) {
+                self.twice(name, first.span);
+                continue;
+            }
+            given.push(name);
+            let names = match &value.kind {
+                ExprKind::List(items) => &items[..],
+                _ => std::slice::from_ref(value),
+            };
+            let axes = self.axis_names(names);
+            match name.node.as_str() {
+                "rows" => rows = axes,
+                "cols" if axes.len() <= 1 => cols = axes.first().copied(),
+                "cols" => self.bad_report(value.span, "columns follow one axis"),
+                _ => self.bad_report(name.span, "`table` takes `rows:` and `cols:`"),
+            }
+        }
+        let mut shown: BTreeSet<AxisId> = BTreeSet::new();
+        if let Some(twice) = rows.iter().chain(&cols).find(|axis| !shown.insert(**axis)) {
+            let axis = &self.axis_items[*twice].name.node;
+            self.bad_report(
+                report.name.span,
+                &format!("`{axis}` stands twice in rows and columns"),
+            );
+            return None;
+        }
+        let columns = heads(&columns, items, self.sources);
+        Some(Report {
+            name: report.name.node.clone(),
+            span: report.name.span,
+            caption,
+            columns,
+            rows,
+            cols,
+        })
+    }
+
+    fn column(&mut self, item: &Expr) -> Typed {
+        let typed = self.typed(item);
+        if !typed.ty.is_scalar() {
+            let fields = match &typed.ty {
+                Ty::Record(fields) => fields.keys().cloned().collect(),
+                Ty::Artifact(name) => self
+                    .library
+                    .fields(name)
+                    .into_iter()
+                    .flat_map(BTreeMap::keys)
+                    .cloned()
+                    .collect(),
+                _ => Vec::new(),
+            };
+            let help = match fields.is_empty() {
+                true => "show a number that a stage computes".to_owned(),
+                false => format!("choose a field: {}", fields.join(", ")),
+            };
+            self.found.push(
+                Diagnostic::error(
+                    "tlm::sema::not_a_cell",
+                    format!("a table can't show {}", typed.ty),
+                )
+                .label(item.span, "expected a number or a text")
+                .help(help),
+            );
+        }
+        typed
+    }
+
+    fn axis_names(&mut self, names: &[Expr]) -> Vec<AxisId> {
+        let mut axes = Vec::new();
+        for expr in names {
+            match &expr.kind {
+                ExprKind::Name(name) => {
+                    let name = Name { node: name.clone(), span: expr.span };
+                    axes.extend(self.axis_name(&name));
+                }
+                ExprKind::Error => {}
+                _ => self.bad_report(expr.span, "expected the name of an axis"),
+            }
+        }
+        axes
+    }
+
+    fn bad_report(&mut self, span: Span, what: &str) {
+        self.found.push(
+            Diagnostic::error("tlm::sema::bad_report", "this is no report")
+                .label(span, what)
+                .help("write `report name = table([m.perplexity, m.loss], rows: axis)`"),
+        );
+    }
+}
+
+/// Heads columns with their last field's name, or with all of their text where that is not enough.
+fn heads(columns: &[Typed], items: &[Expr], sources: &SourceMap) -> Vec<(String, Typed)> {
+    let short = |item: &Expr| match &item.kind {
+        ExprKind::Field(_, name) => name.node.clone(),
+        _ => sources.snippet(item.span).to_owned(),
+    };
+    let shorts: Vec<_> = items.iter().map(short).collect();
+    let head = |at: usize| match shorts.iter().filter(|other| **other == shorts[at]).count() {
+        1 => shorts[at].clone(),
+        _ => sources.snippet(items[at].span).to_owned(),
+    };
+    columns.iter().enumerate().map(|(at, typed)| (head(at), typed.clone())).collect()
+}

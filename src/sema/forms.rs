@@ -1,0 +1,314 @@
+//! Forms beyond plain expressions: functions, folds, fixed axes, updates, texts with values, functions of the language.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::base::Span;
+use crate::base::units::Dim;
+use crate::diag::Diagnostic;
+use crate::sema::calls::bounded;
+use crate::sema::exprs::convert;
+use crate::sema::lower::{Local, Lower, State};
+use crate::sema::node::{AxisId, Builtin, Fold, Function, FunctionId, Kind, Node, Signature, Slot};
+use crate::sema::ty::Ty;
+use crate::syntax::ast::{self, Expr, Name, Text, TextPart};
+
+/// What is known of a function: its signature, its result, and the axes that its body depends on.
+pub(super) type Known = (Arc<Signature>, Ty, BTreeSet<AxisId>);
+
+impl Builtin {
+    /// Every function of the language, with how it is called.
+    pub(super) const ALL: [(Self, &'static str, &'static str); 2] = [
+        (Self::Range, "range", "range(1, 5)"),
+        (Self::Logspace, "logspace", "logspace(1e-4, 1e-3, 5)"),
+    ];
+
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, known, _)| *known == name).map(|(builtin, ..)| *builtin)
+    }
+}
+
+impl Lower<'_> {
+    // ---- functions
+
+    /// Returns what is known of a function, whose body is lowered now if it was not before; none when it calls itself.
+    pub(super) fn function(&mut self, id: FunctionId, span: Span) -> Option<Known> {
+        if self.is_circular(&self.functions[id]) {
+            let name = self.function_items[id].name.clone();
+            self.circle(&name, span);
+            return None;
+        }
+        if let State::Todo = self.functions[id] {
+            self.functions[id] = State::Doing;
+            self.depth += 1;
+            let item = self.function_items[id];
+            let (function, _) = self.apart(|lower| lower.function_body(item));
+            self.depth -= 1;
+            self.functions[id] = State::Done(function);
+        }
+        match &self.functions[id] {
+            State::Done((signature, function)) => {
+                let (result, axes) = (function.result.clone(), function.axes.clone());
+                Some((Arc::clone(signature), result, axes))
+            }
+            State::Todo | State::Doing => None,
+        }
+    }
+
+    fn function_body(&mut self, item: &ast::Fn) -> (Arc<Signature>, Function) {
+        let library = self.library;
+        let mut slots = |params: &[ast::Parameter]| -> Vec<Slot> {
+            params.iter().map(|param| library.slot(param, &mut self.found)).collect()
+        };
+        let (inputs, params) = (slots(&item.inputs), slots(&item.params));
+        let locals = inputs.iter().chain(&params).map(|slot| Local {
+            name: slot.name.clone(),
+            ty: slot.ty.clone(),
+            is_value: false,
+        });
+        let outer = std::mem::replace(&mut self.locals, locals.collect());
+        let declared = item.result.as_ref().map(|ty| (library.ty(ty, &mut self.found), ty.span));
+        let ((body, result), axes) = self.apart(|lower| match declared {
+            Some((ty, span)) => (lower.fit(&item.body, &ty, &item.name.node, Some(span)), ty),
+            None => lower.expr(&item.body, None),
+        });
+        self.locals = outer;
+        let (name, span) = (item.name.node.clone(), item.name.span);
+        let signature = Arc::new(Signature { name, inputs, params, span });
+        (signature, Function { body, result, axes })
+    }
+
+    pub(super) fn fold(&mut self, fold: &ast::Fold, span: Span) -> (Node, Ty) {
+        let (lowered, axes) = self.under_conditions(|lower| {
+            let count = Ty::Number(Dim::Int);
+            let low = lower.fit(&fold.low, &count, "fold", None);
+            let high = lower.fit(&fold.high, &count, "fold", None);
+            let (init, ty) = lower.expr(&fold.init, None);
+            let before = lower.found.len();
+            let (mut body, mut body_ty) = lower.turn(fold, &ty);
+            let mut all = ty.clone();
+            // What begins as a plain number may become a quantity in the first turn.
+            if let Some(joined) = ty.join(&body_ty).filter(|joined| *joined != ty) {
+                lower.found.truncate(before);
+                (body, body_ty) = lower.turn(fold, &joined);
+                all = joined;
+            }
+            if !body_ty.fits(&all) {
+                lower.mixed(&all, fold.init.span, &body_ty, fold.body.span);
+            }
+            let (init, body) = (convert(init, &all), convert(body, &all));
+            let ty = all;
+            (init, low, high, body, ty)
+        });
+        let (init, low, high, body, ty) = lowered;
+        let index = fold.index.node.clone();
+        let fold = Fold { init, index, low, high, body, axes };
+        (Node { span, kind: Kind::Fold(Box::new(fold)) }, ty)
+    }
+
+    /// Lowers the body of a fold whose value so far is of a type.
+    fn turn(&mut self, fold: &ast::Fold, ty: &Ty) -> (Node, Ty) {
+        let value = |name: &Name, ty: &Ty| Local {
+            name: name.node.clone(),
+            ty: ty.clone(),
+            is_value: true,
+        };
+        self.locals.extend([value(&fold.name, ty), value(&fold.index, &Ty::Number(Dim::Int))]);
+        let body = self.expr(&fold.body, Some(ty));
+        self.locals.truncate(self.locals.len() - 2);
+        body
+    }
+
+    // ---- axes
+
+    /// Lowers `x[axis: value]`.
+    pub(super) fn at(&mut self, base: &Expr, fixed: &[(Name, Expr)], span: Span) -> (Node, Ty) {
+        let ((node, ty), mut axes) = self.apart(|lower| lower.expr(base, None));
+        if self.holds_values(&node) {
+            return self.fixed_too_late(span);
+        }
+        let mut values = Vec::new();
+        for (name, value) in fixed {
+            let Some(axis) = self.axis_name(name) else { continue };
+            if !axes.remove(&axis) && ty != Ty::Unknown {
+                self.found.push(
+                    Diagnostic::warning(
+                        "tlm::sema::idle_axis",
+                        format!("this does not depend on `{}`", name.node),
+                    )
+                    .label(name.span, "changes nothing")
+                    .label(base.span, "the same at each of its values")
+                    .help("leave the axis out"),
+                );
+            }
+            let wanted = self.axis(axis);
+            values.push((axis, self.fit(value, &wanted, &name.node, None)));
+        }
+        self.touched.extend(axes);
+        (Node { span, kind: Kind::At(Box::new(node), values) }, ty)
+    }
+
+    pub(super) fn at_baseline(&mut self, base: &Expr, span: Span) -> (Node, Ty) {
+        let ((node, ty), axes) = self.apart(|lower| lower.expr(base, None));
+        if self.holds_values(&node) {
+            return self.fixed_too_late(span);
+        }
+        (Node { span, kind: Kind::AtBaseline(Box::new(node), axes) }, ty)
+    }
+
+    /// Returns whether a node uses what a fold computed already.
+    fn holds_values(&self, node: &Node) -> bool {
+        let mut found = false;
+        node.walk(&mut |node| {
+            if let Kind::Local(at) = node.kind {
+                found |= self.locals.get(at).is_some_and(|local| local.is_value);
+            }
+        });
+        found
+    }
+
+    fn fixed_too_late(&mut self, span: Span) -> (Node, Ty) {
+        self.found.push(
+            Diagnostic::error(
+                "tlm::sema::not_yet",
+                "a fold's value can't be taken at another point",
+            )
+            .label(span, "computed at the point of the fold")
+            .help("fix the axis where the fold begins"),
+        );
+        Self::error(span)
+    }
+
+    // ---- values
+
+    /// Lowers `record with { field: value }`.
+    pub(super) fn update(
+        &mut self,
+        base: &Expr,
+        fields: &[(Name, Expr)],
+        span: Span,
+    ) -> (Node, Ty) {
+        let (node, ty) = self.expr(base, None);
+        let known = match &ty {
+            Ty::Unknown => return Self::error(span),
+            Ty::Record(known) => Arc::clone(known),
+            other => {
+                self.found.push(
+                    Diagnostic::error("tlm::sema::wrong_type", format!("{other} has no fields"))
+                        .label(base.span, format!("this is {other}"))
+                        .help("only a record goes before `with`"),
+                );
+                return Self::error(span);
+            }
+        };
+        let mut values = Vec::new();
+        for (name, value) in fields {
+            match known.get(&name.node) {
+                Some(field) => {
+                    values.push((name.node.clone(), self.fit(value, &field.ty, &name.node, None)));
+                }
+                None => self.unknown_field(name, "the record", known.keys()),
+            }
+        }
+        (Node { span, kind: Kind::Update(Box::new(node), values) }, ty)
+    }
+
+    /// Lowers `x ?? other`.
+    pub(super) fn coalesce(&mut self, first: &Expr, other: &Expr, span: Span) -> (Node, Ty) {
+        let (node, ty) = self.expr(first, None);
+        let inner = match &ty {
+            Ty::Unknown => return Self::error(span),
+            Ty::Optional(inner) => (**inner).clone(),
+            Ty::None => return self.expr(other, None),
+            never => {
+                self.found.push(
+                    Diagnostic::error("tlm::sema::operands", format!("{never} is never `none`"))
+                        .label(first.span, format!("this is {never}"))
+                        .help("leave out `??` and what follows"),
+                );
+                return Self::error(span);
+            }
+        };
+        let (other_node, other_ty) = self.expr(other, Some(&inner));
+        let Some(joined) = inner.join(&other_ty) else {
+            self.mixed(&inner, first.span, &other_ty, other.span);
+            return Self::error(span);
+        };
+        (Node { span, kind: Kind::Else(Box::new([node, other_node])) }, joined)
+    }
+
+    /// Lowers a text with holes.
+    pub(super) fn text(&mut self, text: &Text, span: Span) -> (Node, Ty) {
+        let part = |part: &TextPart| match part {
+            TextPart::Literal(text) => (Self::literal_text(text, span), Ty::Str),
+            TextPart::Hole(expr) => {
+                let (node, ty) = self.expr(expr, None);
+                if !ty.is_scalar() || ty == Ty::None {
+                    self.found.push(
+                        Diagnostic::error(
+                            "tlm::sema::not_a_text",
+                            format!("{ty} can't stand in a text"),
+                        )
+                        .label(expr.span, "expected a number or a text")
+                        .help("choose a field of it"),
+                    );
+                }
+                (node, ty)
+            }
+        };
+        let parts = text.parts.iter().map(part).collect();
+        (Node { span, kind: Kind::Text(parts) }, Ty::Str)
+    }
+
+    // ---- functions of the language
+
+    pub(super) fn builtin(&mut self, builtin: Builtin, call: &ast::Call, span: Span) -> (Node, Ty) {
+        let wanted = match builtin {
+            Builtin::Range => 2,
+            Builtin::Logspace => 3,
+        };
+        if let Some((name, _)) = call.params.first().or(call.run.first()) {
+            self.bad_builtin(builtin, name.span, "takes no named arguments");
+            return Self::error(span);
+        }
+        if call.inputs.len() != wanted {
+            self.bad_builtin(builtin, span, &format!("takes {wanted} numbers"));
+            return Self::error(span);
+        }
+        let (nodes, ty) = match builtin {
+            Builtin::Range => self.joined(&call.inputs, None),
+            Builtin::Logspace => {
+                let (mut nodes, _) = self.joined(&call.inputs[..2], Some(&Ty::Number(Dim::Float)));
+                nodes.push(self.fit(&call.inputs[2], &Ty::Number(Dim::Count), "logspace", None));
+                (nodes, Ty::Number(Dim::Float))
+            }
+        };
+        match ty {
+            Ty::Bare | Ty::Number(_) => {
+                let kind = Kind::Builtin(builtin, nodes);
+                (Node { span, kind }, Ty::List(Box::new(ty)))
+            }
+            Ty::Unknown => Self::error(span),
+            other => {
+                self.bad_builtin(builtin, span, &format!("takes numbers, not {other}"));
+                Self::error(span)
+            }
+        }
+    }
+
+    fn bad_builtin(&mut self, builtin: Builtin, span: Span, what: &str) {
+        let shown = Builtin::ALL.iter().find(|(known, ..)| *known == builtin);
+        let (name, example) = shown.map_or(("", ""), |(_, name, example)| (*name, *example));
+        self.found.push(
+            Diagnostic::error("tlm::sema::inputs", format!("`{name}` {what}"))
+                .label(span, "in this call")
+                .help(format!("write `{example}`")),
+        );
+    }
+
+    /// Returns the node of a param's value, checked to lie in the param's range.
+    pub(super) fn in_range(&mut self, item: &ast::Binding, node: Node, ty: &Ty) -> Node {
+        let range = item.range.as_ref().map(crate::sema::declare::range);
+        bounded(node, ty, range.as_ref(), format!("`{}`", item.name.node), item.name.span)
+    }
+}
