@@ -51,6 +51,11 @@ impl Scored {
 
     fn draw(&self, draw: Draw) -> Result<Vec<u64>, StageError> {
         let out = tempfile::tempdir_in(self.dir.path()).expect("a folder");
+        run(self.action(draw, out.path()), false)?;
+        Ok(ids(&out.path().join("out")))
+    }
+
+    fn action(&self, draw: Draw, out: &Path) -> Action {
         let input = |name: &str| (name.to_owned(), vec![self.dir.path().join(name)]);
         let params = [
             ("rate", Value::Float(draw.rate)),
@@ -58,20 +63,19 @@ impl Scored {
             ("temperature", Value::Float(draw.temperature)),
             ("seed", Value::Int(draw.seed)),
         ];
-        run(Action {
+        Action {
             protocol: PROTOCOL,
             key: Digest::of(b"key"),
             stage: "rounds.resample".to_owned(),
             params: params.map(|(name, value)| (name.to_owned(), value)).into(),
             inputs: BTreeMap::from([input("data"), input("losses")]),
-            out: out.path().to_owned(),
-            state: out.path().to_owned(),
+            out: out.to_owned(),
+            state: out.to_owned(),
             seed: 1,
             threads: 1,
             device: "cpu".to_owned(),
             micro_batch: None,
-        })?;
-        Ok(ids(&out.path().join("out")))
+        }
     }
 
     /// Returns the part of the drawn sequences that are odd.
@@ -81,9 +85,9 @@ impl Scored {
     }
 }
 
-fn run(action: Action) -> Result<(), StageError> {
+fn run(action: Action, stopped: bool) -> Result<(), StageError> {
     let (_, body) = REGISTRY.iter().find(|(name, _)| *name == action.stage).expect("a stage");
-    let stop = Arc::new(AtomicBool::new(false));
+    let stop = Arc::new(AtomicBool::new(stopped));
     body(&mut Context::new(action, stop, Box::new(std::io::sink())))
 }
 
@@ -142,6 +146,13 @@ fn units_of_a_batch_come_together_and_the_last_may_be_short() {
         let unit: Vec<u64> = unit.collect();
         assert!(all.windows(unit.len()).any(|part| part == unit), "{unit:?} is torn in {all:?}");
     }
+}
+
+#[test]
+fn a_draw_stops_when_asked() {
+    let scored = Scored::new(8, 1, |unit| unit as f64);
+    let ended = run(scored.action(PLAIN, scored.dir.path()), true);
+    assert!(matches!(ended, Err(StageError::Interrupted)), "{ended:?}");
 }
 
 #[test]

@@ -116,6 +116,18 @@ fn a_tokenizer_s_configuration_is_read_only_where_it_is_an_input() {
 }
 
 #[test]
+fn opening_and_pruning_a_tokenizer_tell_how_far_they_are() {
+    let space = Space::new();
+    let run = space.run(&[]);
+    for (step, tokens) in [("base", 273), ("tok", 270)] {
+        let progress = run.all("progress").filter(|event| event["step"]["name"] == step);
+        let last = progress.last().expect("progress");
+        let told = (&last["done"], &last["total"], &last["unit"]);
+        assert_eq!(told, (&tokens.into(), &tokens.into(), &"tokens".into()), "{run}");
+    }
+}
+
+#[test]
 fn a_pruned_tokenizer_says_which_old_id_each_of_its_tokens_has() {
     let space = Space::new();
     let (old, new) = (made(&space, "base"), made(&space, "tok"));
