@@ -124,6 +124,15 @@ struct RecipeArgs {
     /// Gives a param another value
     #[arg(short = 's', long = "set", value_name = "NAME=VALUE")]
     set: Vec<String>,
+    /// Makes a param an axis with these values, or gives an axis others; plans go over it
+    #[arg(long, value_name = "NAME=VALUE,VALUE")]
+    axis: Vec<String>,
+    /// Leaves only the points at which an axis has one of these values
+    #[arg(long, value_name = "NAME=VALUE,VALUE")]
+    only: Vec<String>,
+    /// Takes params and axes from a profile of the recipe; `-s` and `--axis` count more
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
 }
 
 #[derive(ClapArgs)]
@@ -137,7 +146,8 @@ struct StoreArgs {
 struct PlanArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// The plans to run; by default the plan `default`, or all when there is none
+    /// The plans to run, or values of the recipe: `r1`, and `r1+` with all that plans make of it. By default the plan
+    /// `default`, or all when there is none
     plans: Vec<String>,
     #[command(flatten)]
     store: StoreArgs,

@@ -6,11 +6,13 @@ mod cli;
 mod codes;
 mod donor;
 mod fmt;
+mod libtorch;
 mod parse;
 mod plan;
 #[cfg(feature = "torch")]
 mod quickstart;
 mod report;
+mod resample;
 mod run;
 mod store;
 mod tidy;

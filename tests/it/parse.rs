@@ -198,7 +198,7 @@ fn damaged_recipes_are_checked() {
     for text in damaged(&texts, 400) {
         let mut sources = SourceMap::default();
         let file = sources.add("recipe.tlm", String::from_utf8_lossy(&text));
-        let program = sema::load(&mut sources, file, Path::new("."), &[]);
+        let program = sema::load(&mut sources, file, Path::new("."), &sema::Overlay::default());
         let Ok((program, _)) = program.finish() else { continue };
         whole += 1;
         drop(render(&sources, &sema::check(&program), 80, true));
