@@ -53,11 +53,26 @@ struct Piece<'t> {
     columns: Option<Columns>,
 }
 
-/// Returns a recipe or stdlib file in the one style.
+/// How often a text is printed again until it stays the same. Once is enough but for comments in odd places.
+const ROUNDS: usize = 4;
+
+/// Returns a recipe or stdlib file in the one style. One that does not come to rest stays as it is.
 ///
 /// # Errors
 /// What is wrong in it, where it can't be parsed.
 pub fn format(file: FileId, text: &str) -> Result<String, Vec<Diagnostic>> {
+    let mut last = printed(file, text)?;
+    for _ in 0..ROUNDS {
+        match printed(file, &last) {
+            Ok(next) if next == last => return Ok(last),
+            Ok(next) => last = next,
+            Err(_) => break,
+        }
+    }
+    Ok(text.to_owned())
+}
+
+fn printed(file: FileId, text: &str) -> Result<String, Vec<Diagnostic>> {
     let parsed = parse(file, text);
     if !parsed.diagnostics.is_empty() {
         return Err(parsed.diagnostics);

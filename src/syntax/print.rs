@@ -659,7 +659,7 @@ impl<'t> Printer<'t> {
         let (mut left, mut right) = (expr, Vec::new());
         let strength = sides(expr).map(|(_, _, strength)| strength);
         while let Some((inner, operand, own)) = sides(left) {
-            let enclosed = right.len() > 0 && inner.span.start > left.span.start;
+            let enclosed = !right.is_empty() && inner.span.start > left.span.start;
             if Some(own) != strength || enclosed {
                 break;
             }

@@ -325,7 +325,7 @@ fn recipe() -> impl Strategy<Value = String> {
 
 #[test]
 fn generated_recipes_keep_their_meaning() {
-    let config = Config { cases: 1000, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 500, failure_persistence: None, ..Config::default() };
     let random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let whole = Cell::new(0);
     let done = TestRunner::new_with_rng(config, random).run(&recipe(), |text| {
