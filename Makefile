@@ -1,16 +1,19 @@
 # `make test` is everything the continuous integration runs; the other targets are its parts.
 CARGO ?= cargo
 
-.PHONY: demo test lint test-lib test-torch doc libtorch
+.PHONY: demo test lint test-lib test-torch doc bench libtorch
+
+# Cargo uses all cores by itself, and tests that wait for processes want them undisturbed.
+.NOTPARALLEL:
 
 # Builds, and runs the quickstart on real data.
 demo: libtorch
 	$(CARGO) build --release
 	$(CARGO) run --release --quiet -- run examples/quickstart/quickstart.tlm
 
-test: libtorch lint test-lib test-torch doc
+test: lint test-lib test-torch doc
 
-lint:
+lint: libtorch
 	$(CARGO) fmt --check
 	$(CARGO) clippy --no-default-features --all-targets --quiet -- -D warnings
 	$(CARGO) clippy --all-targets --quiet -- -D warnings
@@ -22,8 +25,12 @@ test-lib:
 test-torch: libtorch
 	$(CARGO) test
 
-doc:
+doc: libtorch
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
+
+# All benches without tensors.
+bench:
+	$(CARGO) bench --no-default-features
 
 libtorch:
 	@./scripts/libtorch.sh

@@ -13,8 +13,8 @@ use std::sync::OnceLock;
 use tempfile::TempDir;
 use tlm::base::{Digest, SourceMap, Value};
 use tlm::graph::{self, Planned};
-use tlm::sema;
 use tlm::sema::steps::OutputKind;
+use tlm::sema::{self, Overlay};
 use tlm::store::{Output, Record, Store};
 
 /// Numbers of steps.
@@ -78,7 +78,8 @@ fn recipe_space(folder: &Path, steps: usize) {
     }
     let mut sources = SourceMap::default();
     let file = sources.add("r.tlm", recipe);
-    let (program, _) = sema::load(&mut sources, file, folder, &[]).finish().expect("no errors");
+    let (program, _) =
+        sema::load(&mut sources, file, folder, &Overlay::default()).finish().expect("no errors");
     let (expansion, _) = sema::expand(&program, &[]).finish().expect("no errors");
     let store = Store::open(&folder.join(".tlm")).expect("opens");
     let object = Digest::of(b"made");

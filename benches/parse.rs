@@ -21,7 +21,12 @@ fn parse(bencher: divan::Bencher<'_, '_>, lines: usize) {
 fn check(bencher: divan::Bencher<'_, '_>, lines: usize) {
     bencher.counter(ItemsCount::new(lines)).with_inputs(|| recipe(lines)).bench_local_values(
         |(mut sources, file)| {
-            let program = sema::load(&mut sources, file, std::path::Path::new("."), &[]);
+            let program = sema::load(
+                &mut sources,
+                file,
+                std::path::Path::new("."),
+                &sema::Overlay::default(),
+            );
             sema::check(&program.finish().expect("no errors").0)
         },
     );
@@ -29,8 +34,8 @@ fn check(bencher: divan::Bencher<'_, '_>, lines: usize) {
 
 /// Returns a recipe of so many lines: params, sums of earlier ones, and calls.
 fn recipe(lines: usize) -> (SourceMap, FileId) {
-    let mut text = "use std.{corpus}\nlet text = corpus.text(\"data/*.txt\")\n".to_owned();
-    for line in 2..lines {
+    let mut text = "use std.{corpus}\n\n\nlet text = corpus.text(\"data/*.txt\")\n".to_owned();
+    for line in 4..lines {
         text += &match line % 4 {
             0 => format!("param p{line} : Tokens = {line}k   # tokens\n"),
             1 => format!("let sum{line} = (p{} + 2 * 10k tokens) / 2\n", line - 1),

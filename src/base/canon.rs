@@ -6,15 +6,17 @@
 //! (32 bytes). It is injective, so equal digests mean equal values.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::base::digest::Digest;
 
 /// A fully evaluated value: a stage parameter, a late value, a key's field.
 ///
 /// Quantities are in base units: tokens, parameters, bytes; seconds; ratios as 0.0 to 1.0.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Value {
     /// An absent optional.
@@ -26,7 +28,6 @@ pub enum Value {
     /// A Float, Ratio or Duration.
     Float(f64),
     /// A digest; in JSON the same as its text, so it never comes back from JSON.
-    #[serde(skip_deserializing)]
     Digest(Digest),
     /// A text, or the name of an enum's variant.
     Str(String),
@@ -34,6 +35,63 @@ pub enum Value {
     List(Vec<Value>),
     /// A record.
     Map(BTreeMap<String, Value>),
+}
+
+/// Reads what JSON shows of a value, in one pass.
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+struct Reader;
+
+impl<'de> Visitor<'de> for Reader {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Int(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(i64::try_from(value).map_or(Value::Float(value as f64), Value::Int))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Float(value))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::Str(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Value::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
+        let mut map = BTreeMap::new();
+        while let Some((name, value)) = fields.next_entry()? {
+            map.insert(name, value);
+        }
+        Ok(Value::Map(map))
+    }
 }
 
 impl Value {

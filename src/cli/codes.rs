@@ -1,64 +1,63 @@
-//! `tlm explain`: what a code means, and what to do about it; from `docs/codes.md`.
+//! `tlm explain`: what a code means, and what to do about it; from the table in `docs/language.md`.
 
 use crate::base::text::did_you_mean;
 use crate::cli::{Console, Exit, USAGE};
 
-const PAGES: &str = include_str!("../../docs/codes.md");
+const LANGUAGE: &str = include_str!("../../docs/language.md");
 
-/// The explanation of one code.
-struct Page {
+/// A row of the table.
+struct Row {
     /// `tlm::sema::circle`
     code: &'static str,
-    /// Meaning, a wrong recipe, what to do, a right recipe.
-    text: &'static str,
+    meaning: &'static str,
+    remedy: &'static str,
 }
 
-impl Page {
+impl Row {
     /// Returns whether a code is meant, perhaps without what stands before its name.
     fn is(&self, code: &str) -> bool {
         self.code.strip_suffix(code).is_some_and(|rest| rest.is_empty() || rest.ends_with("::"))
     }
-
-    fn meaning(&self) -> &'static str {
-        self.text.lines().next().unwrap_or_default()
-    }
 }
 
-fn pages() -> Vec<Page> {
-    let page = |text: &'static str| {
-        let (code, text) = text.split_once('\n')?;
-        Some(Page { code, text: text.trim() })
+fn rows() -> Vec<Row> {
+    let row = |line: &'static str| {
+        let mut cells = line.strip_prefix("| `tlm::")?.split(" | ");
+        let (code, meaning, remedy) = (cells.next()?, cells.next()?, cells.next()?);
+        let code = &line[3..3 + "tlm::".len() + code.trim_end_matches('`').len()];
+        Some(Row { code, meaning, remedy: remedy.trim_end_matches(" |") })
     };
-    PAGES.split("\n## ").skip(1).filter_map(page).collect()
+    LANGUAGE.lines().filter_map(row).collect()
 }
 
 /// `tlm explain`
 pub(super) fn explain(code: Option<&str>, console: &mut Console<'_>) -> Result<(), Exit> {
-    let pages = pages();
+    let rows = rows();
     let Some(wanted) = code else {
-        let wide = pages.iter().map(|page| page.code.len()).max().unwrap_or_default();
-        for page in &pages {
-            writeln!(console.out, "{:wide$}  {}", page.code, page.meaning())?;
+        let wide = rows.iter().map(|row| row.code.len()).max().unwrap_or_default();
+        for row in &rows {
+            writeln!(console.out, "{:wide$}  {}", row.code, row.meaning)?;
         }
         return Ok(());
     };
-    let found: Vec<_> = pages.iter().filter(|page| page.is(wanted)).collect();
+    let found: Vec<_> = rows.iter().filter(|row| row.is(wanted)).collect();
     if found.is_empty() {
-        return Err(unknown(wanted, &pages, console));
+        return Err(unknown(wanted, &rows, console));
     }
-    let texts = found.iter().map(|page| format!("## {}\n\n{}\n", page.code, page.text));
-    write!(console.out, "{}", texts.collect::<Vec<_>>().join("\n"))?;
+    for row in found {
+        writeln!(console.out, "{}\n  means: {}\n  do: {}", row.code, row.meaning, row.remedy)?;
+    }
     Ok(())
 }
 
-fn unknown(wanted: &str, pages: &[Page], console: &mut Console<'_>) -> Exit {
+fn unknown(wanted: &str, rows: &[Row], console: &mut Console<'_>) -> Exit {
     // Codes are compared in the form that was typed: whole, or from the phase or the name on.
     let parts = wanted.split("::").count();
     let suffix = |code: &'static str| {
         let start = code.rmatch_indices("::").nth(parts - 1).map_or(0, |(at, _)| at + 2);
         &code[start..]
     };
-    let help = match did_you_mean(wanted, pages.iter().map(|page| suffix(page.code))) {
+    let help = match did_you_mean(wanted, rows.iter().map(|row| suffix(row.code))) {
         Some(near) => format!("did you mean `{near}`?"),
         None => "`tlm explain` lists all codes".to_owned(),
     };

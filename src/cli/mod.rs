@@ -3,6 +3,7 @@
 mod codes;
 mod doc;
 mod explain;
+mod fmt;
 mod recipe;
 mod run;
 mod stored;
@@ -20,7 +21,8 @@ use crate::store::StoreError;
 
 /// Everything went well.
 pub const DONE: u8 = 0;
-/// A step failed: on what the recipe gave it, by a crash, or by its time limit.
+/// A step failed: on what the recipe gave it, by a crash, or by its time limit. Or `fmt --check`
+/// found a file that is not formatted.
 pub const FAILED: u8 = 1;
 /// The command line is wrong.
 pub const USAGE: u8 = 2;
@@ -49,6 +51,15 @@ enum Command {
         /// Prints the findings as JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Writes recipes in the one style
+    Fmt {
+        /// The recipes; `-` formats standard input to standard output
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Writes nothing, lists the files that would change, and ends with code 1 if there are any
+        #[arg(long)]
+        check: bool,
     },
     /// Shows which steps would run, and why
     Plan {
@@ -128,6 +139,15 @@ struct RecipeArgs {
     /// Gives a param another value
     #[arg(short = 's', long = "set", value_name = "NAME=VALUE")]
     set: Vec<String>,
+    /// Makes a param an axis with these values, or gives an axis others; plans go over it
+    #[arg(long, value_name = "NAME=VALUE,VALUE")]
+    axis: Vec<String>,
+    /// Leaves only the points at which an axis has one of these values
+    #[arg(long, value_name = "NAME=VALUE,VALUE")]
+    only: Vec<String>,
+    /// Takes params and axes from a profile of the recipe; `-s` and `--axis` count more
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
 }
 
 #[derive(ClapArgs)]
@@ -141,7 +161,8 @@ struct StoreArgs {
 struct PlanArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// The plans to run; by default the plan `default`, or all when there is none
+    /// The plans to run, or values of the recipe: `r1`, and `r1+` with all that plans make of it. By default the plan
+    /// `default`, or all when there is none
     plans: Vec<String>,
     #[command(flatten)]
     store: StoreArgs,
@@ -252,6 +273,7 @@ pub fn run(
 fn obey(command: Command, console: &mut Console<'_>) -> Result<(), Exit> {
     match command {
         Command::Check { recipe, json } => recipe::check(&recipe, json, console),
+        Command::Fmt { files, check } => fmt::fmt(&files, check, console),
         Command::Plan { planned } => explain::plan(&planned, console),
         Command::Run { planned, run } => run::run(&planned, &run, console),
         Command::Why { recipe, store, step } => explain::why(&recipe, &store, &step, console),

@@ -1,5 +1,6 @@
 //! From a recipe's path to its plan, with everything that is wrong told on the way; and `tlm check`.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use crate::base::{FileId, SourceMap, text};
@@ -7,7 +8,7 @@ use crate::cli::{Console, ENVIRONMENT, Exit, PROGRAM, PlanArgs, RecipeArgs, Stor
 use crate::diag::{self, Checked, Diagnostic, Severity};
 use crate::exec::Machine;
 use crate::graph::{self, Plan};
-use crate::sema::{self, Expansion, Program};
+use crate::sema::{self, Expansion, Overlay, Program};
 use crate::store::Store;
 
 /// How wide findings are drawn.
@@ -20,7 +21,7 @@ pub(super) struct Source {
     /// As the user wrote it.
     pub(super) path: PathBuf,
     folder: PathBuf,
-    overrides: Vec<(String, String)>,
+    overlay: Overlay,
 }
 
 /// A recipe with its plan against a store.
@@ -53,20 +54,14 @@ pub(super) fn check(args: &RecipeArgs, json: bool, console: &mut Console<'_>) ->
     }
 }
 
-/// Reads the recipe's file and the overrides.
+/// Reads the recipe's file and what the command line changes about it.
 fn read(args: &RecipeArgs, console: &mut Console<'_>) -> Result<Source, Exit> {
-    let mut overrides = Vec::new();
-    for text in &args.set {
-        match text.split_once('=') {
-            Some((name, value)) => {
-                overrides.push((name.trim().to_owned(), value.trim().to_owned()));
-            }
-            None => {
-                let message = format!("`-s {text}` gives no value");
-                return Err(console.fail(USAGE, message, "write `-s name=value`"));
-            }
-        }
-    }
+    let overlay = Overlay {
+        profile: args.profile.clone(),
+        set: named("-s", &args.set, console)?,
+        axes: named("--axis", &args.axis, console)?,
+        only: named("--only", &args.only, console)?,
+    };
     let path = console.world.cwd().join(&args.recipe);
     let shown = args.recipe.display();
     if path.to_str().is_none() {
@@ -74,31 +69,65 @@ fn read(args: &RecipeArgs, console: &mut Console<'_>) -> Result<Source, Exit> {
         let message = format!("the recipe's path `{}` is not UTF-8", path.display());
         return Err(console.fail(PROGRAM, message, "rename the folder or the file"));
     }
-    let text = match std::fs::read(&path).map(String::from_utf8) {
-        Ok(Ok(text)) => text,
-        Ok(Err(error)) => {
-            let at = error.utf8_error().valid_up_to();
-            let message = format!("`{shown}` is not UTF-8 at byte {at}");
-            return Err(console.fail(PROGRAM, message, "save it as UTF-8"));
-        }
-        Err(error) => {
-            let message = format!("can't read `{shown}`: {error}");
-            let help = match text::near_file(&path) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => "name a recipe".to_owned(),
-            };
-            return Err(console.fail(ENVIRONMENT, message, &help));
-        }
-    };
+    let text = read_text(&path, shown, console)?;
     let mut sources = SourceMap::default();
     let file = sources.add(&args.recipe, text);
     let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
-    Ok(Source { sources, file, path: args.recipe.clone(), folder, overrides })
+    Ok(Source { sources, file, path: args.recipe.clone(), folder, overlay })
+}
+
+/// Splits `name=value`.
+fn named(
+    flag: &str,
+    texts: &[String],
+    console: &mut Console<'_>,
+) -> Result<Vec<(String, String)>, Exit> {
+    let mut pairs = Vec::new();
+    for text in texts {
+        let Some((name, value)) = text.split_once('=') else {
+            let message = format!("`{flag} {text}` gives no value");
+            return Err(console.fail(USAGE, message, &format!("write `{flag} name=value`")));
+        };
+        pairs.push((name.trim().to_owned(), value.trim().to_owned()));
+    }
+    Ok(pairs)
+}
+
+/// Reads the text of a recipe, which the user called `shown`.
+pub(super) fn read_text(
+    path: &Path,
+    shown: impl Display,
+    console: &mut Console<'_>,
+) -> Result<String, Exit> {
+    match std::fs::read(path) {
+        Ok(bytes) => utf8(bytes, shown, console),
+        Err(error) => {
+            let message = format!("can't read `{shown}`: {error}");
+            let help = match text::near_file(path) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "name a recipe".to_owned(),
+            };
+            Err(console.fail(ENVIRONMENT, message, &help))
+        }
+    }
+}
+
+/// Takes the bytes of a recipe for text.
+pub(super) fn utf8(
+    bytes: Vec<u8>,
+    shown: impl Display,
+    console: &mut Console<'_>,
+) -> Result<String, Exit> {
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let message = format!("`{shown}` is not UTF-8 at byte {at}");
+        console.fail(PROGRAM, message, "save it as UTF-8")
+    })
 }
 
 impl Source {
     fn load(&mut self) -> Checked<Program> {
-        sema::load(&mut self.sources, self.file, &self.folder, &self.overrides)
+        sema::load(&mut self.sources, self.file, &self.folder, &self.overlay)
     }
 
     /// Returns the recipe's text.

@@ -138,7 +138,12 @@ fn machine(session: &Session) -> String {
 fn resume(args: &PlanArgs) -> String {
     let mut words = vec!["tlm run".to_owned(), quoted(&args.recipe.recipe.to_string_lossy())];
     words.extend(args.plans.iter().map(|plan| quoted(plan)));
-    words.extend(args.recipe.set.iter().map(|set| format!("-s {}", quoted(set))));
+    let flags =
+        [("-s", &args.recipe.set), ("--axis", &args.recipe.axis), ("--only", &args.recipe.only)];
+    for (flag, values) in flags {
+        words.extend(values.iter().map(|value| format!("{flag} {}", quoted(value))));
+    }
+    words.extend(args.recipe.profile.iter().map(|name| format!("--profile {}", quoted(name))));
     let store = args.store.store.iter();
     words.extend(store.map(|store| format!("--store {}", quoted(&store.to_string_lossy()))));
     let torch = args.torch.iter();

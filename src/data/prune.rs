@@ -23,11 +23,18 @@ pub struct Pruned {
     pub orphans: usize,
 }
 
-/// Keeps the `keep` most frequent tokens of `tokenizer.json`; ties go to the smaller id.
+/// Keeps the `keep` most frequent tokens of `tokenizer.json`; ties go to the smaller id. `go_on` hears how many tokens are
+/// chosen and may stop it with false; then the result is none.
 ///
 /// # Errors
 /// When it is no BPE tokenizer, or `keep` has no room for the special and byte tokens.
-pub fn prune(path: &Path, json: &Value, counts: &[u64], keep: usize) -> Result<Pruned, DataError> {
+pub fn prune(
+    path: &Path,
+    json: &Value,
+    counts: &[u64],
+    keep: usize,
+    go_on: impl FnMut(u64) -> bool,
+) -> Result<Option<Pruned>, DataError> {
     let bpe = Bpe::read(path, json)?;
     let forced = bpe.forced(json);
     if keep < forced.len() {
@@ -38,12 +45,12 @@ pub fn prune(path: &Path, json: &Value, counts: &[u64], keep: usize) -> Result<P
         return Err(DataError::invalid(path, message)
             .help(format!("set `keep:` to {} or more", forced.len())));
     }
-    let kept = bpe.select(forced, counts, keep);
+    let Some(kept) = bpe.select(forced, counts, keep, go_on) else { return Ok(None) };
     let old_ids: Vec<u32> = kept.iter().copied().collect();
     let new_ids: BTreeMap<u32, u32> =
         old_ids.iter().enumerate().map(|(new, &old)| (old, new as u32)).collect();
     let orphans = kept.iter().filter(|&&id| bpe.is_orphan(id, &kept)).count();
-    Ok(Pruned { json: bpe.rewrite(path, json, &new_ids)?, old_ids, orphans })
+    Ok(Some(Pruned { json: bpe.rewrite(path, json, &new_ids)?, old_ids, orphans }))
 }
 
 struct Bpe<'a> {
@@ -110,14 +117,23 @@ impl<'a> Bpe<'a> {
         forced
     }
 
-    fn select(&self, forced: BTreeSet<u32>, counts: &[u64], keep: usize) -> BTreeSet<u32> {
+    fn select(
+        &self,
+        forced: BTreeSet<u32>,
+        counts: &[u64],
+        keep: usize,
+        mut go_on: impl FnMut(u64) -> bool,
+    ) -> Option<BTreeSet<u32>> {
         let mut kept = forced;
         let count = |id: u32| counts.get(id as usize).copied().unwrap_or(0);
         let mut order: Vec<u32> = self.texts.keys().copied().collect();
         order.sort_by_key(|&id| (std::cmp::Reverse(count(id)), id));
         for &id in &order {
+            if !go_on(kept.len() as u64) {
+                return None;
+            }
             if kept.len() >= keep {
-                return kept;
+                return Some(kept);
             }
             let Some(mut needed) = self.ancestors(id) else { continue };
             needed.retain(|id| !kept.contains(id));
@@ -132,7 +148,7 @@ impl<'a> Bpe<'a> {
             }
             kept.insert(id);
         }
-        kept
+        Some(kept)
     }
 
     /// Returns a token and all symbols BPE goes through to build it; none when it never builds it.
@@ -265,13 +281,14 @@ mod tests {
         counts[259] = 9; // abcd
         counts[260] = 5; // ef
         let path = Path::new("tokenizer.json");
-        let one = prune(path, &json, &counts, 258).unwrap();
+        let prune = |keep| prune(path, &json, &counts, keep, |_| true);
+        let one = prune(258).unwrap().unwrap();
         assert_eq!(one.old_ids[257..], [260], "abcd needs three places");
-        let three = prune(path, &json, &counts, 260).unwrap();
+        let three = prune(260).unwrap().unwrap();
         assert_eq!(three.old_ids[257..], [257, 258, 259]);
         assert_eq!(three.json["model"]["merges"], json!([["a", "b"], ["c", "d"], ["ab", "cd"]]));
         assert_eq!((one.orphans, three.orphans), (0, 0));
-        let error = prune(path, &json, &counts, 5).unwrap_err().to_string();
+        let error = prune(5).unwrap_err().to_string();
         assert!(error.contains("257 special and byte tokens"), "{error}");
     }
 }

@@ -49,7 +49,7 @@ impl Tokenizer {
                 &self.path,
                 "has no `<|endoftext|>` and its configuration no `eos_token`",
             )
-            .help("set `eos_token` in `tokenizer_config.json`")
+            .help("set `eos_token` in `tokenizer_config.json`, and open the folder with both files")
         })
     }
 

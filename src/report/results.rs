@@ -1,12 +1,13 @@
 //! What came out: tables and the HTML page, from a plan and how its run ended.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::exec::Outcome;
 use crate::graph::{Plan, Planned};
 use crate::report::html::{Artifact, Curve, Page, Status, StepCard, read_log};
+use crate::report::number;
 use crate::report::table::{Found, Shown, Source, Table, resolve};
-use crate::report::{number, step_name};
 use crate::sema::Expansion;
 use crate::sema::steps::{OutputRef, StepId};
 use crate::store::{Output, Store};
@@ -40,13 +41,14 @@ impl Results<'_> {
         facts: Vec<(String, String)>,
         tables: Vec<Table>,
     ) -> Page {
+        let ran: BTreeSet<StepId> = self.outcome.ran.iter().copied().collect();
         Page {
             title: recipe.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             recipe: recipe.display().to_string(),
             facts,
             tables,
             curves: self.curves(),
-            steps: self.plan.steps.iter().map(|planned| self.card(planned)).collect(),
+            steps: self.plan.steps.iter().map(|planned| self.card(planned, &ran)).collect(),
             source: source.to_owned(),
         }
     }
@@ -54,7 +56,7 @@ impl Results<'_> {
     fn find(&self, output: &OutputRef) -> Found {
         let source = self.plan.get(output.step).map(|planned| Source {
             step: output.step,
-            name: step_name(&planned.step),
+            name: planned.step.name(),
             key: planned.recipe,
         });
         let record = self.outcome.records.get(&output.step);
@@ -70,11 +72,11 @@ impl Results<'_> {
         self.outcome.failed.contains_key(&step) || self.outcome.skipped.contains_key(&step)
     }
 
-    fn card(&self, planned: &Planned) -> StepCard {
-        let name_of = |id| self.plan.get(id).map(|step| step_name(&step.step)).unwrap_or_default();
+    fn card(&self, planned: &Planned, ran: &BTreeSet<StepId>) -> StepCard {
+        let name_of = |id| self.plan.get(id).map(|step| step.step.name()).unwrap_or_default();
         let mut card = StepCard::new(planned.id, &planned.step, planned.recipe, &name_of);
         card.status = match planned.id {
-            id if self.outcome.ran.contains(&id) => Status::Ran,
+            id if ran.contains(&id) => Status::Ran,
             id if self.outcome.records.contains_key(&id) => Status::Reused,
             id if self.has_failed(id) => Status::Failed,
             _ => Status::NotRun,
@@ -103,7 +105,7 @@ impl Results<'_> {
             let Output::Object { digest, .. } = output else { return None };
             // A log that was removed by hand leaves a gap, not a failed report.
             let points = read_log(&self.store.object_path(*digest)).ok()?;
-            Some(Curve { name: step_name(&planned.step), points })
+            Some(Curve { name: planned.step.name(), points })
         };
         let curves = self.plan.steps.iter().filter_map(curve);
         curves.filter(|curve| !curve.points.is_empty()).collect()

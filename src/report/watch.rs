@@ -5,8 +5,8 @@ use std::io::{self, Write};
 
 use crate::exec::Event;
 use crate::graph::Plan;
+use crate::report::Terminal;
 use crate::report::jsonl::{self, Line, StepName};
-use crate::report::{Terminal, step_name};
 use crate::sema::steps::StepId;
 use crate::stage;
 use crate::store::{Output, Record};
@@ -25,7 +25,7 @@ impl<'w> Watch<'w> {
     pub fn new(plan: &Plan, terminal: Terminal, json: Option<&'w mut dyn Write>) -> Self {
         let name = |planned: &crate::graph::Planned| StepName {
             id: planned.id.0,
-            name: step_name(&planned.step),
+            name: planned.step.name(),
             stage: planned.step.stage.name.clone(),
             key: planned.recipe,
         };

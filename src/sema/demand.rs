@@ -6,7 +6,7 @@ use crate::base::text::did_you_mean;
 use crate::base::{SourceMap, Span};
 use crate::diag::Diagnostic;
 use crate::sema::lower::{Def, Lower};
-use crate::sema::node::{AxisId, Plan, Report, Term, Typed};
+use crate::sema::node::{AxisId, Node, Plan, Report, Term, Typed};
 use crate::sema::ty::Ty;
 use crate::syntax::ast::{self, Expr, ExprKind, ItemKind, Name};
 
@@ -38,6 +38,41 @@ impl<'r> Lower<'r> {
             }
         }
         (plans, reports)
+    }
+
+    /// Checks that profiles give params and axes what these take.
+    pub(super) fn profiles(&mut self, file: &'r ast::File) {
+        let mut names: BTreeMap<&str, Span> = BTreeMap::new();
+        for item in &file.items {
+            let ItemKind::Profile(profile) = &item.kind else { continue };
+            if let Some(first) = names.insert(&profile.name.node, profile.name.span) {
+                self.twice(&profile.name, first);
+            }
+            // What `--axis` names has another type for this command.
+            let is_swept = |name: &Name| self.swept.contains(&name.node);
+            for (name, value) in profile.values.iter().filter(|(name, _)| !is_swept(name)) {
+                match self.param_type(&name.node) {
+                    Some(wanted) => {
+                        drop(self.apart(|lower| lower.fit(value, &wanted, &name.node, None)));
+                    }
+                    None => self.found.push(
+                        Diagnostic::error(
+                            "tlm::sema::unknown_param",
+                            format!("the recipe has no param or axis `{}`", name.node),
+                        )
+                        .label(name.span, "no such name")
+                        .help("name a param or an axis of the recipe"),
+                    ),
+                }
+            }
+        }
+    }
+
+    /// Lowers the values of an axis that count.
+    pub(super) fn only(&mut self, name: &Name, list: &Expr) -> Option<(AxisId, Node)> {
+        let axis = self.axis_name(name)?;
+        let wanted = Ty::List(Box::new(self.axis(axis)));
+        Some((axis, self.fit(list, &wanted, &name.node, None)))
     }
 
     fn plan(&mut self, plan: &ast::Plan) -> Plan {
@@ -81,8 +116,16 @@ impl<'r> Lower<'r> {
         }
         let mut filter = Vec::new();
         term.filter.iter().for_each(|condition| self.conjuncts(condition, &mut filter));
-        let [vary, over, each] = [vary, over, each]
+        let [vary, over, mut each] = [vary, over, each]
             .map(|axes| axes.into_iter().map(|(axis, _)| axis).collect::<Vec<_>>());
+        for name in self.swept {
+            if let Some(Def::Axis(axis)) = self.look_up(name)
+                && targets.iter().any(|(_, target)| target.axes.contains(&axis))
+                && ![&vary, &over, &each].iter().any(|axes| axes.contains(&axis))
+            {
+                each.push(axis);
+            }
+        }
         Term { targets, vary, over, each, filter }
     }
 

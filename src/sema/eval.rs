@@ -433,6 +433,18 @@ impl<'p> Eval<'p> {
         self.node(inner, At { point: &point, ..at })
     }
 
+    /// Returns which values of an axis a list holds.
+    pub(super) fn places(&mut self, axis: AxisId, list: &'p Node, point: &[usize]) -> Vec<usize> {
+        let items = match self.at(list, point, "only") {
+            Some(Val::List(items)) => items,
+            _ => Vec::new(),
+        };
+        let env = Rc::clone(&self.outside);
+        let at = At { point, label: "only", env: &env };
+        let place = |item| self.place(axis, &item, list.span, at);
+        items.into_iter().filter_map(place).collect()
+    }
+
     /// Returns which value of an axis this is.
     fn place(&mut self, id: AxisId, wanted: &Val, span: Span, at: At<'_, 'p>) -> Option<usize> {
         let axis = &self.program.axes[id];

@@ -6,26 +6,30 @@ use crate::base::text::did_you_mean;
 use crate::diag::{Checked, Diagnostic};
 use crate::sema::eval::{Eval, Point};
 use crate::sema::node::{AxisId, BindingId, Kind, Plan, Program, Report, Term, Typed};
-use crate::sema::points::points_of;
+use crate::sema::points::{only, points_of};
 use crate::sema::steps::{
     Cell, Expansion, Goal, OutputRef, Report as Table, ReportRow, Step, StepId,
 };
 use crate::sema::value::Val;
 
-/// Evaluates what the named plans ask for; without names, the plan `default`, or all plans when there is none.
-pub(super) fn expand(program: &Program, plans: &[String]) -> Checked<Expansion> {
+/// Evaluates what the named plans ask for, or of the default plans what is named; without names, all of the default plans.
+pub(super) fn expand(program: &Program, names: &[String]) -> Checked<Expansion> {
     let mut eval = Eval::new(program);
-    let plans = chosen(program, plans, &mut eval.found);
+    let (plans, selectors) = chosen(program, names, &mut eval.found);
     let mut expansion = Expansion::default();
     let mut points = Vec::new();
+    let only = only(&mut eval);
     for (plan, term) in
         plans.iter().flat_map(|plan| plan.terms.iter().map(move |term| (plan, term)))
     {
-        for point in points_of(term, &mut eval) {
+        for point in points_of(term, &only, &mut eval) {
             let outputs = outputs(term, &point, &mut eval);
             expansion.goals.push(goal(program, plan, term, &point, outputs));
             points.push(point);
         }
+    }
+    if !selectors.is_empty() {
+        expansion.goals = vec![selected(&selectors, &expansion.goals, &points, &mut eval)];
     }
     let made = needed(&eval.steps, expansion.goals.iter().flat_map(|goal| &goal.outputs));
     for report in &program.reports {
@@ -109,34 +113,79 @@ impl Program {
     }
 }
 
+/// A value that is named instead of a plan.
+struct Selector {
+    binding: BindingId,
+    /// Whether all that is made of it is asked for too: `r1+`.
+    downstream: bool,
+}
+
+/// Returns the plans to look at, and the values to pick from what they make.
 fn chosen<'p>(
     program: &'p Program,
     names: &[String],
     found: &mut Vec<Diagnostic>,
-) -> Vec<&'p Plan> {
-    if names.is_empty() {
-        let default = program.plans.iter().find(|plan| plan.name == "default");
-        return default.map_or_else(|| program.plans.iter().collect(), |plan| vec![plan]);
-    }
-    let mut plans = Vec::new();
+) -> (Vec<&'p Plan>, Vec<Selector>) {
+    let (mut plans, mut selectors) = (Vec::new(), Vec::new());
     for name in names {
-        match program.plans.iter().find(|plan| plan.name == *name) {
-            Some(plan) => plans.push(plan),
-            None => {
-                let known = program.plans.iter().map(|plan| plan.name.as_str());
-                let help = match did_you_mean(name, known.clone()) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None if program.plans.is_empty() => {
-                        format!("add one: `plan {name} = ...`")
-                    }
-                    None => format!("plans are {}", known.collect::<Vec<_>>().join(", ")),
-                };
-                let message = format!("the recipe has no plan `{name}`");
-                found.push(Diagnostic::error("tlm::sema::unknown_plan", message).help(help));
-            }
+        let value = name.trim_start_matches('+').trim_end_matches('+');
+        if let Some(plan) = program.plans.iter().find(|plan| plan.name == *name) {
+            plans.push(plan);
+        } else if let Some(binding) = program.bindings.iter().position(|b| b.name == value) {
+            selectors.push(Selector { binding, downstream: name.ends_with('+') });
+        } else {
+            found.push(unknown_plan(program, name, value));
         }
     }
-    plans
+    if plans.is_empty() {
+        let default = program.plans.iter().find(|plan| plan.name == "default");
+        plans = default.map_or_else(|| program.plans.iter().collect(), |plan| vec![plan]);
+    }
+    (plans, selectors)
+}
+
+fn unknown_plan(program: &Program, name: &str, value: &str) -> Diagnostic {
+    let plans = program.plans.iter().map(|plan| plan.name.as_str());
+    let values = program.bindings.iter().map(|binding| binding.name.as_str());
+    let help = match did_you_mean(value, plans.clone().chain(values)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if program.plans.is_empty() => format!("add one: `plan {name} = ...`"),
+        None => format!("plans are {}", plans.collect::<Vec<_>>().join(", ")),
+    };
+    let message = format!("the recipe has no plan `{name}`");
+    Diagnostic::error("tlm::sema::unknown_plan", message).help(help)
+}
+
+/// Returns a goal for the values that are named, at the points of the plans; of what the plans need, also what is made of them
+/// where that is asked.
+fn selected(selectors: &[Selector], goals: &[Goal], points: &[Point], eval: &mut Eval<'_>) -> Goal {
+    let planned = needed(&eval.steps, goals.iter().flat_map(|goal| &goal.outputs));
+    let baseline = [baseline(eval.program)];
+    let points = if points.is_empty() { &baseline[..] } else { points };
+    let (mut outputs, mut spread) = (Vec::new(), BTreeSet::new());
+    for selector in selectors {
+        let before = outputs.len();
+        for point in points {
+            if let Some(value) = eval.binding(selector.binding, point) {
+                value.outputs(&mut outputs);
+            }
+        }
+        if selector.downstream {
+            spread.extend(outputs[before..].iter().map(|output| output.step));
+        }
+    }
+    // Inputs come before their users.
+    for id in planned {
+        let step = &eval.steps[id.0 as usize];
+        if step.uses().any(|used| spread.contains(&used.step)) {
+            spread.insert(id);
+            let output = step.stage.outputs.keys().next();
+            outputs.extend(output.map(|name| OutputRef { step: id, output: name.clone() }));
+        }
+    }
+    outputs.sort();
+    outputs.dedup();
+    Goal { plan: "selection".to_owned(), point: Vec::new(), outputs }
 }
 
 fn baseline(program: &Program) -> Point {

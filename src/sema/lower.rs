@@ -16,6 +16,7 @@ use crate::sema::node::{
     Axis, AxisId, Binding, BindingId, Builtin, Function, FunctionId, Kind, Node, Program,
     Signature, Stage, Typed,
 };
+use crate::sema::overlay::Overlaid;
 use crate::sema::ty::Ty;
 use crate::sema::value::Val;
 use crate::syntax::ast::{self, Expr, ExprKind, ItemKind, Name};
@@ -65,6 +66,7 @@ pub(super) struct Lower<'r> {
     names: BTreeMap<String, (Def, Span)>,
     /// `param` and `let` items, with the value that counts.
     items: Vec<(&'r ast::Binding, &'r Expr)>,
+    is_param: Vec<bool>,
     bindings: Vec<State<Typed>>,
     pub(super) function_items: Vec<&'r ast::Fn>,
     pub(super) functions: Vec<State<(Arc<Signature>, Function)>>,
@@ -78,17 +80,19 @@ pub(super) struct Lower<'r> {
     pub(super) conditions: BTreeSet<AxisId>,
     /// How many bindings are being lowered within each other.
     pub(super) depth: usize,
+    /// Axes that plans go over though they do not say so.
+    pub(super) swept: &'r [String],
     /// Names that were told to be undefined.
     unknown: BTreeSet<String>,
     pub(super) found: Vec<Diagnostic>,
 }
 
-/// Lowers a recipe; `overrides` replace the values of its params.
+/// Lowers a recipe as it is overlaid.
 pub(super) fn lower<'r>(
     sources: &'r SourceMap,
     library: &'r Library,
     file: &'r ast::File,
-    overrides: &'r [(Name, Expr)],
+    overlaid: &'r Overlaid,
     folder: &Path,
 ) -> (Program, Vec<Diagnostic>) {
     let mut lower = Lower {
@@ -96,6 +100,7 @@ pub(super) fn lower<'r>(
         library,
         names: BTreeMap::new(),
         items: Vec::new(),
+        is_param: Vec::new(),
         bindings: Vec::new(),
         function_items: Vec::new(),
         functions: Vec::new(),
@@ -105,13 +110,17 @@ pub(super) fn lower<'r>(
         touched: BTreeSet::new(),
         conditions: BTreeSet::new(),
         depth: 0,
+        swept: &[],
         unknown: BTreeSet::new(),
         found: Vec::new(),
     };
-    lower.declare(file, overrides);
+    lower.declare(file, &overlaid.values);
+    lower.swept = &overlaid.swept;
     // Each after those it names, so that the stack does not grow with the length of a chain.
     lower.order().into_iter().for_each(|id| drop(lower.binding(id)));
     let (plans, reports) = lower.demands(file);
+    lower.profiles(file);
+    let only = overlaid.only.iter().filter_map(|(name, list)| lower.only(name, list)).collect();
     (0..lower.axis_items.len()).for_each(|id| drop(lower.axis(id)));
     let bindings = mem::take(&mut lower.bindings).into_iter().zip(&lower.items);
     let bindings = bindings.filter_map(|(state, (item, _))| match state {
@@ -138,6 +147,7 @@ pub(super) fn lower<'r>(
         axes: axes.collect(),
         plans,
         reports,
+        only,
         folder: folder.to_owned(),
         fetch: library.get("source.fetch").cloned(),
     };
@@ -155,12 +165,11 @@ impl<'r> Lower<'r> {
             match &item.kind {
                 ItemKind::Use(import) => self.import(import),
                 ItemKind::Param(param) => {
-                    // The last one counts, as on any command line.
-                    let given = overrides.iter().rfind(|(name, _)| name.node == param.name.node);
+                    let given = overrides.iter().find(|(name, _)| name.node == param.name.node);
                     overridden.insert(param.name.node.as_str());
-                    self.add_binding(param, given.map_or(&param.value, |(_, value)| value));
+                    self.add_binding(param, given.map_or(&param.value, |(_, value)| value), true);
                 }
-                ItemKind::Let(binding) => self.add_binding(binding, &binding.value),
+                ItemKind::Let(binding) => self.add_binding(binding, &binding.value, false),
                 ItemKind::Axis(axis) => {
                     self.define(&axis.name, Def::Axis(self.axis_items.len()));
                     self.axis_items.push(axis);
@@ -171,12 +180,11 @@ impl<'r> Lower<'r> {
                     self.function_items.push(function);
                     self.functions.push(State::Todo);
                 }
-                ItemKind::Profile(profile) => self.not_yet(&profile.name, "profiles"),
                 ItemKind::Stage(stage) => self.not_yet(&stage.name, "stages of a recipe's own"),
                 ItemKind::Artifact(artifact) => {
                     self.not_yet(&artifact.name, "artifact types of a recipe's own");
                 }
-                ItemKind::Plan(_) | ItemKind::Report(_) => {}
+                ItemKind::Plan(_) | ItemKind::Report(_) | ItemKind::Profile(_) => {}
             }
         }
         for (name, _) in overrides {
@@ -186,9 +194,10 @@ impl<'r> Lower<'r> {
         }
     }
 
-    fn add_binding(&mut self, binding: &'r ast::Binding, value: &'r Expr) {
+    fn add_binding(&mut self, binding: &'r ast::Binding, value: &'r Expr, is_param: bool) {
         self.define(&binding.name, Def::Binding(self.items.len()));
         self.items.push((binding, value));
+        self.is_param.push(is_param);
         self.bindings.push(State::Todo);
     }
 
@@ -233,7 +242,7 @@ impl<'r> Lower<'r> {
                 "tlm::sema::unknown_param",
                 format!("the recipe has no param `{}`", name.node),
             )
-            .label(name.span, "given with `-s`")
+            .label(name.span, "no such param")
             .help(help),
         );
     }
@@ -272,6 +281,15 @@ impl<'r> Lower<'r> {
         let value = lower(self);
         self.conditions = conditions;
         (value, mem::replace(&mut self.touched, touched))
+    }
+
+    /// Returns the type of a param.
+    pub(super) fn param_type(&mut self, name: &str) -> Option<Ty> {
+        match self.look_up(name)? {
+            Def::Binding(id) if self.is_param[id] => Some(self.binding(id).0),
+            Def::Axis(id) => Some(Ty::List(Box::new(self.axis(id)))),
+            _ => None,
+        }
     }
 
     /// Returns the type of a binding, which the expression being lowered depends on.
@@ -439,7 +457,10 @@ impl<'r> Lower<'r> {
         let (values, ty) = match declared {
             Some(ty) => {
                 let span = item.ty.as_ref().map(|ty| ty.span);
-                let fit = |value: &Expr| self.fit(value, &ty, &name, span);
+                let fit = |value: &Expr| {
+                    let node = self.fit(value, &ty, &name, span);
+                    self.in_range(item, node, &ty)
+                };
                 (items.iter().map(fit).collect(), ty.clone())
             }
             None => self.joined(items, None),

@@ -15,6 +15,7 @@ mod import;
 mod lower;
 mod make;
 mod node;
+mod overlay;
 mod points;
 pub mod steps;
 mod ty;
@@ -22,56 +23,42 @@ mod value;
 
 use std::path::Path;
 
-use crate::base::source::Spanned;
-use crate::base::{FileId, SourceMap, Span};
+use crate::base::{FileId, SourceMap};
 use crate::diag::{Checked, Diagnostic};
-use crate::syntax::ast::{self, Expr, ExprKind, ItemKind, TypeKind};
-use crate::syntax::{parse, parse_expr};
+use crate::syntax::parse;
 
 pub use declare::STDLIB;
 pub use node::Program;
 pub use steps::Expansion;
 
-/// Checks the recipe `file`, with `-s name=value` overrides as (name, value) texts. Paths in it are relative to `folder`.
+/// What the command line changes about a recipe: names with values as texts.
+#[derive(Clone, Debug, Default)]
+pub struct Overlay {
+    /// `--profile smoke`
+    pub profile: Option<String>,
+    /// `-s name=value`: params.
+    pub set: Vec<(String, String)>,
+    /// `--axis name=a,b`: params that become axes, or axes with other values.
+    pub axes: Vec<(String, String)>,
+    /// `--only name=a,b`: the points that count.
+    pub only: Vec<(String, String)>,
+}
+
+/// Checks the recipe `file` as the command line changes it. Paths in it are relative to `folder`.
 pub fn load(
     sources: &mut SourceMap,
     file: FileId,
     folder: &Path,
-    overrides: &[(String, String)],
+    overlay: &Overlay,
 ) -> Checked<Program> {
     let mut found = Vec::new();
     let library = declare::stdlib(sources, &mut found);
-    let parsed = parse(file, sources.text(file));
-    found.extend(parsed.diagnostics);
-    let mut values = Vec::new();
-    for (name, text) in overrides {
-        let file = sources.add(format!("-s {name}"), text.clone());
-        let (expr, errors) = match takes_text(&parsed.file, name) && !text.starts_with('"') {
-            true => {
-                let span = Span::new(file, 0, text.len());
-                (Expr { span, kind: ExprKind::Str(text.clone()) }, Vec::new())
-            }
-            false => parse_expr(file, text),
-        };
-        found.extend(errors);
-        values.push((Spanned { node: name.clone(), span: expr.span }, expr));
-    }
-    let (program, errors) = lower::lower(sources, &library, &parsed.file, &values, folder);
+    let mut parsed = parse(file, sources.text(file));
+    found.append(&mut parsed.diagnostics);
+    let overlaid = overlay::apply(&mut parsed.file, overlay, sources, &mut found);
+    let (program, errors) = lower::lower(sources, &library, &parsed.file, &overlaid, folder);
     found.extend(errors);
     Checked { value: program, diagnostics: found }
-}
-
-/// Returns whether a param takes a text, which needs no quotes on the command line.
-fn takes_text(file: &ast::File, name: &str) -> bool {
-    file.items.iter().any(|item| match &item.kind {
-        ItemKind::Param(param) if param.name.node == name => match &param.ty {
-            Some(ty) => {
-                matches!(&ty.kind, TypeKind::Named(name) if name == "Str" || name == "Path")
-            }
-            None => matches!(param.value.kind, ExprKind::Str(_)),
-        },
-        _ => false,
-    })
 }
 
 /// Evaluates every binding at the baseline and all plans, and returns what is wrong.

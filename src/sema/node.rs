@@ -26,6 +26,8 @@ pub struct Program {
     pub(super) axes: Vec<Axis>,
     pub(super) plans: Vec<Plan>,
     pub(super) reports: Vec<Report>,
+    /// Axes whose other values do not count, with a list of those that do.
+    pub(super) only: Vec<(AxisId, Node)>,
     /// The folder that paths are relative to.
     pub(super) folder: PathBuf,
     /// The stage that texts with a scheme call.

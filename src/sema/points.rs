@@ -1,7 +1,7 @@
 //! The points that a plan asks for. A product is searched axis by axis, and what a condition rules out is not entered, so
 //! that the cost follows what is asked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::Value;
 use crate::diag::Diagnostic;
@@ -13,12 +13,21 @@ use crate::sema::value::Val;
 const POINTS_MAX: usize = 1_000_000;
 
 /// Returns the points of a term, each once, in the order of the axes' values.
-pub(super) fn points_of<'p>(term: &'p Term, eval: &mut Eval<'p>) -> Vec<Point> {
+pub(super) fn points_of<'p>(term: &'p Term, only: &Only, eval: &mut Eval<'p>) -> Vec<Point> {
     let program = eval.program;
+    let on = |axis: &&AxisId| term.targets.iter().any(|(_, target)| target.axes.contains(axis));
+    let only = only.iter().filter(|(axis, _)| on(axis)).map(|(axis, at)| (*axis, at)).collect();
     let crossed: Vec<AxisId> = term.over.iter().chain(&term.each).copied().collect();
     let varied: BTreeSet<AxisId> = term.vary.iter().copied().collect();
-    let mut search =
-        Search { term, eval, crossed: &crossed, varied: &varied, looked_at: 0, points: Vec::new() };
+    let mut search = Search {
+        term,
+        eval,
+        crossed: &crossed,
+        varied: &varied,
+        only,
+        looked_at: 0,
+        points: Vec::new(),
+    };
     search.cross(0, &mut vec![0; program.axes.len()]);
     if search.looked_at > POINTS_MAX {
         let span = term.filter.first().map(|condition| condition.node.span);
@@ -36,12 +45,28 @@ pub(super) fn points_of<'p>(term: &'p Term, eval: &mut Eval<'p>) -> Vec<Point> {
     search.points
 }
 
+/// For an axis, which of its values count.
+pub(super) type Only = BTreeMap<AxisId, BTreeSet<usize>>;
+
+/// Returns what the command line says about which points count.
+pub(super) fn only(eval: &mut Eval<'_>) -> Only {
+    let program = eval.program;
+    let baseline = vec![0; program.axes.len()];
+    let mut only = Only::new();
+    for (axis, list) in &program.only {
+        let places = eval.places(*axis, list, &baseline);
+        only.entry(*axis).or_default().extend(places);
+    }
+    only
+}
+
 struct Search<'s, 'p> {
     term: &'p Term,
     eval: &'s mut Eval<'p>,
     /// The axes that are crossed, in the order in which they are set.
     crossed: &'s [AxisId],
     varied: &'s BTreeSet<AxisId>,
+    only: BTreeMap<AxisId, &'s BTreeSet<usize>>,
     looked_at: usize,
     points: Vec<Point>,
 }
@@ -55,7 +80,7 @@ impl Search<'_, '_> {
             if !self.look() {
                 return;
             }
-            if self.may_hold(depth, point) {
+            if self.counts(axis, value) && self.may_hold(depth, point) {
                 self.cross(depth + 1, point);
             }
         }
@@ -77,8 +102,13 @@ impl Search<'_, '_> {
         }
     }
 
+    fn counts(&self, axis: AxisId, value: usize) -> bool {
+        self.only.get(&axis).is_none_or(|values| values.contains(&value))
+    }
+
     fn add(&mut self, point: &Point) {
-        if self.term.filter.iter().all(|condition| holds(condition, point, self.eval)) {
+        let counts = self.only.iter().all(|(axis, values)| values.contains(&point[*axis]));
+        if counts && self.term.filter.iter().all(|condition| holds(condition, point, self.eval)) {
             self.points.push(point.clone());
         }
     }

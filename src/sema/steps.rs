@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::base::text::name_at;
 use crate::base::{Span, Value};
 
 /// A stage call in an [`Expansion`].
@@ -59,6 +60,11 @@ pub struct Step {
 }
 
 impl Step {
+    /// Returns the label with the axis values: `r2[arm=hard, rate=50%]`.
+    pub fn name(&self) -> String {
+        name_at(&self.label, &self.point)
+    }
+
     /// Returns the outputs of other steps that it uses.
     pub fn uses(&self) -> impl Iterator<Item = &OutputRef> {
         let inputs = self.inputs.iter().filter_map(|(_, input)| match input {

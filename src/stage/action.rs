@@ -25,7 +25,7 @@ pub struct Action {
     pub inputs: BTreeMap<String, Vec<PathBuf>>,
     /// An empty folder; output `model` is written as the file or folder `out/model`.
     pub out: PathBuf,
-    /// A folder that outlives interruption, for resume states; may hold an earlier attempt's.
+    /// A folder that outlives interruption, for resume states; may hold an earlier attempt's. The worker locks it.
     pub state: PathBuf,
     /// Derived from the content key, so that equal inputs give equal seeds.
     pub seed: u64,

@@ -31,10 +31,12 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     let mut done = 0;
     let total = files.iter().map(|file| file.size).sum();
     for file in &files {
-        let delimiter = params.delimiter.as_deref();
-        let progress =
-            |context: &mut Context, read| context.progress(done + read, Some(total), "bytes");
-        read_file(context, &file.path, delimiter, &mut writer, progress)?;
+        let content =
+            open(&file.path).map_err(|error| StageError::io("open", &file.path, &error))?;
+        read_file(content, &file.path, params.delimiter.as_deref(), &mut writer, |read| {
+            context.progress(done + read, Some(total), "bytes");
+            !context.interrupted()
+        })?;
         done += file.size;
     }
     let (documents, size) = writer.finish()?;
@@ -90,20 +92,20 @@ fn open(path: &Path) -> io::Result<Content> {
     Ok(Content { text, file: seen })
 }
 
-/// Streams a file; memory is bounded by its longest document. `progress` hears how many bytes of the file are read.
+/// Streams a file; memory is bounded by its longest document. `go_on` hears how many bytes of the file are read and may
+/// stop it with false.
 fn read_file(
-    context: &mut Context,
+    mut content: Content,
     path: &Path,
     delimiter: Option<&str>,
     writer: &mut CorpusWriter,
-    progress: impl Fn(&mut Context, u64),
+    mut go_on: impl FnMut(u64) -> bool,
 ) -> Result<(), StageError> {
-    let mut content = open(path).map_err(|error| StageError::io("open", path, &error))?;
     let mut place = Place { path, byte: 0, line: 1 };
     let mut pending = Vec::new();
     let mut chunk = vec![0; 1 << 20];
     loop {
-        if context.interrupted() {
+        if !go_on(content.file.stream_position().unwrap_or_default()) {
             return Err(StageError::Interrupted);
         }
         let read = content.text.read(&mut chunk);
@@ -114,7 +116,6 @@ fn read_file(
         }
         let searched = pending.len();
         pending.extend_from_slice(&chunk[..len]);
-        progress(context, content.file.stream_position().unwrap_or_default());
         if let Some(delimiter) = delimiter {
             let from = searched.saturating_sub(delimiter.len() - 1);
             let rest = split(&pending, from, delimiter.as_bytes(), &mut place, writer)?;
@@ -199,4 +200,44 @@ impl Place<'_> {
 
 fn newlines(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|&&byte| byte == b'\n').count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Corpus;
+
+    /// Gives a few bytes at a time, as decoders do.
+    struct Pieces {
+        bytes: io::Cursor<Vec<u8>>,
+        piece: usize,
+    }
+
+    impl Read for Pieces {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            let len = self.piece.min(out.len());
+            self.bytes.read(&mut out[..len])
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn documents_are_those_of_a_plain_split(
+            text in "[abü\n]{0,60}",
+            delimiter in "[abü\n]{1,4}",
+            piece in 1..9usize,
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let mut writer = CorpusWriter::create(folder.path()).unwrap();
+            let bytes = io::Cursor::new(text.clone().into_bytes());
+            let file = File::open("/dev/null").unwrap();
+            let content = Content { text: Box::new(Pieces { bytes, piece }), file };
+            read_file(content, Path::new("a.txt"), Some(&delimiter), &mut writer, |_| true).unwrap();
+            writer.finish().unwrap();
+            let corpus = Corpus::open(folder.path()).unwrap();
+            let read: Vec<_> = (0..corpus.documents()).map(|at| corpus.document(at).unwrap()).collect();
+            let plain: Vec<_> = text.split(&delimiter).filter(|part| !part.is_empty()).collect();
+            assert_eq!(read, plain);
+        }
+    }
 }

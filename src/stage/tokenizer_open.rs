@@ -1,10 +1,13 @@
-//! `tokenizer.open`: a `tokenizer.json`, a folder with one, or a GGUF file's metadata.
+//! `tokenizer.open`: a `tokenizer.json`, alone or with its configuration, a folder with them, or a GGUF file's metadata.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use serde_json::Map;
 
 use crate::base::Value;
+use crate::data::dataset::read_json;
 use crate::data::tokenizer::tokenizer_from_gguf;
-use crate::data::tokenizer_files::{copy_tokenizer, read_tokenizer_json, write_tokenizer};
+use crate::data::tokenizer_files::{copy_tokenizer, write_tokenizer};
 use crate::data::{Gguf, Tokenizer};
 use crate::stage::{Context, StageError};
 
@@ -13,28 +16,40 @@ use crate::stage::{Context, StageError};
 /// # Errors
 /// When the source can't be read or understood.
 pub fn run(context: &mut Context) -> Result<(), StageError> {
-    let [source] = context.inputs("source") else {
-        return Err(StageError::input("`source` names several files, expected one"));
-    };
-    let source = source.clone();
+    let (source, config) = choose(context.inputs("source"))?;
     let out = context.out_dir("out")?;
-    open(&source, &out)?;
-    let tokenizer = Tokenizer::open(&out)?;
-    context.output("out.size", Value::Int(tokenizer.size() as i64))?;
+    context.progress(0, None, "tokens");
+    open(&source, config.as_deref(), &out)?;
+    if context.interrupted() {
+        return Err(StageError::Interrupted);
+    }
+    let size = Tokenizer::open(&out)?.size();
+    context.progress(size, Some(size), "tokens");
+    context.output("out.size", Value::Int(size as i64))?;
     Ok(())
 }
 
-fn open(source: &Path, out: &Path) -> Result<(), StageError> {
+/// Returns the source and the configuration among the inputs. What only lies beside them is not read: no key knows it.
+fn choose(inputs: &[PathBuf]) -> Result<(PathBuf, Option<PathBuf>), StageError> {
+    let is_config =
+        |path: &Path| path.file_name().is_some_and(|name| name == "tokenizer_config.json");
+    match inputs {
+        [source] => Ok((source.clone(), None)),
+        [source, config] if is_config(config) => Ok((source.clone(), Some(config.clone()))),
+        [config, source] if is_config(config) => Ok((source.clone(), Some(config.clone()))),
+        _ => Err(StageError::input(format!("`source` names {} files", inputs.len()))
+            .help("name one file, a folder, or `tokenizer.json` and `tokenizer_config.json`")),
+    }
+}
+
+fn open(source: &Path, config: Option<&Path>, out: &Path) -> Result<(), StageError> {
     if source.is_dir() {
         return Ok(copy_tokenizer(source, out)?);
     }
     if Gguf::is_gguf(source) {
         return Ok(tokenizer_from_gguf(&Gguf::open(source)?, out)?);
     }
-    // A `tokenizer.json` under any name; its configuration is taken from beside it.
-    let json = crate::data::dataset::read_json(source)?;
-    let folder = source.parent().unwrap_or(Path::new("."));
-    write_tokenizer(out, &json, &crate::data::tokenizer_files::read_tokenizer_config(folder)?)?;
-    read_tokenizer_json(out)?;
-    Ok(())
+    // A `tokenizer.json` under any name.
+    let config = config.map_or_else(|| Ok(Map::new()), read_json)?;
+    Ok(write_tokenizer(out, &read_json(source)?, &config)?)
 }

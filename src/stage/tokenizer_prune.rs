@@ -26,7 +26,11 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     let config = read_tokenizer_config(&folder)?;
     let size = Vocabulary::new(&path, &json, config.clone())?.size();
     let counts = read_counts(context.input("counts"), size as usize)?;
-    let pruned = prune(&path, &json, &counts, params.keep)?;
+    let pruned = prune(&path, &json, &counts, params.keep, |kept| {
+        context.progress(kept, Some(params.keep as u64), "tokens");
+        !context.interrupted()
+    })?;
+    let pruned = pruned.ok_or(StageError::Interrupted)?;
     let out = context.out_dir("out")?;
     write_tokenizer(&out, &pruned.json, &config)?;
     write_id_map(&out, &pruned.old_ids)?;

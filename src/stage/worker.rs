@@ -5,16 +5,23 @@
 //! behind in memory must not reach the next one.
 
 use std::any::Any;
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, BufRead, Write};
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
+use std::time::Duration;
 
 use crate::stage::action::{Action, Event, Failure, FailureKind, PROTOCOL};
 use crate::stage::context::{Context, StageError};
 use crate::stage::{Body, Registry};
+
+/// How often a worker that waits for another one looks again.
+const POLL: Duration = Duration::from_millis(50);
 
 /// Runs actions from `input` until it ends or an action fails; events go to `output`.
 ///
@@ -104,12 +111,65 @@ fn run<W: Write + Send + 'static>(
     stop: &Arc<AtomicBool>,
 ) -> (Event, bool) {
     let mut context = Context::new(action, Arc::clone(stop), Box::new(output));
-    match catch_unwind(AssertUnwindSafe(|| body(&mut context))) {
+    let alone = AssertUnwindSafe(|| {
+        let _held = Held::wait(&mut context)?;
+        body(&mut context)
+    });
+    match catch_unwind(alone) {
         Ok(Ok(())) => (Event::Done, true),
         Ok(Err(StageError::Interrupted)) => (Event::Interrupted, false),
         Ok(Err(StageError::Failed(failure))) => (Event::Failed(failure), false),
         Err(panic) => (Event::Failed(internal(panic_message(&*panic))), false),
     }
+}
+
+/// The right to use a state folder: a kernel lock on the file `lock` in it. The scheduler's own lock is not enough, as
+/// the worker of one that was killed goes on for a while, and the next one's worker gets the same folder.
+struct Held {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Held {
+    /// Waits until no other worker holds the folder.
+    fn wait(context: &mut Context) -> Result<Self, StageError> {
+        let path = context.state_dir().join("lock");
+        let mut told = false;
+        loop {
+            let file = File::create(&path).map_err(|e| StageError::io("create", &path, &e))?;
+            match file.try_lock() {
+                Ok(()) if is_at(&file, &path) => return Ok(Self { path, _file: file }),
+                // The one before removed the file as it ended.
+                Ok(()) => continue,
+                Err(TryLockError::Error(error)) => {
+                    return Err(StageError::io("lock", &path, &error));
+                }
+                Err(TryLockError::WouldBlock) => {}
+            }
+            if context.interrupted() {
+                return Err(StageError::Interrupted);
+            }
+            if !told {
+                context.log(
+                    "the worker of an earlier run still works on this step; waiting for its end",
+                );
+                told = true;
+            }
+            thread::sleep(POLL);
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // A folder that holds nothing else is no state.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let id = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    file.metadata().is_ok_and(|own| fs::metadata(path).is_ok_and(|there| id(own) == id(there)))
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {

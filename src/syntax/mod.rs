@@ -6,14 +6,19 @@
 
 pub mod ast;
 mod exprs;
+mod format;
 mod items;
+mod layout;
 mod lexer;
 mod parser;
+mod print;
 mod token;
 mod types;
 
 use crate::base::FileId;
 use crate::diag::Diagnostic;
+
+pub use format::format;
 
 /// A tree with what was found on the way. Parts that could not be parsed are left out, or are
 /// [`ast::ExprKind::Error`].

@@ -3,23 +3,24 @@
 use std::path::Path;
 
 use tlm::base::SourceMap;
-use tlm::diag::{Checked, render};
+use tlm::diag::{Checked, Diagnostic, render};
 use tlm::sema::steps::{Arg, Cell, Step};
-use tlm::sema::{self, Expansion};
+use tlm::sema::{self, Expansion, Overlay};
 
 /// Checks a recipe and compares what is found with `code text`, the text being what the first label is about.
 #[track_caller]
 fn finds(recipe: &str, expected: &[&str]) {
     let mut sources = SourceMap::default();
     let file = sources.add("r.tlm", recipe);
-    let found = match sema::load(&mut sources, file, Path::new("/recipes"), &[]).finish() {
-        Ok((program, warnings)) => {
-            let all = [warnings, sema::check(&program)].concat();
-            let checked = Checked { value: (), diagnostics: all };
-            checked.finish().map_or_else(|found| found, |(_, warnings)| warnings)
-        }
-        Err(found) => found,
-    };
+    let found =
+        match sema::load(&mut sources, file, Path::new("/recipes"), &Overlay::default()).finish() {
+            Ok((program, warnings)) => {
+                let all = [warnings, sema::check(&program)].concat();
+                let checked = Checked { value: (), diagnostics: all };
+                checked.finish().map_or_else(|found| found, |(_, warnings)| warnings)
+            }
+            Err(found) => found,
+        };
     let drawn = render(&sources, &found, 80, false);
     let short = |code: &str| code.rsplit("::").next().unwrap_or_default().to_owned();
     let found: Vec<_> = found
@@ -31,12 +32,23 @@ fn finds(recipe: &str, expected: &[&str]) {
 
 #[track_caller]
 fn expand(recipe: &str) -> Expansion {
+    expand_overlaid(recipe, &Overlay::default(), &[])
+        .unwrap_or_else(|(code, drawn)| panic!("{code}: {drawn}"))
+}
+
+/// Expands what is named of a recipe; an error is its code, and how it is drawn.
+fn expand_overlaid(
+    recipe: &str,
+    overlay: &Overlay,
+    names: &[&str],
+) -> Result<Expansion, (&'static str, String)> {
     let mut sources = SourceMap::default();
     let file = sources.add("r.tlm", recipe);
-    let loaded = sema::load(&mut sources, file, Path::new("/recipes"), &[]).finish();
-    let program = loaded.map(|(program, _)| program);
-    let expanded = program.and_then(|program| sema::expand(&program, &[]).finish());
-    expanded.unwrap_or_else(|found| panic!("{}", render(&sources, &found, 80, false))).0
+    let loaded = sema::load(&mut sources, file, Path::new("/recipes"), overlay).finish();
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let expanded = loaded.and_then(|(program, _)| sema::expand(&program, &names).finish());
+    let told = |found: Vec<Diagnostic>| (found[0].code, render(&sources, &found, 80, false));
+    expanded.map(|(expansion, _)| expansion).map_err(told)
 }
 
 /// Compares the steps of a recipe's plans with their names and one of their parameters.
@@ -64,7 +76,10 @@ fn mistakes_are_told_once_each() {
     finds("let a = b + b\nlet c = b\nlet d = a * 2", &["unknown_name b"]);
     finds("use std.{trian}\nlet a = trian.run()\nlet b = trian.run()", &["unknown_module trian"]);
     finds("use std.train.{runn}\nlet a = runn(1)", &["unknown_stage runn"]);
-    finds("profile half = {x: 1}\nlet a = half", &["not_yet half"]);
+    finds(
+        "profile half = {x: 1}\nparam y = 2\nprofile whole = {y: \"a\"}",
+        &["unknown_param x", "wrong_type \"a\""],
+    );
     finds("use std\nlet a = std.trian.run()", &["unknown_module trian"]);
     finds("param x : Float = 1e300T", &["too_large 1e300T"]);
     finds(
@@ -182,7 +197,7 @@ fn texts_from_the_command_line_need_no_quotes() {
     ] {
         let mut sources = SourceMap::default();
         let file = sources.add("r.tlm", recipe);
-        let set = [(name.to_owned(), value.to_owned())];
+        let set = Overlay { set: vec![(name.to_owned(), value.to_owned())], ..Overlay::default() };
         let loaded = sema::load(&mut sources, file, Path::new("/recipes"), &set).finish();
         assert_eq!(loaded.err().map(|found| found[0].code), expected, "-s {name}={value}");
     }
@@ -204,7 +219,8 @@ fn long_chains_and_circles_do_not_deepen_the_stack() {
     );
     let mut sources = SourceMap::default();
     let file = sources.add("r.tlm", chain(&format!("a{last}")));
-    let found = sema::load(&mut sources, file, Path::new("/"), &[]).finish().unwrap_err();
+    let found =
+        sema::load(&mut sources, file, Path::new("/"), &Overlay::default()).finish().unwrap_err();
     assert_eq!(found[0].code, "tlm::sema::circle");
 }
 
@@ -404,4 +420,78 @@ fn recipes_in_the_documentation_are_right() {
     let recipes: Vec<_> = blocks.filter(|block| block.starts_with("use ")).collect();
     assert!(recipes.len() >= 2);
     recipes.into_iter().for_each(|recipe| finds(recipe, &[]));
+}
+
+/// What the command line changes: a recipe of ten steps at most, and which seeds its steps have under each overlay.
+#[test]
+fn the_command_line_changes_params_axes_and_points() {
+    const RECIPE: &str = "use std.{corpus}\nlet text = corpus.text(\"a.txt\")\n\
+        param base : Int in 0 .. 500 = 100\nparam name = \"a\"\naxis seed = [1, 2, 3]\n\
+        profile small = {base: 200, seed: [4, 5]}\n\
+        let s = corpus.split(text, valid: 1%, seed: base + seed)\n\
+        let t = corpus.split(s.train, valid: 1%, seed: seed)\nlet alias = s\n\
+        plan default = t vary seed\nplan other = t";
+    type Result<'r> = std::result::Result<&'r [i64], &'r str>;
+    let check = |flags: &[(&str, &str)], names: &[&str], expected: Result<'_>| {
+        let mut overlay = Overlay::default();
+        for (flag, text) in flags {
+            let pair = || text.split_once('=').map(|(a, b)| (a.to_owned(), b.to_owned()));
+            match *flag {
+                "-s" => overlay.set.extend(pair()),
+                "--axis" => overlay.axes.extend(pair()),
+                "--only" => overlay.only.extend(pair()),
+                _ => overlay.profile = Some((*text).to_owned()),
+            }
+        }
+        let expanded = expand_overlaid(RECIPE, &overlay, names);
+        let seeds = expanded
+            .as_ref()
+            .map_err(|(code, _)| code.trim_start_matches("tlm::"))
+            .map(needed_seeds);
+        let expected = expected.map(<[i64]>::to_vec);
+        assert_eq!(seeds, expected, "{flags:?} {names:?}: {expanded:?}");
+    };
+    check(&[], &[], Ok(&[1, 2, 3, 101, 102, 103]));
+    check(&[("-s", "base=50")], &["other"], Ok(&[1, 51]));
+    check(&[("-s", "base=50"), ("-s", "base=60")], &["other"], Ok(&[1, 61]));
+    check(&[("-s", "base=501")], &["other"], Err("eval::out_of_range"));
+    check(&[("-s", "bas=1")], &[], Err("sema::unknown_param"));
+    check(&[("--axis", "base=10,20")], &["other"], Ok(&[1, 1, 11, 21]));
+    check(&[("--axis", "base=10,501")], &["other"], Err("eval::out_of_range"));
+    check(&[("--axis", "seed=7,8")], &[], Ok(&[7, 8, 107, 108]));
+    check(&[("--axis", "sed=7,8")], &[], Err("sema::unknown_param"));
+    check(&[("--axis", "name=b,c")], &["other"], Ok(&[1, 101]));
+    check(&[("--only", "seed=2,3")], &[], Ok(&[2, 3, 102, 103]));
+    check(&[("--only", "seed=4")], &[], Err("eval::no_such_value"));
+    check(&[("--only", "base=4")], &[], Err("sema::unknown_axis"));
+    check(&[("--profile", "small")], &[], Ok(&[4, 5, 204, 205]));
+    check(&[("--profile", "small"), ("-s", "base=0")], &["other"], Ok(&[4, 4]));
+    check(&[("--profile", "small"), ("--axis", "base=0,1")], &["other"], Ok(&[4, 4, 4, 5]));
+    check(&[("--profile", "smal")], &[], Err("sema::unknown_profile"));
+    // Values instead of plans: at the points of the default plan, and with what is made of them.
+    check(&[], &["s"], Ok(&[101, 102, 103]));
+    check(&[], &["alias"], Ok(&[101, 102, 103]));
+    check(&[], &["s+"], Ok(&[1, 2, 3, 101, 102, 103]));
+    check(&[("--only", "seed=2")], &["+t"], Ok(&[2, 102]));
+    check(&[], &["tt"], Err("sema::unknown_plan"));
+}
+
+/// Returns the seeds of the steps that an expansion's goals need, in order.
+fn needed_seeds(expansion: &Expansion) -> Vec<i64> {
+    let mut next: Vec<_> =
+        expansion.goals.iter().flat_map(|goal| &goal.outputs).map(|o| o.step).collect();
+    let mut needed = std::collections::BTreeSet::new();
+    while let Some(id) = next.pop() {
+        if needed.insert(id) {
+            next.extend(expansion.steps[id.0 as usize].uses().map(|output| output.step));
+        }
+    }
+    let seed = |step: &Step| match step.params.get("seed") {
+        Some(Arg::Value(tlm::base::Value::Int(seed))) => Some(*seed),
+        _ => None,
+    };
+    let mut seeds: Vec<_> =
+        needed.iter().filter_map(|id| seed(&expansion.steps[id.0 as usize])).collect();
+    seeds.sort_unstable();
+    seeds
 }

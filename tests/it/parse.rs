@@ -12,7 +12,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn tlm_files(folder: &str) -> Vec<PathBuf> {
+pub(super) fn tlm_files(folder: &str) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = fs::read_dir(root().join(folder))
         .expect("the folder is in the repository")
         .map(|entry| entry.expect("a readable entry").path())
@@ -39,7 +39,7 @@ fn the_stdlib_parses() {
 }
 
 /// The recipe of the README, with every kind of item and expression.
-const RECIPE: &str = r#"
+pub(super) const RECIPE: &str = r#"
 use std.{corpus, tokenizer, dataset, model, train, rounds, eval}
 use std.*
 
@@ -142,7 +142,7 @@ impl Random {
 }
 
 /// Returns texts with pieces cut out, put in and cut off.
-fn damaged(texts: &[Vec<u8>], count: usize) -> impl Iterator<Item = Vec<u8>> + use<'_> {
+pub(super) fn damaged(texts: &[Vec<u8>], count: usize) -> impl Iterator<Item = Vec<u8>> + use<'_> {
     let pieces: [&[u8]; 20] = [
         b"(",
         b")",
@@ -198,7 +198,7 @@ fn damaged_recipes_are_checked() {
     for text in damaged(&texts, 400) {
         let mut sources = SourceMap::default();
         let file = sources.add("recipe.tlm", String::from_utf8_lossy(&text));
-        let program = sema::load(&mut sources, file, Path::new("."), &[]);
+        let program = sema::load(&mut sources, file, Path::new("."), &sema::Overlay::default());
         let Ok((program, _)) = program.finish() else { continue };
         whole += 1;
         drop(render(&sources, &sema::check(&program), 80, true));

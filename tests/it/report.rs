@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use tlm::base::{Digest, Value};
 use tlm::report::draw::{Format, draw};
@@ -231,7 +232,7 @@ fn page() -> Page {
         StepCard {
             id: id as u32,
             label: label.to_string(),
-            name: tlm::report::names::name_at(label, &point),
+            name: tlm::base::text::name_at(label, &point),
             point,
             stage: stage.to_string(),
             status: [Status::Ran, Status::Reused, Status::Ran, Status::Failed, Status::NotRun]
@@ -346,6 +347,49 @@ fn many_curves_make_several_charts() {
     let html =
         html::render(&Page { curves: (0..16).map(curve).collect(), ..Page::default() }).unwrap();
     assert_eq!(html.matches("class=\"chart\"").count(), 4);
+}
+
+/// A page of `labels` chains of steps, each at `points` axis points.
+fn large_page(labels: u32, points: u32) -> Page {
+    let card = |id: u32| {
+        let (label, point) = (id / points, id % points);
+        let input = |from: u32| ("data".to_owned(), from * points + point, format!("s{from}"));
+        StepCard {
+            id,
+            label: format!("s{label}"),
+            name: format!("s{label}[seed={point}]"),
+            point: vec![("seed".into(), point.to_string())],
+            stage: "train.run".into(),
+            status: if point % 3 == 0 { Status::Ran } else { Status::Reused },
+            seconds: Some(1.0),
+            // A step uses the one before it, and some far before it.
+            inputs: [label.checked_sub(1), label.checked_sub(1 + label % 7)]
+                .into_iter()
+                .flatten()
+                .map(input)
+                .collect(),
+            ..StepCard::default()
+        }
+    };
+    Page { steps: (0..labels * points).map(card).collect(), ..Page::default() }
+}
+
+#[test]
+fn a_large_graph_is_folded_over_axis_points() {
+    let drawn = |page: &Page| html::render(page).unwrap();
+    let whole = drawn(&large_page(20, 20));
+    assert_eq!(whole.matches("class=\"node ").count(), 400);
+    let began = Instant::now();
+    let folded = drawn(&large_page(100, 100));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(folded.matches("class=\"node ").count(), 100);
+    assert_eq!(folded.matches("<section").count(), 10_000);
+    for part in ["10,000 steps in 100 nodes", ">100 steps</text>", ">34 ran, 66 reused"] {
+        assert!(folded.contains(part), "no `{part}`");
+    }
+    let refused = drawn(&large_page(10_000, 1));
+    assert!(!refused.contains("<svg"));
+    assert!(refused.contains("10,000 steps of 10,000 labels are too many to draw here"));
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod commands;
 mod disk;
 mod events;
 mod failures;
+mod inputs;
 mod reuse;
 mod space;
 mod stops;

@@ -1,9 +1,12 @@
 //! The worker's loop, with small stages of the test's own.
 
 use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::io::{self, BufReader, Cursor, Read, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tlm::base::{Digest, Value};
 use tlm::stage::action::PROTOCOL;
@@ -21,7 +24,16 @@ const REGISTRY: Registry = &[
     ("test.fail", |_| Err(StageError::input("`a.txt` is empty").help("write something"))),
     ("test.panic", |_| panic!("a bug")),
     ("test.wait", wait),
+    ("test.alone", alone),
 ];
+
+/// Fails when another one works in the same state folder.
+fn alone(context: &mut Context) -> Result<(), StageError> {
+    let busy = context.state_dir().join("busy");
+    File::create_new(&busy).map_err(|e| StageError::io("create", &busy, &e))?;
+    std::thread::sleep(Duration::from_millis(5));
+    fs::remove_file(&busy).map_err(|e| StageError::io("remove", &busy, &e))
+}
 
 fn wait(context: &mut Context) -> Result<(), StageError> {
     while !context.interrupted() {
@@ -43,7 +55,7 @@ impl Write for Sink {
     }
 }
 
-fn action(stage: &str) -> Action {
+fn action(stage: &str, state: &Path) -> Action {
     Action {
         protocol: PROTOCOL,
         key: Digest::of(b"key"),
@@ -51,7 +63,7 @@ fn action(stage: &str) -> Action {
         params: BTreeMap::from([("number".to_owned(), Value::Int(21))]),
         inputs: BTreeMap::new(),
         out: "out".into(),
-        state: "state".into(),
+        state: state.to_owned(),
         seed: 1,
         threads: 1,
         device: "cpu".to_owned(),
@@ -59,7 +71,12 @@ fn action(stage: &str) -> Action {
     }
 }
 
-/// Runs the lines and returns the events.
+/// Returns an action as the scheduler sends it.
+fn line(stage: &str, state: &Path) -> String {
+    serde_json::to_string(&action(stage, state)).expect("plain data")
+}
+
+/// Runs the lines and returns the events; the last one has to fail.
 fn serve(lines: &[String], stop: &Arc<AtomicBool>) -> Vec<Event> {
     let sink = Sink::default();
     let open_end = Cursor::new(lines.join("\n") + "\n").chain(Blocked(Arc::clone(stop)));
@@ -84,12 +101,13 @@ impl Read for Blocked {
 /// Checks the events of these stages run in one worker; a line that is no stage's name is sent as it is.
 #[track_caller]
 fn check(stages: &[&str], expected: &[&str]) {
-    let line = |name: &&str| match name.starts_with("test.") {
-        true => serde_json::to_string(&action(name)).expect("plain data"),
+    let state = tempfile::tempdir().expect("a folder");
+    let sent = |name: &&str| match name.starts_with("test.") {
+        true => line(name, state.path()),
         false => (*name).to_owned(),
     };
     let stop = Arc::new(AtomicBool::new(false));
-    let lines: Vec<_> = stages.iter().map(line).collect();
+    let lines: Vec<_> = stages.iter().map(sent).collect();
     let events = serve(&lines, &stop);
     stop.store(true, Ordering::Relaxed);
     let shown: Vec<_> = events
@@ -126,15 +144,60 @@ fn a_good_worker_takes_the_next_action() {
 fn the_end_of_the_input_stops_a_running_stage() {
     let stop = Arc::new(AtomicBool::new(false));
     let sink = Sink::default();
-    let line = serde_json::to_string(&action("test.wait")).expect("plain data") + "\n";
+    let state = tempfile::tempdir().expect("a folder");
+    let line = line("test.wait", state.path()) + "\n";
     worker::serve(REGISTRY, BufReader::new(Cursor::new(line)), &sink, &stop);
     let bytes = sink.0.lock().expect("no panic inside").clone();
     assert_eq!(bytes, b"{\"event\":\"interrupted\"}\n");
 }
 
 #[test]
+fn workers_use_a_state_folder_one_after_the_other() {
+    let state = tempfile::tempdir().expect("a folder");
+    let mut lines = vec![line("test.alone", state.path()); 5];
+    lines.push(line("test.fail", state.path()));
+    let ends = || {
+        let stop = Arc::new(AtomicBool::new(false));
+        let events = serve(&lines, &stop);
+        stop.store(true, Ordering::Relaxed);
+        events.into_iter().filter(|event| *event == Event::Done).count()
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..4).map(|_| scope.spawn(ends)).collect();
+        for worker in workers {
+            assert_eq!(worker.join().expect("no panic"), 5);
+        }
+    });
+    assert_eq!(fs::read_dir(state.path()).expect("the folder").count(), 0, "something is left");
+}
+
+#[test]
+fn a_worker_that_waits_for_another_says_so_and_stops_when_asked() {
+    let state = tempfile::tempdir().expect("a folder");
+    let lock = File::create(state.path().join("lock")).expect("created");
+    lock.lock().expect("locked");
+    let lines = ["test.double", "test.fail"].map(|stage| line(stage, state.path()));
+    assert_eq!(serve(&lines, &Arc::new(AtomicBool::new(true))), [Event::Interrupted]);
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let events = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(100));
+            lock.unlock().expect("unlocked");
+        });
+        serve(&lines, &stop)
+    });
+    stop.store(true, Ordering::Relaxed);
+    let [Event::Log { line }, Event::Output { .. }, Event::Done, Event::Failed(_)] = &events[..]
+    else {
+        panic!("{events:?}")
+    };
+    assert!(line.contains("still works on this step"), "{line}");
+}
+
+#[test]
 fn another_protocol_is_refused() {
-    let other = Action { protocol: PROTOCOL + 1, ..action("test.double") };
+    let other = Action { protocol: PROTOCOL + 1, ..action("test.double", Path::new("state")) };
     let stop = Arc::new(AtomicBool::new(false));
     let events = serve(&[serde_json::to_string(&other).expect("plain data")], &stop);
     stop.store(true, Ordering::Relaxed);

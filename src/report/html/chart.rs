@@ -3,6 +3,8 @@
 //! plotters writes fixed colours. Marker colours stand for the page's CSS variables and are replaced afterwards, so
 //! that charts follow the reader's light or dark.
 
+use std::collections::BTreeMap;
+
 use plotters::coord::Shift;
 use plotters::prelude::{
     ChartBuilder, Color, DrawingArea, IntoDrawingArea, IntoFont, LineSeries, PathElement, RGBColor,
@@ -35,16 +37,17 @@ pub(super) fn charts(curves: &[Curve]) -> Result<Vec<String>, HtmlError> {
     if curves.len() <= COLORS {
         return curves.chunks(COLORS).map(chart).collect();
     }
-    let label = |curve: &&Curve| curve.name.split('[').next().unwrap_or_default().to_owned();
-    let mut groups: Vec<(String, Vec<&Curve>)> = Vec::new();
+    let mut known = BTreeMap::new();
+    let mut groups: Vec<Vec<&Curve>> = Vec::new();
     for curve in curves {
-        let name = label(&curve);
-        match groups.iter_mut().find(|(group, _)| *group == name) {
-            Some((_, members)) => members.push(curve),
-            None => groups.push((name, vec![curve])),
-        }
+        let label = curve.name.split('[').next();
+        let group = *known.entry(label).or_insert_with(|| {
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        groups[group].push(curve);
     }
-    groups.iter().flat_map(|(_, members)| members.chunks(COLORS)).map(chart).collect()
+    groups.iter().flat_map(|members| members.chunks(COLORS)).map(chart).collect()
 }
 
 fn chart(curves: &[&Curve]) -> Result<String, HtmlError> {

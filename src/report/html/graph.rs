@@ -1,8 +1,9 @@
 //! The step graph as SVG.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use crate::base::text::duration;
+use crate::base::text::{duration, plural, thousands};
 use crate::report::html::layout::{Layout, layout};
 use crate::report::html::page::{Status, StepCard};
 use crate::report::html::{anchor, escape};
@@ -20,13 +21,31 @@ const CHAR: f64 = 6.9;
 const BOLD: f64 = 7.7;
 const NODE_COLUMNS: usize = 24;
 
-/// A node's lines, each with its class.
+/// How many nodes a drawing may have. More steps are folded: one node for all axis points of a label.
+const NODES_MAX: usize = 400;
+
+/// A step, or all steps of a label, with its lines and the class of each.
 struct Node<'a> {
-    step: &'a StepCard,
+    steps: Vec<&'a StepCard>,
     lines: Vec<(&'static str, String)>,
 }
 
-impl Node<'_> {
+impl<'a> Node<'a> {
+    fn new(steps: Vec<&'a StepCard>) -> Self {
+        let first = steps[0];
+        let points = match steps.len() {
+            1 => first.point.iter().map(|(axis, value)| format!("{axis} = {value}")).collect(),
+            many => vec![plural(many, "step")],
+        };
+        let lines = [("name", first.label.clone())]
+            .into_iter()
+            .chain(points.into_iter().map(|line| ("point", line)))
+            .chain([("stage", first.stage.clone()), ("state", state(&steps))])
+            .map(|(class, line)| (class, fit(&line, NODE_COLUMNS).trim_end().to_owned()))
+            .collect();
+        Self { steps, lines }
+    }
+
     fn height(&self) -> f64 {
         self.lines.len() as f64 * LINE + PADDING
     }
@@ -37,18 +56,75 @@ impl Node<'_> {
         };
         self.lines.iter().map(width).fold(0.0, f64::max) + 22.0
     }
+
+    /// The state that matters most among the steps gives the colour.
+    fn class(&self) -> &'static str {
+        let by_weight = [
+            (Status::Failed, "failed"),
+            (Status::NotRun, "notrun"),
+            (Status::Ran, "ran"),
+            (Status::Reused, "reused"),
+        ];
+        let any = |status| self.steps.iter().any(|step| step.status == status);
+        by_weight.into_iter().find(|(status, _)| any(*status)).map_or("notrun", |(_, class)| class)
+    }
+
+    fn title(&self) -> String {
+        let first = self.steps[0];
+        match self.steps.len() {
+            1 => format!("{} ({})", first.name, first.stage),
+            _ => format!("{} ({}): {}", first.label, first.stage, state(&self.steps)),
+        }
+    }
+}
+
+/// Returns `ran · 12s`, or `60 ran, 40 reused · 12s`.
+fn state(steps: &[&StepCard]) -> String {
+    let counted = |status: Status| {
+        let count = steps.iter().filter(|step| step.status == status).count();
+        (count > 0).then(|| format!("{} {}", thousands(count as u64), status.word()))
+    };
+    let states = match steps {
+        [one] => one.status.word().to_owned(),
+        _ => {
+            let all = [Status::Ran, Status::Reused, Status::Failed, Status::NotRun];
+            all.into_iter().filter_map(counted).collect::<Vec<_>>().join(", ")
+        }
+    };
+    match steps.iter().filter_map(|step| step.seconds).reduce(|a, b| a + b) {
+        Some(seconds) => format!("{states} · {}", duration(seconds)),
+        None => states,
+    }
 }
 
 /// Returns the graph of the steps; an empty text when there are none.
 pub(super) fn svg(steps: &[StepCard]) -> String {
-    if steps.is_empty() {
-        return String::new();
+    let nodes = nodes(steps);
+    let note = |text: String| format!("<p style=\"color:var(--muted)\">{text}</p>\n");
+    match nodes.len() {
+        0 => String::new(),
+        count if count > NODES_MAX => note(format!(
+            "{} of {} labels are too many to draw here; <code>tlm graph</code> gives them to Graphviz.",
+            plural(steps.len(), "step"),
+            thousands(count as u64)
+        )),
+        count if count < steps.len() => {
+            let folded = format!(
+                "{} in {}: all axis points of a label are one node.",
+                plural(steps.len(), "step"),
+                plural(count, "node")
+            );
+            note(folded) + &draw(&nodes)
+        }
+        _ => draw(&nodes),
     }
-    let nodes: Vec<_> = steps.iter().map(node).collect();
-    let edges = edges(steps);
+}
+
+fn draw(nodes: &[Node<'_>]) -> String {
+    let edges = edges(nodes);
     let sizes: Vec<_> = nodes.iter().map(|node| node.height() + ROW_GAP).collect();
     let drawn = layout(&sizes, &edges, BEND);
-    let frame = Frame::new(&nodes, &drawn);
+    let frame = Frame::new(nodes, &drawn);
     let mut out = format!(
         "<svg class=\"graph\" role=\"img\" aria-label=\"step graph\" viewBox=\"0 0 {w:.0} {h:.0}\" \
          width=\"{w:.0}\" height=\"{h:.0}\" xmlns=\"http://www.w3.org/2000/svg\">\n",
@@ -64,33 +140,35 @@ pub(super) fn svg(steps: &[StepCard]) -> String {
     out + "</svg>"
 }
 
-fn node(step: &StepCard) -> Node<'_> {
-    let time = step.seconds.map(|s| format!(" · {}", duration(s))).unwrap_or_default();
-    let values = step.point.iter().map(|(axis, value)| ("point", format!("{axis} = {value}")));
-    let lines = [("name", step.label.clone())]
-        .into_iter()
-        .chain(values)
-        .chain([("stage", step.stage.clone())])
-        .chain([("state", format!("{}{time}", step.status.word()))])
-        .map(|(class, line)| (class, fit(&line, NODE_COLUMNS).trim_end().to_owned()))
-        .collect();
-    Node { step, lines }
+/// Returns the nodes in the order of their first steps.
+fn nodes(steps: &[StepCard]) -> Vec<Node<'_>> {
+    let fold = steps.len() > NODES_MAX;
+    let mut known = BTreeMap::new();
+    let mut groups: Vec<Vec<&StepCard>> = Vec::new();
+    for step in steps {
+        let own = (!fold).then_some(step.id);
+        let group = *known.entry((own, &step.label, &step.stage)).or_insert_with(|| {
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        groups[group].push(step);
+    }
+    groups.into_iter().map(Node::new).collect()
 }
 
-/// Returns each pair of connected steps once, as indices.
-fn edges(steps: &[StepCard]) -> Vec<(usize, usize)> {
-    let index_of = |id: u32| steps.iter().position(|step| step.id == id);
-    let mut edges: Vec<_> = steps
-        .iter()
-        .enumerate()
-        .flat_map(|(to, step)| {
-            step.inputs.iter().filter_map(move |(_, id, _)| Some((index_of(*id)?, to)))
-        })
-        .filter(|(from, to)| from < to)
-        .collect();
-    edges.sort_unstable();
-    edges.dedup();
-    edges
+/// Returns each pair of connected nodes once, as indices. What leads back, as between folded rounds, is left out.
+fn edges(nodes: &[Node<'_>]) -> Vec<(usize, usize)> {
+    let mut node_of = BTreeMap::new();
+    for (index, node) in nodes.iter().enumerate() {
+        node_of.extend(node.steps.iter().map(|step| (step.id, index)));
+    }
+    let mut edges = BTreeSet::new();
+    for (to, node) in nodes.iter().enumerate() {
+        let inputs = node.steps.iter().flat_map(|step| &step.inputs);
+        let from = inputs.filter_map(|(_, id, _)| node_of.get(id));
+        edges.extend(from.filter(|from| **from < to).map(|from| (*from, to)));
+    }
+    edges.into_iter().collect()
 }
 
 /// Where layers lie.
@@ -146,18 +224,13 @@ impl Frame {
 
     fn node(&self, out: &mut String, drawn: &Layout, index: usize, node: &Node<'_>) {
         let (x, y) = (self.left[drawn.layer[index]], drawn.y[index] - node.height() / 2.0);
-        let class = match node.step.status {
-            Status::Ran => "ran",
-            Status::Reused => "reused",
-            Status::Failed => "failed",
-            Status::NotRun => "notrun",
-        };
         let _ = write!(
             out,
-            "<a href=\"#{}\"><g class=\"node {class}\"><title>{}</title>\
+            "<a href=\"#{}\"><g class=\"node {}\"><title>{}</title>\
              <rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"6\"/>",
-            anchor(node.step.id),
-            escape(&format!("{} ({})", node.step.name, node.step.stage)),
+            anchor(node.steps[0].id),
+            node.class(),
+            escape(&node.title()),
             self.widths[drawn.layer[index]],
             node.height(),
         );

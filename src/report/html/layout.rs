@@ -57,12 +57,15 @@ fn layers(nodes: usize, edges: &[(usize, usize)]) -> Vec<usize> {
         layer[to] = layer[to].max(layer[from] + 1);
     }
     // Nodes that feed more than they are fed move towards what they feed, which shortens edges.
+    let (mut feeds, mut fed) = (vec![Vec::new(); nodes], vec![0; nodes]);
+    for &(from, to) in edges {
+        feeds[from].push(to);
+        fed[to] += 1;
+    }
     for node in (0..nodes).rev() {
-        let fed = edges.iter().filter(|(_, to)| *to == node).count();
-        let next: Vec<_> =
-            edges.iter().filter(|(f, _)| *f == node).map(|(_, to)| layer[*to]).collect();
-        if next.len() > fed {
-            layer[node] = next.iter().min().map_or(layer[node], |nearest| nearest - 1);
+        if feeds[node].len() > fed[node] {
+            let nearest = feeds[node].iter().map(|to| layer[*to]).min();
+            layer[node] = nearest.map_or(layer[node], |nearest| nearest - 1);
         }
     }
     layer
@@ -126,12 +129,13 @@ impl Layered {
     /// crossings.
     fn order(&mut self) {
         let mut best = (self.crossings(), self.rows.clone());
+        let mut place = self.places();
         for sweep in 0..SWEEPS {
             let forward = sweep % 2 == 0;
             let count = self.rows.len();
             for step in 1..count {
                 let row = if forward { step } else { count - 1 - step };
-                self.sort_row(row, forward);
+                self.sort_row(row, forward, &mut place);
             }
             let crossings = self.crossings();
             if crossings < best.0 {
@@ -141,8 +145,7 @@ impl Layered {
         self.rows = best.1;
     }
 
-    fn sort_row(&mut self, row: usize, by_left: bool) {
-        let place = self.places();
+    fn sort_row(&mut self, row: usize, by_left: bool, place: &mut [f64]) {
         let neighbours = if by_left { &self.left } else { &self.right };
         let key = |vertex: usize| {
             let near = &neighbours[vertex];
@@ -151,36 +154,36 @@ impl Layered {
                 false => near.iter().map(|n| place[*n]).sum::<f64>() / near.len() as f64,
             }
         };
-        let mut members = std::mem::take(&mut self.rows[row]);
-        members.sort_by(|a, b| key(*a).total_cmp(&key(*b)));
-        self.rows[row] = members;
+        let members = &self.rows[row];
+        let mut keyed: Vec<_> = members.iter().map(|vertex| (key(*vertex), *vertex)).collect();
+        keyed.sort_by(|a, b| a.0.total_cmp(&b.0));
+        self.rows[row] = keyed.into_iter().map(|(_, vertex)| vertex).collect();
+        note_places(&self.rows[row], place);
     }
 
-    /// Place of each vertex in its layer, 0 to 1, so that layers of different sizes compare.
+    /// The place of each vertex in its layer, so that layers of different sizes compare.
     fn places(&self) -> Vec<f64> {
         let mut place = vec![0.0; self.layer.len()];
-        for row in &self.rows {
-            for (index, vertex) in row.iter().enumerate() {
-                place[*vertex] = (index as f64 + 0.5) / row.len() as f64;
-            }
-        }
+        self.rows.iter().for_each(|row| note_places(row, &mut place));
         place
     }
 
     fn crossings(&self) -> usize {
-        let place = self.places();
-        let mut count = 0;
+        let mut index = vec![0; self.layer.len()];
         for row in &self.rows {
-            let edges: Vec<_> = row
-                .iter()
-                .flat_map(|v| self.right[*v].iter().map(|to| (place[*v], place[*to])))
-                .collect();
-            for (index, a) in edges.iter().enumerate() {
-                count +=
-                    edges[index + 1..].iter().filter(|b| (a.0 - b.0) * (a.1 - b.1) < 0.0).count();
-            }
+            row.iter().enumerate().for_each(|(at, vertex)| index[*vertex] = at);
         }
-        count
+        let crossings = |row: &Vec<usize>| {
+            let mut ends = Vec::new();
+            for vertex in row {
+                let from = ends.len();
+                ends.extend(self.right[*vertex].iter().map(|to| index[*to]));
+                // Edges of one vertex never cross.
+                ends[from..].sort_unstable();
+            }
+            inversions(&ends)
+        };
+        self.rows.iter().map(crossings).sum()
     }
 
     /// Draws every vertex towards the mean height of its neighbours, as far as its layer's order allows.
@@ -217,6 +220,34 @@ impl Layered {
     }
 }
 
+/// Notes the place of each member of a layer, 0 to 1.
+fn note_places(row: &[usize], place: &mut [f64]) {
+    for (index, vertex) in row.iter().enumerate() {
+        place[*vertex] = (index as f64 + 0.5) / row.len() as f64;
+    }
+}
+
+/// Returns how many pairs stand in falling order, by a Fenwick tree over the values seen so far.
+fn inversions(values: &[usize]) -> usize {
+    let mut seen = vec![0; values.iter().max().map_or(0, |largest| largest + 2)];
+    let mut count = 0;
+    for (before, value) in values.iter().enumerate() {
+        let mut at = value + 1;
+        let mut not_larger = 0;
+        while at > 0 {
+            not_larger += seen[at];
+            at &= at - 1;
+        }
+        count += before - not_larger;
+        at = value + 1;
+        while at < seen.len() {
+            seen[at] += 1;
+            at += at & at.wrapping_neg();
+        }
+    }
+    count
+}
+
 /// Returns the places nearest to the wanted ones, by least squares, at which things of these sizes stand in this
 /// order without overlap (isotonic regression by pooling neighbours).
 pub(super) fn spread(wanted: &[f64], sizes: &[f64]) -> Vec<f64> {
@@ -248,6 +279,15 @@ pub(super) fn spread(wanted: &[f64], sizes: &[f64]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn inversions_are_pairs_in_falling_order() {
+        for values in [&[][..], &[3], &[0, 1, 1, 2], &[2, 1, 0], &[5, 0, 5, 3, 1, 0, 4]] {
+            let pairs = (0..values.len()).flat_map(|b| (0..b).map(move |a| (a, b)));
+            let expected = pairs.filter(|(a, b)| values[*a] > values[*b]).count();
+            assert_eq!(inversions(values), expected, "{values:?}");
+        }
+    }
 
     #[test]
     fn spread_moves_only_what_overlaps() {

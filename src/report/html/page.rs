@@ -2,7 +2,6 @@
 
 use crate::base::{Digest, Value};
 use crate::report::html::curves::Curve;
-use crate::report::names::step_name;
 use crate::report::number;
 use crate::report::table::Table;
 use crate::sema::steps::{Arg, Input, OutputRef, Step, StepId};
@@ -84,7 +83,7 @@ impl StepCard {
         Self {
             id: id.0,
             label: step.label.clone(),
-            name: step_name(step),
+            name: step.name(),
             point: step.point.clone(),
             stage: step.stage.name.clone(),
             key: key.to_string(),

