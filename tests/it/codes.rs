@@ -89,5 +89,6 @@ fn every_code_is_documented() {
 
 /// Returns the quoted texts that begin with `tlm::`.
 fn codes_in(text: &str) -> impl Iterator<Item = String> {
-    text.split('"').filter(|part| part.starts_with("tlm::")).map(str::to_owned)
+    let whole = |part: &&str| part.strip_prefix("tlm::").is_some_and(|name| !name.is_empty());
+    text.split('"').filter(whole).map(str::to_owned)
 }

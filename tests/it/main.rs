@@ -11,6 +11,7 @@ mod parse;
 mod plan;
 #[cfg(feature = "torch")]
 mod quickstart;
+mod reference;
 mod report;
 mod resample;
 mod run;
