@@ -14,8 +14,11 @@ fn tlm(folder: &Path, args: &[&str]) -> (i32, String, String) {
 #[test]
 fn check_finds_all_mistakes_of_a_recipe() {
     let dir = tempfile::tempdir().expect("a folder");
-    std::fs::write(dir.path().join("a.tlm"), "lett a = 1\nlet b = 3x\nlet c = f(1\n")
-        .expect("written");
+    std::fs::write(
+        dir.path().join("a.tlm"),
+        "lett a = 1\nlet b = 3x\nlet d : Count = 90s\nlet c = f(1\n",
+    )
+    .expect("written");
     let (code, out, err) = tlm(dir.path(), &["check", "a.tlm"]);
     assert_eq!((code, out.as_str()), (3, ""), "{err}");
     for part in [
@@ -24,13 +27,14 @@ fn check_finds_all_mistakes_of_a_recipe() {
         "tlm::parse::unknown_unit",
         "tlm::parse::unclosed",
         "tlm::sema::unknown_name",
-        "4 errors",
+        "tlm::sema::wrong_type",
+        "5 errors",
     ] {
         assert!(err.contains(part), "no `{part}` in:\n{err}");
     }
     let (code, out, _) = tlm(dir.path(), &["check", "--json", "a.tlm"]);
     let found: serde_json::Value = serde_json::from_str(&out).expect("JSON");
-    assert_eq!((code, found.as_array().map(Vec::len)), (3, Some(4)));
+    assert_eq!((code, found.as_array().map(Vec::len)), (3, Some(5)));
     assert_eq!(
         (&found[1]["labels"][0]["line"], &found[1]["labels"][0]["column"]),
         (&2.into(), &10.into())

@@ -8,4 +8,6 @@ mod inputs;
 mod reuse;
 mod space;
 mod stops;
+#[cfg(feature = "torch")]
+mod training;
 mod workers;
