@@ -8,9 +8,9 @@ use crate::cli::recipe::{self, Plans, Session};
 use crate::cli::{Console, Exit, GraphFormat, PlanArgs, RecipeArgs, StoreArgs, USAGE};
 use crate::exec::{Machine, estimates};
 use crate::graph::{self, Change, History, Planned, Why};
+use crate::report::StepFacts;
 use crate::report::names::name_at;
 use crate::report::summary::{PlanLine, PlanState, summary};
-use crate::report::{StepFacts, step_name};
 use crate::sema::steps::StepId;
 use crate::store::Record;
 
@@ -46,12 +46,11 @@ pub(super) fn why(
     let machine = Machine::of(console.world, None);
     let session = recipe::plan(recipe, &Plans::All, store, machine, console)?;
     let is_wanted = |planned: &&Planned| {
-        [&step_name(&planned.step), &planned.step.label].iter().any(|name| *name == wanted)
+        [&planned.step.name(), &planned.step.label].iter().any(|name| *name == wanted)
     };
     let steps: Vec<_> = session.plan.steps.iter().filter(is_wanted).collect();
     if steps.is_empty() {
-        let names: Vec<_> =
-            session.plan.steps.iter().map(|planned| step_name(&planned.step)).collect();
+        let names: Vec<_> = session.plan.steps.iter().map(|planned| planned.step.name()).collect();
         let help = match text::did_you_mean(wanted, names.iter().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("steps are {}", names.join(", ")),
@@ -71,7 +70,7 @@ pub(super) fn told(session: &Session) -> String {
     let due = session.plan.due();
     let history = LazyCell::new(|| History::of(&session.store));
     let line = |planned: &Planned| PlanLine {
-        name: step_name(&planned.step),
+        name: planned.step.name(),
         stage: planned.step.stage.name.clone(),
         state: match due.contains(&planned.id) {
             true => state(planned, &history.why(planned), &due, session),
@@ -105,7 +104,7 @@ fn state(planned: &Planned, why: &Why, due: &BTreeSet<StepId>, session: &Session
         .into_iter()
         .filter(|input| due.contains(input))
         .filter_map(|input| session.plan.get(input))
-        .map(|input| step_name(&input.step))
+        .map(|input| input.step.name())
         .collect();
     match (on.is_empty(), why.nearest.is_some()) {
         (false, _) => PlanState::Waiting { on },
@@ -139,7 +138,7 @@ fn change_text(change: &Change) -> String {
 }
 
 fn reasons(planned: &Planned, session: &Session, history: &History) -> String {
-    let name = step_name(&planned.step);
+    let name = planned.step.name();
     let stage = &planned.step.stage.name;
     let head = format!("{name} ({stage}), key {}", planned.recipe.short());
     if let Some(record) = planned.status.record() {
@@ -173,7 +172,7 @@ fn input_of(change: &Change, planned: &Planned, session: &Session) -> Option<Str
     let (_, input) = planned.step.inputs.iter().find(|(name, _)| name == field)?;
     match input {
         crate::sema::steps::Input::Output(output) => {
-            session.plan.get(output.step).map(|step| step_name(&step.step))
+            session.plan.get(output.step).map(|step| step.step.name())
         }
         crate::sema::steps::Input::Files { .. } => None,
     }

@@ -360,9 +360,7 @@ fn end(find_or_make: impl FnOnce() -> Result<End, StoreError>) -> End {
 }
 
 fn bug(panic: &(dyn Any + Send)) -> Failure {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    let message = format!("internal error: {}", text.unwrap_or("a panic without a message"));
+    let message = stage::worker::panic_message(panic);
     Failure { kind: FailureKind::Internal, message, help: None }
 }
 

@@ -19,7 +19,7 @@ pub mod table;
 pub mod terminal;
 mod watch;
 
-pub use names::{StepFacts, step_name};
+pub use names::StepFacts;
 pub use results::Results;
 pub use table::{Found, Shown, Source, Table, resolve};
 pub use terminal::Terminal;

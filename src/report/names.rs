@@ -24,11 +24,6 @@ impl StepFacts {
     }
 }
 
-/// Returns a step's label with its axis values: `r2[arm=hard, rate=50%]`.
-pub fn step_name(step: &Step) -> String {
-    step.name()
-}
-
 /// Returns the columns a text takes on a terminal.
 pub fn columns(text: &str) -> usize {
     // East Asian wide characters take two columns; everything else that recipes contain takes one.

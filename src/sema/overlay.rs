@@ -92,15 +92,15 @@ fn set_axis(file: &mut File, name: &Name, list: Expr, found: &mut Vec<Diagnostic
             _ => {}
         }
     }
-    found.push(unknown(file, name, "param or axis"));
+    found.push(unknown(file, name));
 }
 
-fn unknown(file: &File, name: &Name, what: &str) -> Diagnostic {
+fn unknown(file: &File, name: &Name) -> Diagnostic {
     let names = file.items.iter().filter_map(|item| match &item.kind {
         ItemKind::Param(binding) | ItemKind::Axis(binding) => Some(binding.name.node.as_str()),
         _ => None,
     });
-    let message = format!("the recipe has no {what} `{}`", name.node);
+    let message = format!("the recipe has no param or axis `{}`", name.node);
     let finding =
         Diagnostic::error("tlm::sema::unknown_param", message).label(name.span, "no such name");
     match did_you_mean(&name.node, names) {

@@ -172,7 +172,8 @@ fn is_at(file: &File, path: &Path) -> bool {
     file.metadata().is_ok_and(|own| fs::metadata(path).is_ok_and(|there| id(own) == id(there)))
 }
 
-fn panic_message(panic: &(dyn Any + Send)) -> String {
+/// Returns what to tell of a panic that was caught.
+pub fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
     format!("internal error: {}", text.unwrap_or("a panic without a message"))
