@@ -94,12 +94,14 @@ pub fn fits(plan: &Plan, machine: &Machine) -> Vec<Diagnostic> {
     {
         found.push(
             Diagnostic::error("tlm::exec::no_worker", "the tensor worker is missing")
-                .label(planned.step.span, "this step needs it")
-                .help(format!(
-                    "expected it at `{}`; build it with `make libtorch && cargo build --release`, \
+                .label(
+                    planned.step.span,
+                    format!("this step needs it at `{}`", machine.torch.display()),
+                )
+                .help(
+                    "build it with `make libtorch && cargo build --release`, \
                      or name it with `--torch PROGRAM`",
-                    machine.torch.display()
-                )),
+                ),
         );
     }
     found

@@ -192,9 +192,8 @@ pub(super) fn digests(
 }
 
 fn missing(pattern: &str, whole: &Path, span: Span) -> Diagnostic {
-    let folder = whole.parent().unwrap_or(whole);
     let help = match text::near_file(whole) {
-        Some(near) => format!("there is `{near}` in `{}`", folder.display()),
+        Some(near) => format!("there is `{near}` beside it"),
         None => "paths are relative to the recipe's folder".to_owned(),
     };
     Diagnostic::error("tlm::graph::missing_file", format!("no file `{pattern}`"))
