@@ -8,7 +8,7 @@ use crate::base::units::Dim;
 use crate::diag::Diagnostic;
 use crate::sema::calls::bounded;
 use crate::sema::exprs::convert;
-use crate::sema::lower::{Local, Lower, State};
+use crate::sema::lower::{FunctionItem, Local, Lower, State};
 use crate::sema::node::{AxisId, Builtin, Fold, Function, FunctionId, Kind, Node, Signature, Slot};
 use crate::sema::ty::Ty;
 use crate::syntax::ast::{self, Expr, Name, Text, TextPart};
@@ -28,21 +28,22 @@ impl Builtin {
     }
 }
 
-impl Lower<'_> {
+impl<'r> Lower<'r> {
     // ---- functions
 
     /// Returns what is known of a function, whose body is lowered now if it was not before; none when it calls itself.
     pub(super) fn function(&mut self, id: FunctionId, span: Span) -> Option<Known> {
         if self.is_circular(&self.functions[id]) {
-            let name = self.function_items[id].name.clone();
+            let name = self.function_items[id].item.name.clone();
             self.circle(&name, span);
             return None;
         }
         if let State::Todo = self.functions[id] {
             self.functions[id] = State::Doing;
             self.depth += 1;
-            let item = self.function_items[id];
-            let (function, _) = self.apart(|lower| lower.function_body(item));
+            let FunctionItem { item, scope } = self.function_items[id];
+            let (function, _) =
+                self.apart(|lower| lower.within(scope, |lower| lower.function_body(item)));
             self.depth -= 1;
             self.functions[id] = State::Done(function);
         }
@@ -55,7 +56,7 @@ impl Lower<'_> {
         }
     }
 
-    fn function_body(&mut self, item: &ast::Fn) -> (Arc<Signature>, Function) {
+    fn function_body(&mut self, item: &'r ast::Fn) -> (Arc<Signature>, Function) {
         let library = self.library;
         let mut slots = |params: &[ast::Parameter]| -> Vec<Slot> {
             params.iter().map(|param| library.slot(param, &mut self.found)).collect()
@@ -78,7 +79,7 @@ impl Lower<'_> {
         (signature, Function { body, result, axes })
     }
 
-    pub(super) fn fold(&mut self, fold: &ast::Fold, span: Span) -> (Node, Ty) {
+    pub(super) fn fold(&mut self, fold: &'r ast::Fold, span: Span) -> (Node, Ty) {
         let (lowered, axes) = self.under_conditions(|lower| {
             let count = Ty::Number(Dim::Int);
             let low = lower.fit(&fold.low, &count, "fold", None);
@@ -107,7 +108,7 @@ impl Lower<'_> {
     }
 
     /// Lowers the body of a fold whose value so far is of a type.
-    fn turn(&mut self, fold: &ast::Fold, ty: &Ty) -> (Node, Ty) {
+    fn turn(&mut self, fold: &'r ast::Fold, ty: &Ty) -> (Node, Ty) {
         let value = |name: &Name, ty: &Ty| Local {
             name: name.node.clone(),
             ty: ty.clone(),
@@ -122,7 +123,12 @@ impl Lower<'_> {
     // ---- axes
 
     /// Lowers `x[axis: value]`.
-    pub(super) fn at(&mut self, base: &Expr, fixed: &[(Name, Expr)], span: Span) -> (Node, Ty) {
+    pub(super) fn at(
+        &mut self,
+        base: &'r Expr,
+        fixed: &'r [(Name, Expr)],
+        span: Span,
+    ) -> (Node, Ty) {
         let ((node, ty), mut axes) = self.apart(|lower| lower.expr(base, None));
         if self.holds_values(&node) {
             return self.fixed_too_late(span);
@@ -148,7 +154,7 @@ impl Lower<'_> {
         (Node { span, kind: Kind::At(Box::new(node), values) }, ty)
     }
 
-    pub(super) fn at_baseline(&mut self, base: &Expr, span: Span) -> (Node, Ty) {
+    pub(super) fn at_baseline(&mut self, base: &'r Expr, span: Span) -> (Node, Ty) {
         let ((node, ty), axes) = self.apart(|lower| lower.expr(base, None));
         if self.holds_values(&node) {
             return self.fixed_too_late(span);
@@ -184,19 +190,20 @@ impl Lower<'_> {
     /// Lowers `record with { field: value }`.
     pub(super) fn update(
         &mut self,
-        base: &Expr,
-        fields: &[(Name, Expr)],
+        base: &'r Expr,
+        fields: &'r [(Name, Expr)],
         span: Span,
     ) -> (Node, Ty) {
         let (node, ty) = self.expr(base, None);
         let known = match &ty {
             Ty::Unknown => return Self::error(span),
+            Ty::Recipe(scope) => return self.with_recipe(*scope, fields, span),
             Ty::Record(known) => Arc::clone(known),
             other => {
                 self.found.push(
                     Diagnostic::error("tlm::sema::wrong_type", format!("{other} has no fields"))
                         .label(base.span, format!("this is {other}"))
-                        .help("only a record goes before `with`"),
+                        .help("only a record or a recipe goes before `with`"),
                 );
                 return Self::error(span);
             }
@@ -214,7 +221,7 @@ impl Lower<'_> {
     }
 
     /// Lowers `x ?? other`.
-    pub(super) fn coalesce(&mut self, first: &Expr, other: &Expr, span: Span) -> (Node, Ty) {
+    pub(super) fn coalesce(&mut self, first: &'r Expr, other: &'r Expr, span: Span) -> (Node, Ty) {
         let (node, ty) = self.expr(first, None);
         let inner = match &ty {
             Ty::Unknown => return Self::error(span),
@@ -238,8 +245,8 @@ impl Lower<'_> {
     }
 
     /// Lowers a text with holes.
-    pub(super) fn text(&mut self, text: &Text, span: Span) -> (Node, Ty) {
-        let part = |part: &TextPart| match part {
+    pub(super) fn text(&mut self, text: &'r Text, span: Span) -> (Node, Ty) {
+        let part = |part: &'r TextPart| match part {
             TextPart::Literal(text) => (Self::literal_text(text, span), Ty::Str),
             TextPart::Hole(expr) => {
                 let (node, ty) = self.expr(expr, None);
@@ -262,7 +269,12 @@ impl Lower<'_> {
 
     // ---- functions of the language
 
-    pub(super) fn builtin(&mut self, builtin: Builtin, call: &ast::Call, span: Span) -> (Node, Ty) {
+    pub(super) fn builtin(
+        &mut self,
+        builtin: Builtin,
+        call: &'r ast::Call,
+        span: Span,
+    ) -> (Node, Ty) {
         let wanted = match builtin {
             Builtin::Range => 2,
             Builtin::Logspace => 3,
@@ -307,7 +319,7 @@ impl Lower<'_> {
     }
 
     /// Returns the node of a param's value, checked to lie in the param's range.
-    pub(super) fn in_range(&mut self, item: &ast::Binding, node: Node, ty: &Ty) -> Node {
+    pub(super) fn in_range(&mut self, item: &'r ast::Binding, node: Node, ty: &Ty) -> Node {
         let range = item.range.as_ref().map(crate::sema::declare::range);
         bounded(node, ty, range.as_ref(), format!("`{}`", item.name.node), item.name.span)
     }

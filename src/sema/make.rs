@@ -121,7 +121,7 @@ impl<'p> Eval<'p> {
                 );
                 return None;
             }
-            let base = self.program.folder.clone();
+            let base = self.program.folder_at(span).to_owned();
             return Some(Input::Files { pattern: text, base, span });
         };
         if !SCHEMES.contains(&scheme) {
@@ -134,7 +134,7 @@ impl<'p> Eval<'p> {
             return None;
         }
         let sha256 = self.sha256(call, span, at)?;
-        let uri = self.absolute(&text);
+        let uri = self.absolute(&text, span);
         let fetch = self.program.fetch.as_ref()?;
         let id = self.intern(Step {
             stage: Arc::clone(&fetch.decl),
@@ -151,9 +151,9 @@ impl<'p> Eval<'p> {
     }
 
     /// Returns a URI whose path does not depend on where tlm is called.
-    fn absolute(&self, uri: &str) -> String {
+    fn absolute(&self, uri: &str, span: Span) -> String {
         match uri.strip_prefix("file:") {
-            Some(path) => format!("file:{}", self.program.folder.join(path).display()),
+            Some(path) => format!("file:{}", self.program.folder_at(span).join(path).display()),
             None => uri.to_owned(),
         }
     }
@@ -201,7 +201,10 @@ impl<'p> Eval<'p> {
             let is_default = slot.since && Some(&value) == slot.default.as_ref();
             match (value.known(), value) {
                 (Some(Value::Str(uri)), _) if slot.place => {
-                    unkeyed.insert(slot.name.clone(), Value::Str(self.absolute(&uri)));
+                    unkeyed.insert(
+                        slot.name.clone(),
+                        Value::Str(self.absolute(&uri, given.map_or(slot.span, |node| node.span))),
+                    );
                 }
                 (Some(value), _) if slot.place || is_default => {
                     unkeyed.insert(slot.name.clone(), value);

@@ -10,6 +10,7 @@ mod demand;
 mod eval;
 mod expand;
 mod exprs;
+mod files;
 mod forms;
 mod import;
 mod lower;
@@ -17,6 +18,7 @@ mod make;
 mod node;
 mod overlay;
 mod points;
+mod scope;
 pub mod steps;
 mod ty;
 mod value;
@@ -25,7 +27,8 @@ use std::path::Path;
 
 use crate::base::{FileId, SourceMap};
 use crate::diag::{Checked, Diagnostic};
-use crate::syntax::parse;
+
+use files::Files;
 
 pub use declare::STDLIB;
 pub use node::Program;
@@ -52,11 +55,11 @@ pub fn load(
     overlay: &Overlay,
 ) -> Checked<Program> {
     let mut found = Vec::new();
-    let library = declare::stdlib(sources, &mut found);
-    let mut parsed = parse(file, sources.text(file));
-    found.append(&mut parsed.diagnostics);
-    let overlaid = overlay::apply(&mut parsed.file, overlay, sources, &mut found);
-    let (program, errors) = lower::lower(sources, &library, &parsed.file, &overlaid, folder);
+    let mut library = declare::stdlib(sources, &mut found);
+    let mut files = Files::load(sources, file, folder, &mut found);
+    library.add_artifacts(files.all.iter().map(|recipe| &recipe.file), &mut found);
+    let overlaid = overlay::apply(&mut files, overlay, sources, &mut found);
+    let (program, errors) = lower::lower(sources, &library, &files, &overlaid);
     found.extend(errors);
     Checked { value: program, diagnostics: found }
 }

@@ -1,11 +1,11 @@
 //! The checked form of a recipe: names resolved, types known, defaults at hand. Evaluation needs nothing else.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::Span;
 use crate::base::units::Dim;
+use crate::base::{FileId, Span};
 use crate::sema::steps::StageDecl;
 use crate::sema::ty::Ty;
 use crate::sema::value::Val;
@@ -28,10 +28,19 @@ pub struct Program {
     pub(super) reports: Vec<Report>,
     /// Axes whose other values do not count, with a list of those that do.
     pub(super) only: Vec<(AxisId, Node)>,
-    /// The folder that paths are relative to.
+    /// The folders that paths in each file are relative to.
+    pub(super) folders: BTreeMap<FileId, PathBuf>,
+    /// The recipe's own.
     pub(super) folder: PathBuf,
     /// The stage that texts with a scheme call.
     pub(super) fetch: Option<Arc<Stage>>,
+}
+
+impl Program {
+    /// Returns the folder that a path written here is relative to.
+    pub(super) fn folder_at(&self, span: Span) -> &Path {
+        self.folders.get(&span.file).unwrap_or(&self.folder)
+    }
 }
 
 /// A `param` or `let`.
