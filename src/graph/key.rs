@@ -47,6 +47,9 @@ pub fn manifest(
         ("params", Value::Map(params)),
         ("inputs", Value::Map(inputs)),
     ];
+    if let Some(shell) = &step.stage.shell {
+        fields.push(("shell", Value::Str(shell.template())));
+    }
     if step.stage.tensor {
         fields.push(("numerics", Value::Str(class(step, numerics))));
     }

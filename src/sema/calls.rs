@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::base::Span;
 use crate::base::text::{did_you_mean, plural};
 use crate::base::units::Dim;
+use crate::base::{Span, Value};
 use crate::diag::Diagnostic;
 use crate::sema::lower::Lower;
 use crate::sema::node::{
@@ -14,16 +14,22 @@ use crate::sema::node::{
 };
 use crate::sema::scope::{Def, ScopeId};
 use crate::sema::ty::Ty;
+use crate::sema::value::Val;
 use crate::syntax::ast::{self, Expr, ExprKind, Name};
 
 /// The digest beside a text with a scheme; not a parameter of the stage that is called.
 const SHA256: &str = "sha256";
+
+/// The call that takes what was made elsewhere.
+const ADOPT: &str = "adopt";
 
 /// What a call calls.
 enum Callee {
     Stage(Arc<Stage>),
     Function(FunctionId),
     Builtin(Builtin),
+    /// `adopt`
+    Adopt,
 }
 
 impl<'r> Lower<'r> {
@@ -32,6 +38,7 @@ impl<'r> Lower<'r> {
             Some(Callee::Stage(stage)) => self.call_stage(call, &stage, span),
             Some(Callee::Function(id)) => self.apply(call, id, span),
             Some(Callee::Builtin(builtin)) => self.builtin(builtin, call, span),
+            Some(Callee::Adopt) => self.adopt(call, span),
             None => {
                 let args = call.inputs.iter().chain(call.params.iter().map(|(_, value)| value));
                 args.for_each(|value| drop(self.expr(value, None)));
@@ -50,6 +57,36 @@ impl<'r> Lower<'r> {
             }
             // The result's type is known all the same, so what uses it is checked too.
             None => (Node { span, kind: Kind::Error }, result),
+        }
+    }
+
+    /// Lowers `adopt("path", as: Checkpoint)`.
+    fn adopt(&mut self, call: &'r ast::Call, span: Span) -> (Node, Ty) {
+        let Some(any) = self.library.adopting("File").map(Arc::new) else {
+            return Self::error(span);
+        };
+        let (lowered, axes) = self.under_conditions(|lower| lower.arguments(call, &any, span));
+        let chosen = lowered.and_then(|mut lowered| {
+            let mut kind = None;
+            let is_as = |at: &usize| any.signature.params[*at].name == "as";
+            for (_, node) in lowered.params.iter().filter(|(at, _)| is_as(at)) {
+                node.walk(&mut |node| match &node.kind {
+                    Kind::Const(Val::Plain(Value::Str(name))) => {
+                        kind = self.library.adopting(name);
+                    }
+                    _ => {}
+                });
+            }
+            lowered.stage = Arc::new(kind?);
+            lowered.axes = axes;
+            Some(lowered)
+        });
+        match chosen {
+            Some(call) => {
+                let result = call.stage.result.clone();
+                (Node { span, kind: Kind::Call(Box::new(call)) }, result)
+            }
+            None => Self::error(span),
         }
     }
 
@@ -131,6 +168,9 @@ impl<'r> Lower<'r> {
             ExprKind::Name(name) => match self.look_up(name) {
                 Some(def) => def,
                 None => {
+                    if name == ADOPT {
+                        return Some(Callee::Adopt);
+                    }
                     let builtin = Builtin::named(name).map(Callee::Builtin);
                     if builtin.is_none() {
                         self.unknown_name(name, callee.span);

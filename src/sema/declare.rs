@@ -179,10 +179,27 @@ impl Library {
                 version: stage.version.node,
                 tensor: stage.tensor,
                 outputs,
+                shell: None,
             }),
             signature: Signature { name: name.to_owned(), inputs, params, span: stage.name.span },
             result,
+            uses: stage.uses.clone(),
         }
+    }
+
+    /// Returns the stage that takes what was made elsewhere for an artifact of a type.
+    pub(super) fn adopting(&self, kind: &str) -> Option<Stage> {
+        let mut stage = Stage::clone(self.get("source.adopt")?);
+        let names = self.artifacts.keys().cloned().collect::<Vec<_>>();
+        let slots = stage.signature.params.iter_mut();
+        slots
+            .filter(|slot| slot.name == "as")
+            .for_each(|slot| slot.ty = Ty::Enum(names[..].into()));
+        stage.result = Ty::Artifact(kind.to_owned());
+        let mut outputs = BTreeMap::new();
+        self.output("out", &stage.result, true, &mut outputs);
+        stage.decl = Arc::new(StageDecl { outputs, ..StageDecl::clone(&stage.decl) });
+        Some(stage)
     }
 
     fn output(

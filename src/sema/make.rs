@@ -7,7 +7,7 @@ use crate::base::{Span, Value};
 use crate::diag::Diagnostic;
 use crate::sema::eval::{At, Eval};
 use crate::sema::node::{AxisId, Call, InputArg, Slot, Stage};
-use crate::sema::steps::{Arg, Input, OutputRef, RunSpec, Step, StepId};
+use crate::sema::steps::{Arg, Input, OutputRef, RunSpec, Shell, Step, StepId};
 use crate::sema::ty::Ty;
 use crate::sema::value::{Misfit, Val, real};
 
@@ -34,11 +34,16 @@ impl<'p> Eval<'p> {
         let given = call.params.iter();
         arg_spans
             .extend(given.map(|(at, v)| (call.stage.signature.params[*at].name.clone(), v.span)));
+        let uses = call.stage.uses.iter().map(|file| {
+            let base = self.program.folder_at(file.span).to_owned();
+            let input = Input::Files { pattern: file.node.clone(), base, span: file.span };
+            (format!("uses {}", file.node), input)
+        });
         let step = Step {
             stage: Arc::clone(&call.stage.decl),
             label: at.label.to_owned(),
             point: self.point(&call.axes, at),
-            inputs: names.zip(inputs.into_iter().map(|(input, _)| input)).collect(),
+            inputs: names.zip(inputs.into_iter().map(|(input, _)| input)).chain(uses).collect(),
             params,
             unkeyed,
             run: run?,
@@ -74,8 +79,10 @@ impl<'p> Eval<'p> {
         };
         // Results differ between classes of devices, so what is chosen for a tensor stage is part of what it does.
         let device = step.run.device.clone().filter(|_| step.stage.tensor);
+        let shell = step.stage.shell.as_ref().map(Shell::template);
         let what = Value::List(vec![
             Value::Str(step.stage.name.clone()),
+            shell.map_or(Value::Null, Value::Str),
             device.map_or(Value::Null, Value::Str),
             Value::List(step.inputs.iter().map(|(_, value)| input(value)).collect()),
             Value::map(step.params.iter().map(|(name, value)| (name, arg(value)))),

@@ -5,6 +5,7 @@
 //! the values; `eval` and `expand` compute values at the points that are asked for. Nothing is evaluated twice.
 
 mod calls;
+mod command;
 mod declare;
 mod demand;
 mod eval;

@@ -9,7 +9,7 @@ use crate::base::{FileId, Span};
 use crate::sema::steps::StageDecl;
 use crate::sema::ty::Ty;
 use crate::sema::value::Val;
-use crate::syntax::ast::BinaryOp;
+use crate::syntax::ast::{BinaryOp, Name};
 
 /// An axis by its place in [`Program::axes`].
 pub(super) type AxisId = usize;
@@ -277,6 +277,8 @@ pub(super) struct Stage {
     pub(super) decl: Arc<StageDecl>,
     pub(super) signature: Signature,
     pub(super) result: Ty,
+    /// Files that its command reads, which are inputs too.
+    pub(super) uses: Vec<Name>,
 }
 
 /// What a stage or function takes.

@@ -233,18 +233,6 @@ impl<'r> Lower<'r> {
         self.define(&stage.name, def);
     }
 
-    fn own_stage(&mut self, stage: &'r ast::Stage) -> Def {
-        self.found.push(
-            Diagnostic::error(
-                "tlm::sema::not_yet",
-                "stages of a recipe's own are not supported yet",
-            )
-            .label(stage.name.span, "this tlm only reads them")
-            .help("write a `let` with the call itself"),
-        );
-        Def::Broken
-    }
-
     // ---- names
 
     pub(super) fn define(&mut self, name: &'r Name, def: Def) {

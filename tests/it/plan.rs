@@ -22,6 +22,7 @@ fn output(step: u32) -> OutputRef {
 
 fn step(label: &str, inputs: Vec<(&str, Input)>, params: Vec<(&str, Arg)>) -> Step {
     let stage = StageDecl {
+        shell: None,
         name: format!("test.{}", label.trim_end_matches(char::is_numeric)),
         version: 1,
         tensor: label.starts_with("train"),

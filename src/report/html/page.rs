@@ -147,6 +147,7 @@ mod tests {
         let files = Input::Files { pattern: "data/*.txt".into(), base: "x".into(), span };
         let step = Step {
             stage: Arc::new(StageDecl {
+                shell: None,
                 name: "a.b".into(),
                 version: 1,
                 tensor: false,
