@@ -11,7 +11,7 @@ use crate::sema::make::field;
 use crate::sema::node::{Apply, AxisId, BindingId, Bounds, Builtin, Fold, Kind, Node, Program};
 use crate::sema::steps::{Step, StepId};
 use crate::sema::ty::Ty;
-use crate::sema::value::{Misfit, NoResult, Val, arithmetic, real};
+use crate::sema::value::{Misfit, NoResult, Val, arithmetic, function, real};
 use crate::syntax::ast::BinaryOp;
 
 /// For each axis, which of its values.
@@ -298,6 +298,11 @@ impl<'p> Eval<'p> {
                     .label(right, "this is zero")
                     .help("guard it: `if x == 0 then ... else ...`")
             }
+            NoResult::NotReal => {
+                Diagnostic::error("tlm::eval::out_of_range", "a negative number has no such power")
+                    .label(span, "no real number")
+                    .help("give it a base from zero up, or a whole exponent")
+            }
             NoResult::TooLarge => {
                 Diagnostic::error("tlm::eval::too_large", "the result is too large")
                     .label(span, "beyond 2^63")
@@ -388,6 +393,11 @@ impl<'p> Eval<'p> {
     ) -> Option<Val> {
         let values: Vec<_> = args.iter().map(|arg| self.plain(arg, at)).collect();
         let values = values.into_iter().collect::<Option<Vec<_>>>()?;
+        match function(builtin, &values) {
+            Some(Ok(value)) => return Some(Val::Plain(value)),
+            Some(Err(why)) => return self.no_result(why, span, args.last()?.span),
+            None => {}
+        }
         match (builtin, &values[..]) {
             (Builtin::Range, [Value::Int(low), Value::Int(high)]) => {
                 if high.saturating_sub(*low) >= TURNS_MAX {

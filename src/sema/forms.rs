@@ -18,9 +18,15 @@ pub(super) type Known = (Arc<Signature>, Ty, BTreeSet<AxisId>);
 
 impl Builtin {
     /// Every function of the language, with how it is called.
-    pub(super) const ALL: [(Self, &'static str, &'static str); 2] = [
+    pub(super) const ALL: [(Self, &'static str, &'static str); 8] = [
         (Self::Range, "range", "range(1, 5)"),
         (Self::Logspace, "logspace", "logspace(1e-4, 1e-3, 5)"),
+        (Self::Round, "round", "round(2.5)"),
+        (Self::Floor, "floor", "floor(2.5)"),
+        (Self::Ceil, "ceil", "ceil(2.5)"),
+        (Self::Pow, "pow", "pow(2, 0.5)"),
+        (Self::Min, "min", "min(a, b)"),
+        (Self::Max, "max", "max(a, b)"),
     ];
 
     pub(super) fn named(name: &str) -> Option<Self> {
@@ -275,37 +281,50 @@ impl<'r> Lower<'r> {
         call: &'r ast::Call,
         span: Span,
     ) -> (Node, Ty) {
-        let wanted = match builtin {
-            Builtin::Range => 2,
-            Builtin::Logspace => 3,
-        };
         if let Some((name, _)) = call.params.first().or(call.run.first()) {
             self.bad_builtin(builtin, name.span, "takes no named arguments");
             return Self::error(span);
         }
-        if call.inputs.len() != wanted {
-            self.bad_builtin(builtin, span, &format!("takes {wanted} numbers"));
+        let (least, wanted) = match builtin {
+            Builtin::Round | Builtin::Floor | Builtin::Ceil => (1, "takes 1 number"),
+            Builtin::Range | Builtin::Pow => (2, "takes 2 numbers"),
+            Builtin::Logspace => (3, "takes 3 numbers"),
+            Builtin::Min | Builtin::Max => (2, "takes 2 numbers or more"),
+        };
+        let any_more = matches!(builtin, Builtin::Min | Builtin::Max);
+        if call.inputs.len() < least || (call.inputs.len() > least && !any_more) {
+            self.bad_builtin(builtin, span, wanted);
             return Self::error(span);
         }
+        let float = Ty::Number(Dim::Float);
         let (nodes, ty) = match builtin {
-            Builtin::Range => self.joined(&call.inputs, None),
             Builtin::Logspace => {
-                let (mut nodes, _) = self.joined(&call.inputs[..2], Some(&Ty::Number(Dim::Float)));
+                let (mut nodes, _) = self.joined(&call.inputs[..2], Some(&float));
                 nodes.push(self.fit(&call.inputs[2], &Ty::Number(Dim::Count), "logspace", None));
-                (nodes, Ty::Number(Dim::Float))
+                (nodes, float)
+            }
+            Builtin::Pow => {
+                let fit = |value: &'r Expr| self.fit(value, &float, "pow", None);
+                (call.inputs.iter().map(fit).collect(), float.clone())
+            }
+            _ => self.joined(&call.inputs, None),
+        };
+        let result = match (builtin, ty) {
+            (_, Ty::Unknown) => return Self::error(span),
+            (Builtin::Range | Builtin::Logspace, ty @ (Ty::Bare | Ty::Number(_))) => {
+                Ty::List(Box::new(ty))
+            }
+            (
+                Builtin::Round | Builtin::Floor | Builtin::Ceil,
+                Ty::Bare | Ty::Number(Dim::Float | Dim::Ratio),
+            ) => Ty::Number(Dim::Int),
+            (_, ty @ (Ty::Bare | Ty::Number(_))) => ty,
+            (_, other) => {
+                self.bad_builtin(builtin, span, &format!("takes numbers, not {other}"));
+                return Self::error(span);
             }
         };
-        match ty {
-            Ty::Bare | Ty::Number(_) => {
-                let kind = Kind::Builtin(builtin, nodes);
-                (Node { span, kind }, Ty::List(Box::new(ty)))
-            }
-            Ty::Unknown => Self::error(span),
-            other => {
-                self.bad_builtin(builtin, span, &format!("takes numbers, not {other}"));
-                Self::error(span)
-            }
-        }
+        (Node { span, kind: Kind::Builtin(builtin, nodes) }, result)
     }
 
     fn bad_builtin(&mut self, builtin: Builtin, span: Span, what: &str) {

@@ -237,6 +237,18 @@ pub(super) enum Builtin {
     Range,
     /// `logspace(low, high, count)`
     Logspace,
+    /// `round(x)`: to the nearest whole number, halves away from zero.
+    Round,
+    /// `floor(x)`
+    Floor,
+    /// `ceil(x)`
+    Ceil,
+    /// `pow(base, exponent)`
+    Pow,
+    /// `min(a, b, ...)`
+    Min,
+    /// `max(a, b, ...)`
+    Max,
 }
 
 /// A stage call.
