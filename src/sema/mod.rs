@@ -14,6 +14,7 @@ mod exprs;
 mod files;
 mod forms;
 mod import;
+mod lint;
 mod lower;
 mod make;
 mod node;
@@ -27,7 +28,7 @@ mod value;
 use std::path::Path;
 
 use crate::base::{FileId, SourceMap};
-use crate::diag::{Checked, Diagnostic};
+use crate::diag::{Checked, Diagnostic, Severity};
 
 use files::Files;
 
@@ -62,6 +63,9 @@ pub fn load(
     let overlaid = overlay::apply(&mut files, overlay, sources, &mut found);
     let (program, errors) = lower::lower(sources, &library, &files, &overlaid);
     found.extend(errors);
+    if found.iter().all(|finding| finding.severity != Severity::Error) {
+        found.extend(lint::lint(&files.all[0].file, &program));
+    }
     Checked { value: program, diagnostics: found }
 }
 

@@ -262,12 +262,12 @@ fn a_report_has_the_rows_that_plans_ask_for() {
 
 #[test]
 fn functions_are_typed_named_and_defaulted() {
-    let half = "fn half(text: Corpus; seed: Int in 1 .. 9 = 7, rest: Ratio = 1%) -> Corpus =\n  \
-                corpus.split(text, valid: rest, seed: seed).train\n";
+    let half = "fn half(from: Corpus; seed: Int in 1 .. 9 = 7, rest: Ratio = 1%) -> Corpus =\n  \
+                corpus.split(from, valid: rest, seed: seed).train\n";
     makes(
         &format!("{TEXT}{half}let a = half(half(text), seed: 3)\nplan p = a"),
         "seed",
-        &["text[]", "a.corpus[] 7", "a[] 3"],
+        &["text[]", "a.from[] 7", "a[] 3"],
     );
     finds(
         &format!(
