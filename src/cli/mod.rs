@@ -4,6 +4,7 @@ mod codes;
 mod doc;
 mod explain;
 mod fmt;
+mod pages;
 mod recipe;
 mod run;
 mod stored;

@@ -222,7 +222,7 @@ impl<'r> Lower<'r> {
         self.found.push(
             Diagnostic::error("tlm::sema::not_a_stage", "this can't be called")
                 .label(span, "expected a stage or a function")
-                .help("call a stage of a module, such as `train.run(...)`"),
+                .help("call a function, or a stage of a module, such as `train.run(...)`"),
         );
         None
     }

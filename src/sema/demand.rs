@@ -155,6 +155,10 @@ impl<'r> Lower<'r> {
             other => {
                 let axes = self.axis_items.iter().map(|axis| axis.name.as_str());
                 let help = match did_you_mean(&name.node, axes.clone()) {
+                    _ if matches!(other, Some(Def::Binding(_))) => format!(
+                        "make it an axis: `axis {} = [baseline, other]`, or for once `--axis {}=a,b`",
+                        name.node, name.node
+                    ),
                     Some(near) => format!("did you mean `{near}`?"),
                     None if axes.clone().next().is_none() => {
                         format!("define it: `axis {} = [baseline, other]`", name.node)

@@ -220,15 +220,10 @@ impl<'r> Lower<'r> {
                 }
                 (None, None) => self.expr(value, None),
             };
-            if types.insert(name.node.clone(), Field { ty, default: None }).is_some() {
-                self.found.push(
-                    Diagnostic::error(
-                        "tlm::sema::duplicate",
-                        format!("`{}` is given twice", name.node),
-                    )
-                    .label(name.span, "here again")
-                    .help("leave one of them out"),
-                );
+            if types.insert(name.node.clone(), Field { ty, default: None }).is_some()
+                && let Some((first, _)) = fields.iter().find(|(first, _)| first.node == name.node)
+            {
+                self.twice(name, first.span);
             }
             nodes.push((name.node.clone(), node));
         }

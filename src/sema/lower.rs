@@ -117,6 +117,8 @@ pub(super) struct Lower<'r> {
     pub(super) naming: Option<String>,
     /// Axes that plans go over though they do not say so.
     pub(super) swept: &'r [String],
+    /// Whether values of an axis without type are being lowered.
+    is_untyped_axis: bool,
     /// Names that were told to be undefined.
     unknown: BTreeSet<(ScopeId, String)>,
     pub(super) found: Vec<Diagnostic>,
@@ -148,6 +150,7 @@ pub(super) fn lower<'r>(
         depth: 0,
         naming: None,
         swept: &overlaid.swept,
+        is_untyped_axis: false,
         unknown: BTreeSet::new(),
         found: Vec::new(),
     };
@@ -214,6 +217,10 @@ impl<'r> Lower<'r> {
         let help = match did_you_mean(name, known) {
             Some(near) => format!("did you mean `{near}`?"),
             None if self.library.modules.contains_key(name) => format!("write `use std.{name}`"),
+            None if self.is_untyped_axis => {
+                "an axis over names of variants needs its type: `axis by : softmax | uniform = ...`"
+                    .to_owned()
+            }
             None => format!("define it: `let {name} = ...`"),
         };
         self.found.push(
@@ -443,7 +450,12 @@ impl<'r> Lower<'r> {
                 };
                 (items.iter().map(fit).collect(), ty.clone())
             }
-            None => self.joined(items, None),
+            None => {
+                self.is_untyped_axis = true;
+                let joined = self.joined(items, None);
+                self.is_untyped_axis = false;
+                joined
+            }
         };
         let shown: Vec<_> =
             items.iter().map(|v| on_one_line(self.sources.snippet(v.span))).collect();

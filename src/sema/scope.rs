@@ -383,7 +383,11 @@ impl<'r> Lower<'r> {
             _ => None,
         });
         let params: BTreeSet<_> = params.collect();
+        let is_axis = |item: &ast::Item| matches!(&item.kind, ItemKind::Axis(axis) if axis.name.node == name.node);
         let help = match did_you_mean(&name.node, params.iter().copied()) {
+            _ if items.iter().any(is_axis) => {
+                format!("it is an axis: give it values with `--axis {}=a,b`", name.node)
+            }
             Some(near) => format!("did you mean `{near}`?"),
             None if params.is_empty() => "the recipe has no params".to_owned(),
             None => {

@@ -267,7 +267,7 @@ fn functions_are_typed_named_and_defaulted() {
     makes(
         &format!("{TEXT}{half}let a = half(half(text), seed: 3)\nplan p = a"),
         "seed",
-        &["text[]", "a.from[] 7", "a[] 3"],
+        &["text[]", "a.corpus[] 7", "a[] 3"],
     );
     finds(
         &format!(
