@@ -82,7 +82,7 @@ impl<'r> Lower<'r> {
         self.locals = outer;
         let (name, span) = (item.name.node.clone(), item.name.span);
         let signature = Arc::new(Signature { name, inputs, params, span });
-        (signature, Function { body, result, axes })
+        (Arc::clone(&signature), Function { name: signature.name.clone(), body, result, axes })
     }
 
     pub(super) fn fold(&mut self, fold: &'r ast::Fold, span: Span) -> (Node, Ty) {

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::mem;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::base::text::did_you_mean;
@@ -176,23 +177,45 @@ impl<'r> Lower<'r> {
         // Each may lead to more.
         let mut at = 0;
         while at < self.axis_items.len() {
-            self.axis(at);
+            // An axis that `with` changes and nothing uses may well have no values: they could depend on another axis.
+            match self.is_base(self.axis_items[at].scope) {
+                true => drop(self.axis(at)),
+                false => self.leave_out(at),
+            }
             at += 1;
         }
         let mut at = 0;
         while at < self.functions.len() {
-            let span = self.function_items[at].item.name.span;
-            self.function(at, span);
+            let FunctionItem { item, scope } = self.function_items[at];
+            if self.is_base(scope) {
+                self.function(at, item.name.span);
+            }
             at += 1;
         }
         let bindings = self.bindings.into_iter().zip(self.items);
-        let bindings = bindings
-            .filter_map(|(state, item)| Some(Binding { name: item.name, typed: state.done()? }));
+        let bindings = bindings.map(|(state, item)| {
+            // What nothing uses of a recipe that `with` changes is not looked at.
+            let unused = || Typed {
+                node: Node { span: item.value.span, kind: Kind::Error },
+                ty: Ty::Unknown,
+                axes: BTreeSet::new(),
+            };
+            Binding { name: item.name, typed: state.done().unwrap_or_else(unused) }
+        });
         let folders = self.files.all.iter().map(|recipe| (recipe.id, recipe.folder.clone()));
-        let functions = self.functions.into_iter().filter_map(State::done);
+        let functions = self.functions.into_iter().zip(self.function_items);
+        let functions = functions.map(|(state, FunctionItem { item, .. })| {
+            let unused = || Function {
+                name: item.name.node.clone(),
+                body: Node { span: item.name.span, kind: Kind::Error },
+                result: Ty::Unknown,
+                axes: BTreeSet::new(),
+            };
+            state.done().map_or_else(unused, |(_, function)| function)
+        });
         let mut program = Program {
             bindings: bindings.collect(),
-            functions: functions.map(|(_, function)| function).collect(),
+            functions: functions.collect(),
             axes: self.axes.into_iter().filter_map(State::done).collect(),
             plans,
             reports,
@@ -204,6 +227,20 @@ impl<'r> Lower<'r> {
         settle_axes(&mut program, &mut self.found);
         once(&mut self.found);
         (program, self.found)
+    }
+
+    fn leave_out(&mut self, id: AxisId) {
+        let AxisItem { name, item, .. } = &self.axis_items[id];
+        if let State::Todo = self.axes[id] {
+            self.axes[id] = State::Done(Axis {
+                name: name.clone(),
+                ty: Ty::Unknown,
+                span: item.value.span,
+                list: None,
+                values: vec![Node { span: item.value.span, kind: Kind::Error }],
+                shown: vec!["?".to_owned()],
+            });
+        }
     }
 
     pub(super) fn unknown_name(&mut self, name: &str, span: Span) {
@@ -256,6 +293,9 @@ impl<'r> Lower<'r> {
             let name = self.items[id].item.name.clone();
             self.circle(&name, span);
             return Ty::Unknown;
+        }
+        if matches!(self.bindings[id], State::Todo) {
+            self.in_order(id..id + 1);
         }
         let (ty, axes) = self.binding(id);
         self.touched.extend(axes);
@@ -321,11 +361,17 @@ impl<'r> Lower<'r> {
         }
     }
 
-    /// Returns the bindings, each after those it names as far as there is no circle.
-    pub(super) fn order(&self, from: BindingId) -> Vec<BindingId> {
+    /// Lowers bindings, each after those it names, so that the stack does not grow with the length of a chain.
+    pub(super) fn in_order(&mut self, roots: Range<BindingId>) {
+        self.order(roots).into_iter().for_each(|id| drop(self.binding(id)));
+    }
+
+    /// Returns the bindings that are still to do, each after those it names as far as there is no circle.
+    fn order(&self, roots: Range<BindingId>) -> Vec<BindingId> {
         let mut order = Vec::new();
-        let mut seen = vec![false; self.items.len()];
-        for root in from..self.items.len() {
+        let mut seen: Vec<_> =
+            self.bindings.iter().map(|state| !matches!(state, State::Todo)).collect();
+        for root in roots {
             let mut path = vec![(root, None)];
             while let Some((id, named)) = path.pop() {
                 let mut named: std::vec::IntoIter<BindingId> = match named {

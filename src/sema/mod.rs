@@ -18,6 +18,7 @@ mod lint;
 mod lower;
 mod make;
 mod node;
+mod outline;
 mod overlay;
 mod points;
 mod scope;
@@ -34,6 +35,7 @@ use files::Files;
 
 pub use declare::STDLIB;
 pub use node::Program;
+pub use outline::{Outline, outline};
 pub use steps::Expansion;
 
 /// What the command line changes about a recipe: names with values as texts.

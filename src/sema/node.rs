@@ -202,6 +202,7 @@ pub(super) enum Kind {
 /// A function of the recipe.
 #[derive(Clone, Debug)]
 pub(super) struct Function {
+    pub(super) name: String,
     pub(super) body: Node,
     pub(super) result: Ty,
     /// The axes that the body itself depends on.

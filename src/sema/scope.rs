@@ -121,9 +121,16 @@ impl<'r> Lower<'r> {
         self.scopes.push(Scope { origin, prefix, names: BTreeMap::new(), given });
         let from = self.items.len();
         self.within(id, |lower| lower.declare(items, base));
-        // Each after those it names, so that the stack does not grow with the length of a chain.
-        self.order(from).into_iter().for_each(|id| drop(self.binding(id)));
+        // Of a recipe that is changed, only what is used is looked at.
+        if base.is_none() {
+            self.in_order(from..self.items.len());
+        }
         id
+    }
+
+    /// Returns whether a scope is that of a file as it is.
+    pub(super) fn is_base(&self, scope: ScopeId) -> bool {
+        self.bases.get(&self.scopes[scope].origin) == Some(&scope)
     }
 
     /// Lowers with the names of a scope, and those alone.
