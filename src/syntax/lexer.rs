@@ -4,7 +4,9 @@ use nom::bytes::complete::{tag, take_while, take_while1};
 use nom::character::complete::{digit1, one_of, satisfy};
 use nom::combinator::{opt, recognize};
 use nom::{IResult, Parser};
+use unicode_normalization::char::is_combining_mark;
 
+use super::hidden::is_hidden;
 use super::token::{Kind, StrPart, Symbol, Token, Tokens};
 use crate::base::{FileId, Span};
 use crate::diag::Diagnostic;
@@ -56,11 +58,12 @@ fn is_word_start(c: char) -> bool {
 }
 
 fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
+    c.is_alphanumeric() || c == '_' || (!c.is_ascii() && is_combining_mark(c))
 }
 
+/// Hidden characters are told elsewhere.
 fn is_blank(c: char) -> bool {
-    c.is_whitespace() || c == '\u{feff}'
+    c.is_whitespace() || c == '\u{feff}' || is_hidden(c)
 }
 
 /// Digits with underscores anywhere after the first; a fraction only where a digit follows the

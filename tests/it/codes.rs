@@ -1,5 +1,6 @@
 //! Every error code, rendered in full: `tests/golden/codes/PHASE.NAME.tlm` is a recipe with that mistake, the `.snap` beside it
-//! what the program says to it. The first line of a recipe may hold another command than `tlm check`.
+//! what the program says to it. The first line of a recipe may hold another command than `tlm check`; `[long]` in it is a file
+//! too long to be kept here.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -32,16 +33,23 @@ fn told(case: &Path) -> String {
     let first = text.lines().next().unwrap_or_default();
     let command = first.strip_prefix("# $ tlm ").unwrap_or(&default);
     let folder = case.parent().expect("in a folder");
+    let long = store.path().join("long.tlm");
+    fs::File::create(&long).and_then(|file| file.set_len(100 << 20)).expect("writable");
+    let long = long.to_str().expect("text");
+    let command = command.replace("[long]", long);
     let output = Command::new(env!("CARGO_BIN_EXE_tlm"))
         .env_clear()
-        .envs([("TLM_STORE", store.path().as_os_str()), ("CUDA_VISIBLE_DEVICES", "".as_ref())])
+        .envs([
+            ("TLM_STORE", store.path().join("store").as_os_str()),
+            ("CUDA_VISIBLE_DEVICES", "".as_ref()),
+        ])
         .current_dir(folder)
         .args(command.split(' '))
         .output()
         .expect("it runs");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{name}");
     let errors = String::from_utf8(output.stderr).expect("text");
-    let errors = errors.replace(folder.to_str().expect("text"), "[folder]");
+    let errors = errors.replace(long, "[long]").replace(folder.to_str().expect("text"), "[folder]");
     format!("exit code {}\n{errors}", output.status.code().expect("no signal"))
 }
 
