@@ -1,8 +1,9 @@
 //! Text to tokens. Total: what is no token becomes an error token with a diagnostic.
 
-use nom::bytes::complete::{tag, take_while, take_while1};
+use nom::bytes::complete::{tag, take_while, take_while_m_n, take_while1};
 use nom::character::complete::{digit1, one_of, satisfy};
 use nom::combinator::{opt, recognize};
+use nom::sequence::delimited;
 use nom::{IResult, Parser};
 use unicode_normalization::char::is_combining_mark;
 
@@ -91,6 +92,11 @@ fn blank(input: &str) -> IResult<&str, &str> {
 
 fn comment(input: &str) -> IResult<&str, &str> {
     recognize((tag("#"), take_while(|c| c != '\n'))).parse(input)
+}
+
+/// What stands in the braces of `\u{1F600}`; no longer than that, as the closing one may be far away.
+fn braced(input: &str) -> IResult<&str, &str> {
+    delimited(tag("{"), take_while_m_n(0, 8, |c| c != '}'), tag("}")).parse(input)
 }
 
 /// What a text says as it is: up to what ends it or means something else in it.
@@ -337,14 +343,12 @@ impl<'t> Lexer<'t> {
             return;
         }
         if escaped == Some('u')
-            && let Some((hex, _)) = rest
-                .as_str()
-                .strip_prefix('{')
-                .and_then(|r| r.split_at_checked(r.find('}')?.min(8)))
-            && rest.as_str()[1 + hex.len()..].starts_with('}')
+            && let Ok((after, hex)) = braced(rest.as_str())
         {
-            self.at += hex.len() + 2;
-            if let Some(c) = u32::from_str_radix(hex, 16).ok().and_then(char::from_u32) {
+            self.at = self.text.len() - after.len();
+            let is_hex = hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let code = u32::from_str_radix(hex, 16).ok().filter(|_| is_hex);
+            if let Some(c) = code.and_then(char::from_u32) {
                 value.push(c);
                 return;
             }

@@ -98,6 +98,11 @@ fn each_mistake_is_found_once() {
     check("let a = 1.2.3", &[("bad_number", "1.2.3")]);
     check("let a = 1e999", &[("bad_number", "1e999")]);
     check(r#"let a = "\q""#, &[("bad_escape", "\\q")]);
+    check(
+        r#"let a = "\u{zz}" + "\u{110000}""#,
+        &[("bad_escape", "\\u{zz}"), ("bad_escape", "\\u{110000}")],
+    );
+    check(r#"let a = "\u{+41}""#, &[("bad_escape", "\\u{+41}")]);
     check("let a = \"abc\nlet b = 1", &[("unterminated_string", "\"abc")]);
     check("lte a = 1\nlet b = 1", &[("unknown_item", "lte")]);
     check("a = 1\nlet b = 1", &[("unknown_item", "a")]);
@@ -165,7 +170,8 @@ fn what_is_no_recipe_is_not_read() {
 fn a_long_text_of_mistakes_is_told_soon() {
     let folder = tempfile::tempdir().expect("a folder");
     let recipe = folder.path().join("recipe.tlm");
-    fs::write(&recipe, "let )\n".repeat(20_000)).expect("writable");
+    let text: String = (0..20_000).map(|i| format!("let a{i} = )\n")).collect();
+    fs::write(&recipe, text).expect("writable");
     checked(&recipe, 3, "20,000 errors, of which the first are shown");
 }
 
