@@ -7,6 +7,7 @@ mod codes;
 mod donor;
 mod fmt;
 mod imports;
+mod fuzz;
 mod libtorch;
 mod parse;
 mod plan;
