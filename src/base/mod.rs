@@ -2,12 +2,14 @@
 
 pub mod canon;
 pub mod digest;
+pub mod hash;
 pub mod source;
 pub mod text;
 pub mod units;
 pub mod world;
 
-pub use canon::Value;
+pub use canon::{Encoder, Value};
 pub use digest::Digest;
+pub use hash::{FastHasher, FastMap};
 pub use source::{FileId, SourceMap, Span};
 pub use world::World;

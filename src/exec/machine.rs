@@ -53,8 +53,8 @@ impl Machine {
 
     /// Returns what a step takes when `others` more could start now. A tensor step takes all cores, or a GPU and one core;
     /// others share the cores.
-    pub(super) fn share(&self, planned: &Planned, free_cpus: u32, others: usize) -> Share {
-        let (run, stage) = (&planned.step.run, &planned.step.stage);
+    pub(super) fn share(&self, planned: Planned<'_>, free_cpus: u32, others: usize) -> Share {
+        let (run, stage) = (planned.step.run(), planned.step.stage());
         let gpus = match (run.gpus, stage.tensor && self.uses_gpu(planned)) {
             (Some(gpus), _) => gpus,
             (None, true) => 1,
@@ -69,8 +69,8 @@ impl Machine {
     }
 
     /// Returns whether a tensor step runs on a GPU.
-    pub(super) fn uses_gpu(&self, planned: &Planned) -> bool {
-        match planned.step.run.device.as_deref() {
+    pub(super) fn uses_gpu(&self, planned: Planned<'_>) -> bool {
+        match planned.step.run().device.as_deref() {
             Some(device) => device == "cuda",
             None => self.gpus > 0,
         }
@@ -86,16 +86,15 @@ fn has_cuda(world: &World) -> bool {
 
 /// Returns a finding for each step that has to run but never can: it wants more than there is, or its worker is missing.
 pub fn fits(plan: &Plan, machine: &Machine) -> Vec<Diagnostic> {
-    let due = plan.due();
-    let due = || due.iter().filter_map(|id| plan.get(*id));
+    let due = || plan.due().iter().filter_map(|id| plan.get(*id));
     let mut found: Vec<_> = due().filter_map(|planned| never_fits(planned, machine)).collect();
-    if let Some(planned) = due().find(|planned| planned.step.stage.tensor)
+    if let Some(planned) = due().find(|planned| planned.step.stage().tensor)
         && !machine.torch.exists()
     {
         found.push(
             Diagnostic::error("tlm::exec::no_worker", "the tensor worker is missing")
                 .label(
-                    planned.step.span,
+                    planned.step.span(),
                     format!("this step needs it at `{}`", machine.torch.display()),
                 )
                 .help(
@@ -107,7 +106,7 @@ pub fn fits(plan: &Plan, machine: &Machine) -> Vec<Diagnostic> {
     found
 }
 
-fn never_fits(planned: &Planned, machine: &Machine) -> Option<Diagnostic> {
+fn never_fits(planned: Planned<'_>, machine: &Machine) -> Option<Diagnostic> {
     let share = machine.share(planned, machine.cpus, 0);
     let (what, wanted, there) = if share.cpus > machine.cpus {
         ("cpus", share.cpus.to_string(), machine.cpus.to_string())
@@ -117,10 +116,10 @@ fn never_fits(planned: &Planned, machine: &Machine) -> Option<Diagnostic> {
         let mem = machine.mem.filter(|mem| share.mem > *mem)?;
         ("mem", text::bytes(share.mem), text::bytes(mem))
     };
-    let message = format!("`{}` can never run here", planned.step.label);
+    let message = format!("`{}` can never run here", planned.step.label());
     Some(
         Diagnostic::error("tlm::exec::never_fits", message)
-            .label(planned.step.span, format!("wants {wanted} of `{what}`; there are {there}"))
+            .label(planned.step.span(), format!("wants {wanted} of `{what}`; there are {there}"))
             .help("ask for less in its `run { }`, or run it on a larger machine"),
     )
 }

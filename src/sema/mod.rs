@@ -14,6 +14,7 @@ mod forms;
 mod import;
 mod lower;
 mod make;
+mod memo;
 mod node;
 mod overlay;
 mod points;
