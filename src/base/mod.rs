@@ -1,6 +1,7 @@
 //! Level 0: what every other module may use. Digests, canonical values, spans, units, the world.
 
 pub mod canon;
+mod decode;
 pub mod digest;
 pub mod hash;
 pub mod source;

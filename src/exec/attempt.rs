@@ -386,7 +386,7 @@ fn store_failure(error: &StoreError) -> Failure {
             FailureKind::Internal
         }
         StoreError::Io { .. }
-        | StoreError::Newer { .. }
+        | StoreError::OtherFormat { .. }
         | StoreError::NotAStore { .. }
         | StoreError::NotUtf8 { .. } => FailureKind::Environment,
     };

@@ -1,8 +1,6 @@
 //! Digests of the user's own files, remembered by (size, mtime, ctime, inode), so that a plan reads only what changed.
 //!
-//! A file that changed within two seconds before it was hashed may have changed again without another time stamp, so its
-//! entry does not count (git's "racy" entries). All clocks are the file system's: the memo's own time stamp, less the
-//! time between hashing and writing, says when that was.
+//! What does not count is said in [`stamp`](crate::store::stamp).
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
