@@ -108,13 +108,6 @@ impl Value {
         out.bytes
     }
 
-    /// Returns the value that bytes encode; none when they are no whole encoding.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut rest = bytes;
-        let value = decode(&mut rest)?;
-        rest.is_empty().then_some(value)
-    }
-
     /// Returns the digest of the encoding behind a domain tag, which keeps kinds of keys apart.
     pub fn digest(&self, domain: &str) -> Digest {
         let mut out = Encoder::default();
@@ -241,38 +234,4 @@ impl Encoder {
     fn count(&mut self, count: usize) {
         self.bytes.extend_from_slice(&(count as u64).to_le_bytes());
     }
-}
-
-fn decode(rest: &mut &[u8]) -> Option<Value> {
-    Some(match take::<1>(rest)? {
-        [0] => Value::Null,
-        [1] => Value::Bool(take::<1>(rest)? != [0]),
-        [2] => Value::Int(i64::from_le_bytes(take(rest)?)),
-        [3] => Value::Float(f64::from_le_bytes(take(rest)?)),
-        [4] => Value::Str(decode_text(rest)?),
-        [5] => {
-            let count = u64::from_le_bytes(take(rest)?);
-            Value::List((0..count).map(|_| decode(rest)).collect::<Option<_>>()?)
-        }
-        [6] => {
-            let count = u64::from_le_bytes(take(rest)?);
-            let mut field = || Some((decode_text(rest)?, decode(rest)?));
-            Value::Map((0..count).map(|_| field()).collect::<Option<_>>()?)
-        }
-        [7] => Value::Digest(Digest::from(take(rest)?)),
-        [_] => return None,
-    })
-}
-
-fn decode_text(rest: &mut &[u8]) -> Option<String> {
-    let len = usize::try_from(u64::from_le_bytes(take(rest)?)).ok()?;
-    let (text, after) = rest.split_at_checked(len)?;
-    *rest = after;
-    String::from_utf8(text.to_owned()).ok()
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (taken, after) = rest.split_first_chunk()?;
-    *rest = after;
-    Some(*taken)
 }

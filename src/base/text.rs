@@ -17,6 +17,15 @@ pub fn name_at<S: Display>(label: &str, point: &[(S, S)]) -> String {
     format!("{label}[{}]", values.join(", "))
 }
 
+/// Returns a word as a shell reads it back.
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:%+@".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
 /// Returns a number with commas: `1,234,567`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();

@@ -1,6 +1,7 @@
-//! `tlm explain`: what a code means, and what to do about it; from the table in `docs/language.md`.
+//! `tlm explain`: the page of a code, from `docs/codes`; or all codes, from the table in `docs/language.md`.
 
 use crate::base::text::did_you_mean;
+use crate::cli::pages::page;
 use crate::cli::{Console, Exit, USAGE};
 
 const LANGUAGE: &str = include_str!("../../docs/language.md");
@@ -10,7 +11,6 @@ struct Row {
     /// `tlm::sema::circle`
     code: &'static str,
     meaning: &'static str,
-    remedy: &'static str,
 }
 
 impl Row {
@@ -18,14 +18,18 @@ impl Row {
     fn is(&self, code: &str) -> bool {
         self.code.strip_suffix(code).is_some_and(|rest| rest.is_empty() || rest.ends_with("::"))
     }
+
+    /// `tlm::sema`
+    fn phase(&self) -> &'static str {
+        self.code.rsplit_once("::").map_or(self.code, |(phase, _)| phase)
+    }
 }
 
 fn rows() -> Vec<Row> {
     let row = |line: &'static str| {
-        let mut cells = line.strip_prefix("| `tlm::")?.split(" | ");
-        let (code, meaning, remedy) = (cells.next()?, cells.next()?, cells.next()?);
-        let code = &line[3..3 + "tlm::".len() + code.trim_end_matches('`').len()];
-        Some(Row { code, meaning, remedy: remedy.trim_end_matches(" |") })
+        let mut cells = line.strip_prefix("| [`")?.split(" | ");
+        let (code, _) = cells.next()?.split_once('`')?;
+        Some(Row { code, meaning: cells.next()? })
     };
     LANGUAGE.lines().filter_map(row).collect()
 }
@@ -33,19 +37,41 @@ fn rows() -> Vec<Row> {
 /// `tlm explain`
 pub(super) fn explain(code: Option<&str>, console: &mut Console<'_>) -> Result<(), Exit> {
     let rows = rows();
-    let Some(wanted) = code else {
-        let wide = rows.iter().map(|row| row.code.len()).max().unwrap_or_default();
-        for row in &rows {
-            writeln!(console.out, "{:wide$}  {}", row.code, row.meaning)?;
-        }
-        return Ok(());
-    };
+    let Some(wanted) = code else { return list(&rows, console) };
     let found: Vec<_> = rows.iter().filter(|row| row.is(wanted)).collect();
     if found.is_empty() {
         return Err(unknown(wanted, &rows, console));
     }
-    for row in found {
-        writeln!(console.out, "{}\n  means: {}\n  do: {}", row.code, row.meaning, row.remedy)?;
+    for (at, row) in found.iter().enumerate() {
+        if at > 0 {
+            writeln!(console.out)?;
+        }
+        show(row, console)?;
+    }
+    Ok(())
+}
+
+/// Prints a line a code, and an empty one between phases.
+fn list(rows: &[Row], console: &mut Console<'_>) -> Result<(), Exit> {
+    let wide = rows.iter().map(|row| row.code.len()).max().unwrap_or_default();
+    for (at, row) in rows.iter().enumerate() {
+        if at > 0 && rows[at - 1].phase() != row.phase() {
+            writeln!(console.out)?;
+        }
+        writeln!(console.out, "{:wide$}  {}", row.code, row.meaning)?;
+    }
+    Ok(())
+}
+
+/// Prints a code and its page, which is indented below it.
+fn show(row: &Row, console: &mut Console<'_>) -> Result<(), Exit> {
+    writeln!(console.out, "{}", row.code)?;
+    let page = page(row.code).unwrap_or(row.meaning);
+    for line in page.lines().filter(|line| !line.starts_with("# tlm::")) {
+        match line.is_empty() {
+            true => writeln!(console.out)?,
+            false => writeln!(console.out, "  {line}")?,
+        }
     }
     Ok(())
 }

@@ -4,6 +4,8 @@ mod codes;
 mod doc;
 mod explain;
 mod fmt;
+mod outline;
+mod pages;
 mod recipe;
 mod run;
 mod stored;
@@ -116,7 +118,8 @@ enum Command {
     },
     /// Shows the reference of the standard library, or of a part of it
     Doc {
-        /// A module, stage or artifact type, as `train`, `train.run`, `Checkpoint`; by default a list of all
+        /// A module, stage or artifact type, as `train`, `train.run`, `Checkpoint`, or a recipe, as `b0.tlm`; by default a
+        /// list of all
         name: Option<String>,
         /// Prints the whole reference as Markdown
         #[arg(long, conflicts_with = "name")]
@@ -132,7 +135,7 @@ enum Command {
     Worker,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Default)]
 struct RecipeArgs {
     /// The recipe
     recipe: PathBuf,
@@ -282,6 +285,10 @@ fn obey(command: Command, console: &mut Console<'_>) -> Result<(), Exit> {
         Command::Show { store, step } => stored::show(&store, &step, console),
         Command::Log { store, step } => stored::log(&store, &step, console),
         Command::Verify { store } => stored::verify(&store, console),
+        Command::Doc { name: Some(name), .. } if name.ends_with(".tlm") => {
+            let recipe = PathBuf::from(name);
+            outline::recipe(&RecipeArgs { recipe, ..RecipeArgs::default() }, console)
+        }
         Command::Doc { name, markdown } => doc::doc(name.as_deref(), markdown, console),
         Command::Explain { code } => codes::explain(code.as_deref(), console),
         Command::Worker => serve(console),

@@ -53,8 +53,14 @@ pub(super) fn check(args: &RecipeArgs, json: bool, console: &mut Console<'_>) ->
     }
 }
 
+/// Returns the program of a recipe without mistakes.
+pub(super) fn checked(source: &mut Source, console: &mut Console<'_>) -> Result<Program, Exit> {
+    let loaded = source.load();
+    gate(loaded, &source.sources, console)
+}
+
 /// Reads the recipe's file and what the command line changes about it.
-fn read(args: &RecipeArgs, console: &mut Console<'_>) -> Result<Source, Exit> {
+pub(super) fn read(args: &RecipeArgs, console: &mut Console<'_>) -> Result<Source, Exit> {
     let overlay = Overlay {
         profile: args.profile.clone(),
         set: named("-s", &args.set, console)?,
@@ -157,7 +163,7 @@ pub(super) fn plan(
     console: &mut Console<'_>,
 ) -> Result<Session, Exit> {
     let mut source = read(recipe, console)?;
-    let program = gate(source.load(), &source.sources, console)?;
+    let program = checked(&mut source, console)?;
     let names = match plans {
         Plans::All => program.plan_names(),
         Plans::Chosen(names) => names.to_vec(),

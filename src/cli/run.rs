@@ -1,6 +1,7 @@
 //! `tlm run`
 
 use std::io::{self, Write, stderr};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -61,6 +62,8 @@ pub(super) fn run(
     });
     let written = written.and_then(|()| console.out.flush()).map_err(|e| console.closed(&e));
     let codes = [code(&outcome), report.err(), written.err()];
+    // The process ends; giving back the memory of each step would only take time.
+    mem::forget(session);
     codes.into_iter().flatten().next().map_or(Ok(()), |code| Err(Exit::Code(code)))
 }
 
@@ -142,30 +145,29 @@ fn machine(session: &Session) -> String {
 
 /// Returns the command that goes on from here.
 fn resume(args: &PlanArgs) -> String {
-    let mut words = vec!["tlm run".to_owned(), quoted(&args.recipe.recipe.to_string_lossy())];
-    words.extend(args.plans.iter().map(|plan| quoted(plan)));
+    let mut words =
+        vec!["tlm run".to_owned(), text::shell_word(&args.recipe.recipe.to_string_lossy())];
+    words.extend(args.plans.iter().map(|plan| text::shell_word(plan)));
     let flags =
         [("-s", &args.recipe.set), ("--axis", &args.recipe.axis), ("--only", &args.recipe.only)];
     for (flag, values) in flags {
-        words.extend(values.iter().map(|value| format!("{flag} {}", quoted(value))));
+        words.extend(values.iter().map(|value| format!("{flag} {}", text::shell_word(value))));
     }
-    words.extend(args.recipe.profile.iter().map(|name| format!("--profile {}", quoted(name))));
+    words.extend(
+        args.recipe.profile.iter().map(|name| format!("--profile {}", text::shell_word(name))),
+    );
     let store = args.store.store.iter();
-    words.extend(store.map(|store| format!("--store {}", quoted(&store.to_string_lossy()))));
+    words.extend(
+        store.map(|store| format!("--store {}", text::shell_word(&store.to_string_lossy()))),
+    );
     let torch = args.torch.iter();
-    words.extend(torch.map(|torch| format!("--torch {}", quoted(&torch.to_string_lossy()))));
+    words.extend(
+        torch.map(|torch| format!("--torch {}", text::shell_word(&torch.to_string_lossy()))),
+    );
     words.join(" ")
 }
 
 /// Returns a word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:%+@".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
-}
-
 fn code(outcome: &Outcome) -> Option<u8> {
     let is = |kind| outcome.failed.values().any(|failure| failure.kind == kind);
     match () {

@@ -21,6 +21,14 @@ pub fn read_counts(folder: &Path, vocab: usize) -> Result<Vec<u64>, DataError> {
     Ok(counts.iter().collect())
 }
 
+/// Returns how many tokens were counted.
+///
+/// # Errors
+/// When the file can't be read.
+pub fn sum_of_counts(folder: &Path) -> Result<u64, DataError> {
+    Ok(Array::<u64>::open(&folder.join("counts.u64"))?.iter().sum())
+}
+
 /// Writes counts into a folder that exists.
 ///
 /// # Errors

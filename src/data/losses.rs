@@ -61,6 +61,20 @@ impl Losses {
         Ok(Self { meta, nll, tokens })
     }
 
+    /// Returns the mean in nats per token, zero when there is none.
+    ///
+    /// # Errors
+    /// When a loss is no finite number.
+    pub fn mean(&self) -> Result<f64, DataError> {
+        let tokens: u64 = self.tokens.iter().map(u64::from).sum();
+        let mut sum = 0.0;
+        for unit in 0..self.len() {
+            self.loss(unit)?;
+            sum += self.nll.get(unit);
+        }
+        Ok(if tokens == 0 { 0.0 } else { sum / tokens as f64 })
+    }
+
     /// Returns the description.
     pub fn meta(&self) -> &LossesMeta {
         &self.meta

@@ -11,6 +11,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::base::{Digest, Value, World};
+use crate::exec::command::command;
 use crate::exec::control::Control;
 use crate::exec::log::Log;
 use crate::exec::machine::{Machine, Share};
@@ -274,6 +275,7 @@ impl Attempt<'_> {
             threads: self.share.cpus,
             device: self.device.clone(),
             micro_batch: self.planned.step.run().micro_batch,
+            shell: command(self.planned.step.stage(), &self.inputs, &self.params, lease.out_dir()),
         }
     }
 

@@ -88,6 +88,7 @@ fn has_cuda(world: &World) -> bool {
 pub fn fits(plan: &Plan, machine: &Machine) -> Vec<Diagnostic> {
     let due = || plan.due().iter().filter_map(|id| plan.get(*id));
     let mut found: Vec<_> = due().filter_map(|planned| never_fits(planned, machine)).collect();
+    found.extend(due().find(|planned| planned.step.stage().version == 0).map(not_made));
     if let Some(planned) = due().find(|planned| planned.step.stage().tensor)
         && !machine.torch.exists()
     {
@@ -104,6 +105,15 @@ pub fn fits(plan: &Plan, machine: &Machine) -> Vec<Diagnostic> {
         );
     }
     found
+}
+
+/// Version 0 is that of a stage which recipes can plan with, but which is still to be written.
+fn not_made(planned: Planned<'_>) -> Diagnostic {
+    let name = &planned.step.stage().name;
+    let message = format!("this tlm can plan `{name}`, but not run it yet");
+    Diagnostic::error("tlm::exec::not_made", message)
+        .label(planned.step.span(), "this step needs it")
+        .help("leave it out, or declare a stage of your own with `shell`")
 }
 
 fn never_fits(planned: Planned<'_>, machine: &Machine) -> Option<Diagnostic> {

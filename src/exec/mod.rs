@@ -4,6 +4,7 @@
 //! so whatever kills a stage ends one step, not the run. Everything it tells goes through [`Event`].
 
 mod attempt;
+mod command;
 mod control;
 mod estimate;
 mod log;

@@ -248,6 +248,7 @@ mod tests {
             threads: 1,
             device: "cpu".to_owned(),
             micro_batch: None,
+            shell: None,
         }
     }
 }

@@ -31,7 +31,7 @@ pub fn manifest(
     mut resolve: impl FnMut(&mut Encoder, &OutputRef),
 ) {
     let stage = step.stage();
-    out.map(5 + usize::from(stage.tensor));
+    out.map(5 + usize::from(stage.tensor) + usize::from(stage.shell.is_some()));
     out.key("format");
     out.int(FORMAT);
     out.key("inputs");
@@ -59,6 +59,10 @@ pub fn manifest(
             Arg::Value(value) => out.value(value),
             Arg::Late(output) => resolve(out, output),
         }
+    }
+    if let Some(shell) = &stage.shell {
+        out.key("shell");
+        out.text(&shell.template());
     }
     out.key("stage");
     out.text(&stage.name);

@@ -129,7 +129,7 @@ impl Planner<'_> {
         }
         self.plan.write_manifest(id, &mut self.encoder);
         let recipe = self.encoder.digest();
-        let status = match self.store.lookup(recipe) {
+        let status = match self.store.find(recipe) {
             Some(_) => Status::Fresh,
             None => self.unless_fresh(id),
         };

@@ -3,34 +3,42 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::base::Span;
 use crate::base::text::{did_you_mean, plural};
 use crate::base::units::Dim;
+use crate::base::{Span, Value};
 use crate::diag::Diagnostic;
-use crate::sema::lower::{Def, Lower};
+use crate::sema::lower::Lower;
 use crate::sema::node::{
     Apply, AxisId, Bounds, Builtin, Call, FunctionId, InputArg, Kind, Node, Range, Signature, Slot,
     Stage,
 };
+use crate::sema::scope::{Def, ScopeId};
 use crate::sema::ty::Ty;
+use crate::sema::value::Val;
 use crate::syntax::ast::{self, Expr, ExprKind, Name};
 
 /// The digest beside a text with a scheme; not a parameter of the stage that is called.
 const SHA256: &str = "sha256";
+
+/// The call that takes what was made elsewhere.
+const ADOPT: &str = "adopt";
 
 /// What a call calls.
 enum Callee {
     Stage(Arc<Stage>),
     Function(FunctionId),
     Builtin(Builtin),
+    /// `adopt`
+    Adopt,
 }
 
-impl Lower<'_> {
-    pub(super) fn call(&mut self, call: &ast::Call, span: Span) -> (Node, Ty) {
+impl<'r> Lower<'r> {
+    pub(super) fn call(&mut self, call: &'r ast::Call, span: Span) -> (Node, Ty) {
         match self.callee(&call.callee) {
             Some(Callee::Stage(stage)) => self.call_stage(call, &stage, span),
             Some(Callee::Function(id)) => self.apply(call, id, span),
             Some(Callee::Builtin(builtin)) => self.builtin(builtin, call, span),
+            Some(Callee::Adopt) => self.adopt(call, span),
             None => {
                 let args = call.inputs.iter().chain(call.params.iter().map(|(_, value)| value));
                 args.for_each(|value| drop(self.expr(value, None)));
@@ -39,7 +47,7 @@ impl Lower<'_> {
         }
     }
 
-    fn call_stage(&mut self, call: &ast::Call, stage: &Arc<Stage>, span: Span) -> (Node, Ty) {
+    fn call_stage(&mut self, call: &'r ast::Call, stage: &Arc<Stage>, span: Span) -> (Node, Ty) {
         let (lowered, axes) = self.under_conditions(|lower| lower.arguments(call, stage, span));
         let result = stage.result.clone();
         match lowered {
@@ -52,7 +60,37 @@ impl Lower<'_> {
         }
     }
 
-    fn apply(&mut self, call: &ast::Call, id: FunctionId, span: Span) -> (Node, Ty) {
+    /// Lowers `adopt("path", as: Checkpoint)`.
+    fn adopt(&mut self, call: &'r ast::Call, span: Span) -> (Node, Ty) {
+        let Some(any) = self.library.adopting("File").map(Arc::new) else {
+            return Self::error(span);
+        };
+        let (lowered, axes) = self.under_conditions(|lower| lower.arguments(call, &any, span));
+        let chosen = lowered.and_then(|mut lowered| {
+            let mut kind = None;
+            let is_as = |at: &usize| any.signature.params[*at].name == "as";
+            for (_, node) in lowered.params.iter().filter(|(at, _)| is_as(at)) {
+                node.walk(&mut |node| match &node.kind {
+                    Kind::Const(Val::Plain(Value::Str(name))) => {
+                        kind = self.library.adopting(name);
+                    }
+                    _ => {}
+                });
+            }
+            lowered.stage = Arc::new(kind?);
+            lowered.axes = axes;
+            Some(lowered)
+        });
+        match chosen {
+            Some(call) => {
+                let result = call.stage.result.clone();
+                (Node { span, kind: Kind::Call(Box::new(call)) }, result)
+            }
+            None => Self::error(span),
+        }
+    }
+
+    fn apply(&mut self, call: &'r ast::Call, id: FunctionId, span: Span) -> (Node, Ty) {
         let Some((signature, result, own)) = self.function(id, call.callee.span) else {
             return Self::error(span);
         };
@@ -80,7 +118,7 @@ impl Lower<'_> {
 
     fn function_arguments(
         &mut self,
-        call: &ast::Call,
+        call: &'r ast::Call,
         signature: &Signature,
         span: Span,
     ) -> Option<Vec<Node>> {
@@ -105,7 +143,7 @@ impl Lower<'_> {
     }
 
     /// Lowers a value for a slot; a number is checked to lie in the slot's range.
-    fn argument(&mut self, value: &Expr, slot: &Slot, signature: &Signature) -> Node {
+    fn argument(&mut self, value: &'r Expr, slot: &Slot, signature: &Signature) -> Node {
         let node = self.fit(value, &slot.ty, &slot.name, Some(slot.span));
         let what = format!("`{}` of `{}`", slot.name, signature.name);
         bounded(node, &slot.ty, slot.range.as_ref(), what, slot.span)
@@ -125,72 +163,71 @@ impl Lower<'_> {
         (value, axes.union(&outer).copied().collect())
     }
 
-    fn callee(&mut self, callee: &Expr) -> Option<Callee> {
-        match &callee.kind {
+    fn callee(&mut self, callee: &'r Expr) -> Option<Callee> {
+        let def = match &callee.kind {
             ExprKind::Name(name) => match self.look_up(name) {
-                Some(Def::Stage(stage)) => return Some(Callee::Stage(stage)),
-                Some(Def::Function(id)) => return Some(Callee::Function(id)),
-                Some(Def::Broken) => return None,
+                Some(def) => def,
                 None => {
+                    if name == ADOPT {
+                        return Some(Callee::Adopt);
+                    }
                     let builtin = Builtin::named(name).map(Callee::Builtin);
                     if builtin.is_none() {
                         self.unknown_name(name, callee.span);
                     }
                     return builtin;
                 }
-                Some(_) => {}
             },
-            ExprKind::Field(base, name) => match self.module(base) {
-                Some(Ok(module)) => {
-                    let found = self.library.modules.get(&module).and_then(|m| m.get(&name.node));
-                    if found.is_none() {
-                        self.no_such_stage(&module, name);
+            ExprKind::Field(base, name) => {
+                let scope = self.callee_scope(base)?.ok()?;
+                match self.member_of(scope, &name.node) {
+                    Some(def) => def,
+                    None => {
+                        self.unknown_member(scope, name);
+                        return None;
                     }
-                    return found.cloned().map(Callee::Stage);
                 }
-                Some(Err(())) => return None,
-                None => {}
-            },
-            _ => {}
+            }
+            ExprKind::Error => return None,
+            _ => return self.not_callable(callee.span),
+        };
+        match def {
+            Def::Stage(stage) => Some(Callee::Stage(stage)),
+            Def::Function(id) => Some(Callee::Function(id)),
+            Def::Broken => None,
+            _ => self.not_callable(callee.span),
         }
-        if callee.kind != ExprKind::Error {
-            self.found.push(
-                Diagnostic::error("tlm::sema::not_a_stage", "this can't be called")
-                    .label(callee.span, "expected a stage or a function")
-                    .help("call a stage of a module, such as `train.run(...)`"),
-            );
+    }
+
+    /// Returns the module or recipe whose member is called.
+    fn callee_scope(&mut self, base: &'r Expr) -> Option<Result<ScopeId, ()>> {
+        if let Some(scope) = self.scope_of(base) {
+            return Some(scope);
         }
+        if let ExprKind::Name(name) = &base.kind
+            && self.look_up(name).is_none()
+            && !self.locals.iter().any(|local| local.name == *name)
+        {
+            self.unknown_name(name, base.span);
+            return Some(Err(()));
+        }
+        match self.expr(base, None).1 {
+            Ty::Recipe(scope) => Some(Ok(scope)),
+            Ty::Unknown => Some(Err(())),
+            _ => self.not_callable(base.span).map(|_| Err(())),
+        }
+    }
+
+    fn not_callable(&mut self, span: Span) -> Option<Callee> {
+        self.found.push(
+            Diagnostic::error("tlm::sema::not_a_stage", "this can't be called")
+                .label(span, "expected a stage or a function")
+                .help("call a function, or a stage of a module, such as `train.run(...)`"),
+        );
         None
     }
 
-    /// Returns the module that an expression names; an error when it should name one and does not.
-    fn module(&mut self, base: &Expr) -> Option<Result<String, ()>> {
-        match &base.kind {
-            ExprKind::Name(name) => match self.look_up(name) {
-                Some(Def::Module(module)) => Some(Ok(module)),
-                Some(Def::Broken) => Some(Err(())),
-                Some(_) => None,
-                None => {
-                    self.unknown_name(name, base.span);
-                    Some(Err(()))
-                }
-            },
-            ExprKind::Field(inner, module) => match &inner.kind {
-                ExprKind::Name(std) if matches!(self.look_up(std), Some(Def::Std)) => {
-                    if self.library.modules.contains_key(&module.node) {
-                        return Some(Ok(module.node.clone()));
-                    }
-                    let library = self.library;
-                    self.unknown_module(module, library.modules.keys().map(String::as_str));
-                    Some(Err(()))
-                }
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
-    fn arguments(&mut self, call: &ast::Call, stage: &Arc<Stage>, span: Span) -> Option<Call> {
+    fn arguments(&mut self, call: &'r ast::Call, stage: &Arc<Stage>, span: Span) -> Option<Call> {
         let before = self.found.len();
         let signature = &stage.signature;
         let inputs = self.inputs(call, signature, span);
@@ -211,14 +248,14 @@ impl Lower<'_> {
     }
 
     /// Hands each named argument that is a parameter to `take`, with the parameter's place; returns all names given.
-    fn named<'c>(
+    fn named(
         &mut self,
-        call: &'c ast::Call,
+        call: &'r ast::Call,
         signature: &Signature,
-        mut take: impl FnMut(&mut Self, usize, &Expr),
-    ) -> Vec<&'c Name> {
+        mut take: impl FnMut(&mut Self, usize, &'r Expr),
+    ) -> Vec<&'r Name> {
         let takes_text = signature.inputs.iter().any(|slot| slot.ty == Ty::file());
-        let mut given: Vec<&Name> = Vec::new();
+        let mut given: Vec<&'r Name> = Vec::new();
         for (name, value) in &call.params {
             if let Some(first) = given.iter().find(|first| first.node == name.node) {
                 self.twice(name, first.span);
@@ -234,7 +271,7 @@ impl Lower<'_> {
         given
     }
 
-    fn inputs(&mut self, call: &ast::Call, signature: &Signature, span: Span) -> Vec<InputArg> {
+    fn inputs(&mut self, call: &'r ast::Call, signature: &Signature, span: Span) -> Vec<InputArg> {
         self.count(call, signature, span);
         let mut args = Vec::new();
         for (at, value) in call.inputs.iter().enumerate() {
@@ -247,7 +284,7 @@ impl Lower<'_> {
     }
 
     /// Checks the number of positional arguments.
-    fn count(&mut self, call: &ast::Call, signature: &Signature, span: Span) {
+    fn count(&mut self, call: &'r ast::Call, signature: &Signature, span: Span) {
         // An input that is given by name is told as that.
         let named = |slot: &Slot| call.params.iter().any(|(name, _)| name.node == slot.name);
         let inputs = &signature.inputs;
@@ -275,7 +312,7 @@ impl Lower<'_> {
         );
     }
 
-    fn input(&mut self, value: &Expr, slot: &Slot) -> InputArg {
+    fn input(&mut self, value: &'r Expr, slot: &Slot) -> InputArg {
         if slot.ty != Ty::file() {
             return InputArg::Artifact(self.fit(value, &slot.ty, &slot.name, Some(slot.span)));
         }
@@ -352,7 +389,7 @@ impl Lower<'_> {
         );
     }
 
-    fn run_block(&mut self, fields: &[(Name, Expr)]) -> Vec<(String, Node)> {
+    fn run_block(&mut self, fields: &'r [(Name, Expr)]) -> Vec<(String, Node)> {
         let device = Ty::Enum(vec!["cpu".to_owned(), "cuda".to_owned()].into());
         let slots = [
             ("cpus", Ty::Number(Dim::Count)),

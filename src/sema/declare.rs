@@ -34,44 +34,68 @@ pub const STDLIB: [(&str, &str); 9] = [
 pub(super) struct Library {
     /// Fields by artifact type.
     artifacts: BTreeMap<String, BTreeMap<String, Ty>>,
+    /// The files of the modules.
+    pub(super) files: Vec<(&'static str, ast::File)>,
     /// Stages by module.
     pub(super) modules: BTreeMap<String, BTreeMap<String, Arc<Stage>>>,
 }
 
 /// Reads the standard library. What is found in it is a bug, and told like a mistake in a recipe.
 pub(super) fn stdlib(sources: &mut SourceMap, found: &mut Vec<Diagnostic>) -> Library {
-    let mut items = Vec::new();
+    let mut library = Library::default();
+    let mut files = Vec::new();
     for (module, text) in STDLIB {
         let parsed = parse(sources.add(format!("std/{module}.tlm"), text), text);
         found.extend(parsed.diagnostics);
-        items.extend(parsed.file.items.into_iter().map(|item| (module, item.kind)));
+        files.push((module, parsed.file));
     }
-    let mut library = Library::default();
-    let artifacts = || {
-        items.iter().filter_map(|(_, kind)| match kind {
-            ItemKind::Artifact(artifact) => Some(artifact),
-            _ => None,
-        })
-    };
-    // Names first, so that fields may have types that come later.
-    library.artifacts =
-        artifacts().map(|artifact| (artifact.name.node.clone(), BTreeMap::new())).collect();
-    for artifact in artifacts() {
-        let field =
-            |(name, ty): &(ast::Name, ast::Type)| (name.node.clone(), library.ty(ty, found));
-        let fields = artifact.fields.iter().map(field).collect();
-        library.artifacts.insert(artifact.name.node.clone(), fields);
+    library.add_artifacts(files.iter().map(|(_, file)| file), found);
+    for (module, file) in &files {
+        let mut declared = BTreeMap::new();
+        for item in &file.items {
+            let ItemKind::Stage(stage) = &item.kind else { continue };
+            let name = format!("{module}.{}", stage.name.node);
+            declared.insert(stage.name.node.clone(), Arc::new(library.stage(&name, stage, found)));
+        }
+        library.modules.insert((*module).to_owned(), declared);
     }
-    for (module, kind) in &items {
-        let ItemKind::Stage(stage) = kind else { continue };
-        let declared = library.stage(&format!("{module}.{}", stage.name.node), stage, found);
-        let stages = library.modules.entry((*module).to_owned()).or_default();
-        stages.insert(stage.name.node.clone(), Arc::new(declared));
-    }
+    library.files = files;
     library
 }
 
 impl Library {
+    /// Adds the artifact types of some files.
+    pub(super) fn add_artifacts<'f>(
+        &mut self,
+        files: impl Iterator<Item = &'f ast::File> + Clone,
+        found: &mut Vec<Diagnostic>,
+    ) {
+        let artifacts = files.flat_map(|file| &file.items).filter_map(|item| match &item.kind {
+            ItemKind::Artifact(artifact) => Some(artifact),
+            _ => None,
+        });
+        // Names first, so that fields may have types that come later.
+        for artifact in artifacts.clone() {
+            let name = &artifact.name;
+            if self.artifacts.insert(name.node.clone(), BTreeMap::new()).is_some() {
+                found.push(
+                    Diagnostic::error(
+                        "tlm::sema::duplicate",
+                        format!("there is an artifact type `{}` already", name.node),
+                    )
+                    .label(name.span, "here again")
+                    .help("give it another name; `tlm doc` lists those of the standard library"),
+                );
+            }
+        }
+        for artifact in artifacts {
+            let field =
+                |(name, ty): &(ast::Name, ast::Type)| (name.node.clone(), self.ty(ty, found));
+            let fields = artifact.fields.iter().map(field).collect();
+            self.artifacts.insert(artifact.name.node.clone(), fields);
+        }
+    }
+
     /// Returns the fields of an artifact type.
     pub(super) fn fields(&self, artifact: &str) -> Option<&BTreeMap<String, Ty>> {
         self.artifacts.get(artifact)
@@ -129,7 +153,12 @@ impl Library {
         Ty::Unknown
     }
 
-    fn stage(&self, name: &str, stage: &ast::Stage, found: &mut Vec<Diagnostic>) -> Stage {
+    pub(super) fn stage(
+        &self,
+        name: &str,
+        stage: &ast::Stage,
+        found: &mut Vec<Diagnostic>,
+    ) -> Stage {
         let mut slots = |params: &[Parameter]| {
             params.iter().map(|param| self.slot(param, found)).collect::<Vec<_>>()
         };
@@ -150,10 +179,27 @@ impl Library {
                 version: stage.version.node,
                 tensor: stage.tensor,
                 outputs,
+                shell: None,
             }),
             signature: Signature { name: name.to_owned(), inputs, params, span: stage.name.span },
             result,
+            uses: stage.uses.clone(),
         }
+    }
+
+    /// Returns the stage that takes what was made elsewhere for an artifact of a type.
+    pub(super) fn adopting(&self, kind: &str) -> Option<Stage> {
+        let mut stage = Stage::clone(self.get("source.adopt")?);
+        let names = self.artifacts.keys().cloned().collect::<Vec<_>>();
+        let slots = stage.signature.params.iter_mut();
+        slots
+            .filter(|slot| slot.name == "as")
+            .for_each(|slot| slot.ty = Ty::Enum(names[..].into()));
+        stage.result = Ty::Artifact(kind.to_owned());
+        let mut outputs = BTreeMap::new();
+        self.output("out", &stage.result, true, &mut outputs);
+        stage.decl = Arc::new(StageDecl { outputs, ..StageDecl::clone(&stage.decl) });
+        Some(stage)
     }
 
     fn output(

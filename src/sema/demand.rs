@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::base::text::did_you_mean;
 use crate::base::{SourceMap, Span};
 use crate::diag::Diagnostic;
-use crate::sema::lower::{Def, Lower};
+use crate::sema::lower::Lower;
 use crate::sema::node::{AxisId, Node, Plan, Report, Term, Typed};
+use crate::sema::scope::Def;
 use crate::sema::ty::Ty;
 use crate::syntax::ast::{self, Expr, ExprKind, ItemKind, Name};
 
@@ -69,18 +70,18 @@ impl<'r> Lower<'r> {
     }
 
     /// Lowers the values of an axis that count.
-    pub(super) fn only(&mut self, name: &Name, list: &Expr) -> Option<(AxisId, Node)> {
+    pub(super) fn only(&mut self, name: &Name, list: &'r Expr) -> Option<(AxisId, Node)> {
         let axis = self.axis_name(name)?;
         let wanted = Ty::List(Box::new(self.axis(axis)));
         Some((axis, self.fit(list, &wanted, &name.node, None)))
     }
 
-    fn plan(&mut self, plan: &ast::Plan) -> Plan {
+    fn plan(&mut self, plan: &'r ast::Plan) -> Plan {
         let terms = plan.terms.iter().map(|term| self.term(plan, term)).collect();
         Plan { name: plan.name.node.clone(), terms }
     }
 
-    fn term(&mut self, plan: &ast::Plan, term: &ast::PlanTerm) -> Term {
+    fn term(&mut self, plan: &'r ast::Plan, term: &'r ast::PlanTerm) -> Term {
         let targets = match &term.target.kind {
             ExprKind::List(items) => &items[..],
             _ => std::slice::from_ref(&term.target),
@@ -119,7 +120,7 @@ impl<'r> Lower<'r> {
         let [vary, over, mut each] = [vary, over, each]
             .map(|axes| axes.into_iter().map(|(axis, _)| axis).collect::<Vec<_>>());
         for name in self.swept {
-            if let Some(Def::Axis(axis)) = self.look_up(name)
+            if let Some(Def::Axis(axis)) = self.resolve(name)
                 && targets.iter().any(|(_, target)| target.axes.contains(&axis))
                 && ![&vary, &over, &each].iter().any(|axes| axes.contains(&axis))
             {
@@ -130,7 +131,7 @@ impl<'r> Lower<'r> {
     }
 
     /// Lowers the parts of a condition that must all hold.
-    fn conjuncts(&mut self, condition: &Expr, all: &mut Vec<Typed>) {
+    fn conjuncts(&mut self, condition: &'r Expr, all: &mut Vec<Typed>) {
         if let ExprKind::Binary(ast::BinaryOp::And, left, right) = &condition.kind {
             self.conjuncts(left, all);
             self.conjuncts(right, all);
@@ -140,20 +141,24 @@ impl<'r> Lower<'r> {
         all.push(Typed { node, ty: Ty::Bool, axes });
     }
 
-    fn typed(&mut self, expr: &Expr) -> Typed {
+    fn typed(&mut self, expr: &'r Expr) -> Typed {
         let ((node, ty), axes) = self.apart(|lower| lower.expr(expr, None));
         Typed { node, ty, axes }
     }
 
     pub(super) fn axis_name(&mut self, name: &Name) -> Option<AxisId> {
-        match self.look_up(&name.node) {
+        match self.resolve(&name.node) {
             Some(Def::Axis(id)) => {
                 self.axis(id);
                 Some(id)
             }
             other => {
-                let axes = self.axis_items.iter().map(|axis| axis.name.node.as_str());
+                let axes = self.axis_items.iter().map(|axis| axis.name.as_str());
                 let help = match did_you_mean(&name.node, axes.clone()) {
+                    _ if matches!(other, Some(Def::Binding(_))) => format!(
+                        "make it an axis: `axis {} = [baseline, other]`, or for once `--axis {}=a,b`",
+                        name.node, name.node
+                    ),
                     Some(near) => format!("did you mean `{near}`?"),
                     None if axes.clone().next().is_none() => {
                         format!("define it: `axis {} = [baseline, other]`", name.node)
@@ -174,7 +179,7 @@ impl<'r> Lower<'r> {
         }
     }
 
-    fn report(&mut self, report: &ast::Binding, caption: Option<String>) -> Option<Report> {
+    fn report(&mut self, report: &'r ast::Binding, caption: Option<String>) -> Option<Report> {
         let call = match &report.value.kind {
             ExprKind::Call(call) if call.callee.kind == ExprKind::Name("table".to_owned()) => call,
             ExprKind::Error => return None,
@@ -217,7 +222,7 @@ impl<'r> Lower<'r> {
         }
         let mut shown: BTreeSet<AxisId> = BTreeSet::new();
         if let Some(twice) = rows.iter().chain(&cols).find(|axis| !shown.insert(**axis)) {
-            let axis = &self.axis_items[*twice].name.node;
+            let axis = &self.axis_items[*twice].name;
             self.bad_report(
                 report.name.span,
                 &format!("`{axis}` stands twice in rows and columns"),
@@ -235,7 +240,7 @@ impl<'r> Lower<'r> {
         })
     }
 
-    fn column(&mut self, item: &Expr) -> Typed {
+    fn column(&mut self, item: &'r Expr) -> Typed {
         let typed = self.typed(item);
         if !typed.ty.is_scalar() {
             let fields = match &typed.ty {
@@ -265,16 +270,13 @@ impl<'r> Lower<'r> {
         typed
     }
 
-    fn axis_names(&mut self, names: &[Expr]) -> Vec<AxisId> {
+    fn axis_names(&mut self, names: &'r [Expr]) -> Vec<AxisId> {
         let mut axes = Vec::new();
         for expr in names {
-            match &expr.kind {
-                ExprKind::Name(name) => {
-                    let name = Name { node: name.clone(), span: expr.span };
-                    axes.extend(self.axis_name(&name));
-                }
-                ExprKind::Error => {}
-                _ => self.bad_report(expr.span, "expected the name of an axis"),
+            match dotted(expr) {
+                Some(node) => axes.extend(self.axis_name(&Name { node, span: expr.span })),
+                None if expr.kind == ExprKind::Error => {}
+                None => self.bad_report(expr.span, "expected the name of an axis"),
             }
         }
         axes
@@ -286,6 +288,15 @@ impl<'r> Lower<'r> {
                 .label(span, what)
                 .help("write `report name = table([m.perplexity, m.loss], rows: axis)`"),
         );
+    }
+}
+
+/// Returns an expression's text where it is a dotted name.
+fn dotted(expr: &Expr) -> Option<String> {
+    match &expr.kind {
+        ExprKind::Name(name) => Some(name.clone()),
+        ExprKind::Field(base, name) => Some(format!("{}.{}", dotted(base)?, name.node)),
+        _ => None,
     }
 }
 

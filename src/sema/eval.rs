@@ -14,7 +14,7 @@ use crate::sema::node::{
 };
 use crate::sema::steps::{Step, StepId};
 use crate::sema::ty::Ty;
-use crate::sema::value::{Fields, Misfit, NoResult, Val, arithmetic, real};
+use crate::sema::value::{Fields, Misfit, NoResult, Val, arithmetic, function, real};
 use crate::syntax::ast::BinaryOp;
 
 /// For each axis, which of its values.
@@ -322,6 +322,11 @@ impl<'p> Eval<'p> {
                     .label(right, "this is zero")
                     .help("guard it: `if x == 0 then ... else ...`")
             }
+            NoResult::NotReal => {
+                Diagnostic::error("tlm::eval::out_of_range", "a negative number has no such power")
+                    .label(span, "no real number")
+                    .help("give it a base from zero up, or a whole exponent")
+            }
             NoResult::TooLarge => {
                 Diagnostic::error("tlm::eval::too_large", "the result is too large")
                     .label(span, "beyond 2^63")
@@ -412,6 +417,11 @@ impl<'p> Eval<'p> {
     ) -> Option<Val> {
         let values: Vec<_> = args.iter().map(|arg| self.plain(arg, at)).collect();
         let values = values.into_iter().collect::<Option<Vec<_>>>()?;
+        match function(builtin, &values) {
+            Some(Ok(value)) => return Some(Val::Plain(value)),
+            Some(Err(why)) => return self.no_result(why, span, args.last()?.span),
+            None => {}
+        }
         match (builtin, &values[..]) {
             (Builtin::Range, [Value::Int(low), Value::Int(high)]) => {
                 if high.saturating_sub(*low) >= TURNS_MAX {

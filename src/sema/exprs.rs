@@ -7,15 +7,16 @@ use crate::base::text::did_you_mean;
 use crate::base::{Span, Value};
 use crate::diag::Diagnostic;
 use crate::sema::declare::dim_of;
-use crate::sema::lower::{Def, Lower};
+use crate::sema::lower::Lower;
 use crate::sema::node::{Kind, Node};
+use crate::sema::scope::{Def, Origin};
 use crate::sema::ty::{Field, Ty};
 use crate::sema::value::{Val, literal, real, result_dim};
 use crate::syntax::ast::{BinaryOp, Expr, ExprKind, Name, UnaryOp};
 
-impl Lower<'_> {
+impl<'r> Lower<'r> {
     /// Lowers an expression; `wanted` gives names their meaning as variants, and records their fields.
-    pub(super) fn expr(&mut self, expr: &Expr, wanted: Option<&Ty>) -> (Node, Ty) {
+    pub(super) fn expr(&mut self, expr: &'r Expr, wanted: Option<&Ty>) -> (Node, Ty) {
         let wanted = match wanted {
             Some(Ty::Optional(inner)) => Some(&**inner),
             other => other,
@@ -66,7 +67,7 @@ impl Lower<'_> {
     /// Lowers an expression for a slot of a known type. `what` names the slot, `declared` is where.
     pub(super) fn fit(
         &mut self,
-        expr: &Expr,
+        expr: &'r Expr,
         wanted: &Ty,
         what: &str,
         declared: Option<Span>,
@@ -91,7 +92,7 @@ impl Lower<'_> {
     }
 
     /// Lowers expressions of one type; returns that type.
-    pub(super) fn joined(&mut self, items: &[Expr], wanted: Option<&Ty>) -> (Vec<Node>, Ty) {
+    pub(super) fn joined(&mut self, items: &'r [Expr], wanted: Option<&Ty>) -> (Vec<Node>, Ty) {
         let mut nodes = Vec::new();
         let mut all: Option<(Ty, Span)> = None;
         for item in items {
@@ -137,31 +138,7 @@ impl Lower<'_> {
             return (Node { span, kind: Kind::Local(at) }, self.locals[at].ty.clone());
         }
         match self.look_up(name) {
-            Some(Def::Function(_)) => {
-                self.no_value(span, &format!("`{name}` is a function"), "call it: `(...)`");
-                Self::error(span)
-            }
-            Some(Def::Binding(id)) => {
-                let ty = self.use_binding(id, span);
-                (Node { span, kind: Kind::Binding(id) }, ty)
-            }
-            Some(Def::Axis(id)) => {
-                let ty = self.use_axis(id, span);
-                (Node { span, kind: Kind::Axis(id) }, ty)
-            }
-            Some(Def::Broken) => Self::error(span),
-            Some(Def::Stage(stage)) => {
-                self.no_value(
-                    span,
-                    &format!("`{}` is a stage", stage.decl.name),
-                    "call it: `(...)`",
-                );
-                Self::error(span)
-            }
-            Some(Def::Module(_) | Def::Std) => {
-                self.no_value(span, &format!("`{name}` is a module"), "call a stage of it");
-                Self::error(span)
-            }
+            Some(def) => self.meaning(def, name, span),
             None => {
                 match wanted {
                     Some(Ty::Enum(variants)) => self.unknown_variant(name, variants, span),
@@ -170,6 +147,35 @@ impl Lower<'_> {
                 Self::error(span)
             }
         }
+    }
+
+    /// Lowers a name that stands for something.
+    pub(super) fn meaning(&mut self, def: Def, name: &str, span: Span) -> (Node, Ty) {
+        match def {
+            Def::Binding(id) => {
+                let ty = self.use_binding(id, span);
+                return (Node { span, kind: Kind::Binding(id) }, ty);
+            }
+            Def::Axis(id) => {
+                let ty = self.use_axis(id, span);
+                return (Node { span, kind: Kind::Axis(id) }, ty);
+            }
+            Def::Scope(scope) if matches!(self.scopes[scope].origin, Origin::Recipe(_)) => {
+                return Self::recipe_value(scope, span);
+            }
+            Def::Function(_) => {
+                self.no_value(span, &format!("`{name}` is a function"), "call it: `(...)`");
+            }
+            Def::Stage(stage) => {
+                let what = format!("`{}` is a stage", stage.decl.name);
+                self.no_value(span, &what, "call it: `(...)`");
+            }
+            Def::Scope(_) | Def::Std => {
+                self.no_value(span, &format!("`{name}` is a module"), "call a stage of it");
+            }
+            Def::Broken => {}
+        }
+        Self::error(span)
     }
 
     fn no_value(&mut self, span: Span, what: &str, help: &str) {
@@ -192,7 +198,12 @@ impl Lower<'_> {
         );
     }
 
-    fn record(&mut self, fields: &[(Name, Expr)], span: Span, wanted: Option<&Ty>) -> (Node, Ty) {
+    fn record(
+        &mut self,
+        fields: &'r [(Name, Expr)],
+        span: Span,
+        wanted: Option<&Ty>,
+    ) -> (Node, Ty) {
         let wanted = match wanted {
             Some(Ty::Record(fields)) => Some(fields),
             _ => None,
@@ -209,15 +220,10 @@ impl Lower<'_> {
                 }
                 (None, None) => self.expr(value, None),
             };
-            if types.insert(name.node.clone(), Field { ty, default: None }).is_some() {
-                self.found.push(
-                    Diagnostic::error(
-                        "tlm::sema::duplicate",
-                        format!("`{}` is given twice", name.node),
-                    )
-                    .label(name.span, "here again")
-                    .help("leave one of them out"),
-                );
+            if types.insert(name.node.clone(), Field { ty, default: None }).is_some()
+                && let Some((first, _)) = fields.iter().find(|(first, _)| first.node == name.node)
+            {
+                self.twice(name, first.span);
             }
             nodes.push((name.node.clone(), node));
         }
@@ -263,11 +269,17 @@ impl Lower<'_> {
         );
     }
 
-    fn field(&mut self, base: &Expr, name: &Name, span: Span) -> (Node, Ty) {
+    fn field(&mut self, base: &'r Expr, name: &Name, span: Span) -> (Node, Ty) {
+        match self.scope_of(base) {
+            Some(Ok(scope)) => return self.member(scope, name, span),
+            Some(Err(())) => return Self::error(span),
+            None => {}
+        }
         let (node, ty) = self.expr(base, None);
         let base = Box::new(node);
         match &ty {
             Ty::Unknown => Self::error(span),
+            Ty::Recipe(scope) => self.member(*scope, name, span),
             Ty::Record(fields) => match fields.get(&name.node) {
                 Some(field) => {
                     (Node { span, kind: Kind::Field(base, name.node.clone()) }, field.ty.clone())
@@ -299,7 +311,7 @@ impl Lower<'_> {
         }
     }
 
-    fn unary(&mut self, op: UnaryOp, inner: &Expr, span: Span) -> (Node, Ty) {
+    fn unary(&mut self, op: UnaryOp, inner: &'r Expr, span: Span) -> (Node, Ty) {
         match op {
             UnaryOp::Not => {
                 let inner = self.fit(inner, &Ty::Bool, "not", None);
@@ -325,7 +337,7 @@ impl Lower<'_> {
         }
     }
 
-    fn binary(&mut self, op: BinaryOp, left: &Expr, right: &Expr, span: Span) -> (Node, Ty) {
+    fn binary(&mut self, op: BinaryOp, left: &'r Expr, right: &'r Expr, span: Span) -> (Node, Ty) {
         match op {
             BinaryOp::And | BinaryOp::Or => {
                 let word = if op == BinaryOp::And { "and" } else { "or" };
@@ -385,7 +397,7 @@ impl Lower<'_> {
         );
     }
 
-    fn compare(&mut self, op: BinaryOp, left: &Expr, right: &Expr, span: Span) -> (Node, Ty) {
+    fn compare(&mut self, op: BinaryOp, left: &'r Expr, right: &'r Expr, span: Span) -> (Node, Ty) {
         // A variant's name means something only beside an expression of its enum.
         let is_variant =
             |side: &Expr| matches!(&side.kind, ExprKind::Name(n) if self.look_up(n).is_none());
@@ -413,7 +425,7 @@ impl Lower<'_> {
         (Node { span, kind }, Ty::Bool)
     }
 
-    fn condition(&mut self, parts: &[Expr; 3], span: Span, wanted: Option<&Ty>) -> (Node, Ty) {
+    fn condition(&mut self, parts: &'r [Expr; 3], span: Span, wanted: Option<&Ty>) -> (Node, Ty) {
         let [test, then, other] = parts;
         let before = self.conditions.clone();
         let (test, axes) = self.apart(|lower| lower.fit(test, &Ty::Bool, "if", None));

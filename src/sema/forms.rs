@@ -8,7 +8,7 @@ use crate::base::units::Dim;
 use crate::diag::Diagnostic;
 use crate::sema::calls::bounded;
 use crate::sema::exprs::convert;
-use crate::sema::lower::{Local, Lower, State};
+use crate::sema::lower::{FunctionItem, Local, Lower, State};
 use crate::sema::node::{AxisId, Builtin, Fold, Function, FunctionId, Kind, Node, Signature, Slot};
 use crate::sema::ty::Ty;
 use crate::syntax::ast::{self, Expr, Name, Text, TextPart};
@@ -18,9 +18,15 @@ pub(super) type Known = (Arc<Signature>, Ty, BTreeSet<AxisId>);
 
 impl Builtin {
     /// Every function of the language, with how it is called.
-    pub(super) const ALL: [(Self, &'static str, &'static str); 2] = [
+    pub(super) const ALL: [(Self, &'static str, &'static str); 8] = [
         (Self::Range, "range", "range(1, 5)"),
         (Self::Logspace, "logspace", "logspace(1e-4, 1e-3, 5)"),
+        (Self::Round, "round", "round(2.5)"),
+        (Self::Floor, "floor", "floor(2.5)"),
+        (Self::Ceil, "ceil", "ceil(2.5)"),
+        (Self::Pow, "pow", "pow(2, 0.5)"),
+        (Self::Min, "min", "min(a, b)"),
+        (Self::Max, "max", "max(a, b)"),
     ];
 
     pub(super) fn named(name: &str) -> Option<Self> {
@@ -28,21 +34,22 @@ impl Builtin {
     }
 }
 
-impl Lower<'_> {
+impl<'r> Lower<'r> {
     // ---- functions
 
     /// Returns what is known of a function, whose body is lowered now if it was not before; none when it calls itself.
     pub(super) fn function(&mut self, id: FunctionId, span: Span) -> Option<Known> {
         if self.is_circular(&self.functions[id]) {
-            let name = self.function_items[id].name.clone();
+            let name = self.function_items[id].item.name.clone();
             self.circle(&name, span);
             return None;
         }
         if let State::Todo = self.functions[id] {
             self.functions[id] = State::Doing;
             self.depth += 1;
-            let item = self.function_items[id];
-            let (function, _) = self.apart(|lower| lower.function_body(item));
+            let FunctionItem { item, scope } = self.function_items[id];
+            let (function, _) =
+                self.apart(|lower| lower.within(scope, |lower| lower.function_body(item)));
             self.depth -= 1;
             self.functions[id] = State::Done(function);
         }
@@ -55,7 +62,7 @@ impl Lower<'_> {
         }
     }
 
-    fn function_body(&mut self, item: &ast::Fn) -> (Arc<Signature>, Function) {
+    fn function_body(&mut self, item: &'r ast::Fn) -> (Arc<Signature>, Function) {
         let library = self.library;
         let mut slots = |params: &[ast::Parameter]| -> Vec<Slot> {
             params.iter().map(|param| library.slot(param, &mut self.found)).collect()
@@ -75,10 +82,10 @@ impl Lower<'_> {
         self.locals = outer;
         let (name, span) = (item.name.node.clone(), item.name.span);
         let signature = Arc::new(Signature { name, inputs, params, span });
-        (signature, Function { body, result, axes })
+        (Arc::clone(&signature), Function { name: signature.name.clone(), body, result, axes })
     }
 
-    pub(super) fn fold(&mut self, fold: &ast::Fold, span: Span) -> (Node, Ty) {
+    pub(super) fn fold(&mut self, fold: &'r ast::Fold, span: Span) -> (Node, Ty) {
         let (lowered, axes) = self.under_conditions(|lower| {
             let count = Ty::Number(Dim::Int);
             let low = lower.fit(&fold.low, &count, "fold", None);
@@ -107,7 +114,7 @@ impl Lower<'_> {
     }
 
     /// Lowers the body of a fold whose value so far is of a type.
-    fn turn(&mut self, fold: &ast::Fold, ty: &Ty) -> (Node, Ty) {
+    fn turn(&mut self, fold: &'r ast::Fold, ty: &Ty) -> (Node, Ty) {
         let value = |name: &Name, ty: &Ty| Local {
             name: name.node.clone(),
             ty: ty.clone(),
@@ -122,7 +129,12 @@ impl Lower<'_> {
     // ---- axes
 
     /// Lowers `x[axis: value]`.
-    pub(super) fn at(&mut self, base: &Expr, fixed: &[(Name, Expr)], span: Span) -> (Node, Ty) {
+    pub(super) fn at(
+        &mut self,
+        base: &'r Expr,
+        fixed: &'r [(Name, Expr)],
+        span: Span,
+    ) -> (Node, Ty) {
         let ((node, ty), mut axes) = self.apart(|lower| lower.expr(base, None));
         if self.holds_values(&node) {
             return self.fixed_too_late(span);
@@ -148,7 +160,7 @@ impl Lower<'_> {
         (Node { span, kind: Kind::At(Box::new(node), values) }, ty)
     }
 
-    pub(super) fn at_baseline(&mut self, base: &Expr, span: Span) -> (Node, Ty) {
+    pub(super) fn at_baseline(&mut self, base: &'r Expr, span: Span) -> (Node, Ty) {
         let ((node, ty), axes) = self.apart(|lower| lower.expr(base, None));
         if self.holds_values(&node) {
             return self.fixed_too_late(span);
@@ -184,19 +196,20 @@ impl Lower<'_> {
     /// Lowers `record with { field: value }`.
     pub(super) fn update(
         &mut self,
-        base: &Expr,
-        fields: &[(Name, Expr)],
+        base: &'r Expr,
+        fields: &'r [(Name, Expr)],
         span: Span,
     ) -> (Node, Ty) {
         let (node, ty) = self.expr(base, None);
         let known = match &ty {
             Ty::Unknown => return Self::error(span),
+            Ty::Recipe(scope) => return self.with_recipe(*scope, fields, span),
             Ty::Record(known) => Arc::clone(known),
             other => {
                 self.found.push(
                     Diagnostic::error("tlm::sema::wrong_type", format!("{other} has no fields"))
                         .label(base.span, format!("this is {other}"))
-                        .help("only a record goes before `with`"),
+                        .help("only a record or a recipe goes before `with`"),
                 );
                 return Self::error(span);
             }
@@ -214,7 +227,7 @@ impl Lower<'_> {
     }
 
     /// Lowers `x ?? other`.
-    pub(super) fn coalesce(&mut self, first: &Expr, other: &Expr, span: Span) -> (Node, Ty) {
+    pub(super) fn coalesce(&mut self, first: &'r Expr, other: &'r Expr, span: Span) -> (Node, Ty) {
         let (node, ty) = self.expr(first, None);
         let inner = match &ty {
             Ty::Unknown => return Self::error(span),
@@ -238,8 +251,8 @@ impl Lower<'_> {
     }
 
     /// Lowers a text with holes.
-    pub(super) fn text(&mut self, text: &Text, span: Span) -> (Node, Ty) {
-        let part = |part: &TextPart| match part {
+    pub(super) fn text(&mut self, text: &'r Text, span: Span) -> (Node, Ty) {
+        let part = |part: &'r TextPart| match part {
             TextPart::Literal(text) => (Self::literal_text(text, span), Ty::Str),
             TextPart::Hole(expr) => {
                 let (node, ty) = self.expr(expr, None);
@@ -262,38 +275,56 @@ impl Lower<'_> {
 
     // ---- functions of the language
 
-    pub(super) fn builtin(&mut self, builtin: Builtin, call: &ast::Call, span: Span) -> (Node, Ty) {
-        let wanted = match builtin {
-            Builtin::Range => 2,
-            Builtin::Logspace => 3,
-        };
+    pub(super) fn builtin(
+        &mut self,
+        builtin: Builtin,
+        call: &'r ast::Call,
+        span: Span,
+    ) -> (Node, Ty) {
         if let Some((name, _)) = call.params.first().or(call.run.first()) {
             self.bad_builtin(builtin, name.span, "takes no named arguments");
             return Self::error(span);
         }
-        if call.inputs.len() != wanted {
-            self.bad_builtin(builtin, span, &format!("takes {wanted} numbers"));
+        let (least, wanted) = match builtin {
+            Builtin::Round | Builtin::Floor | Builtin::Ceil => (1, "takes 1 number"),
+            Builtin::Range | Builtin::Pow => (2, "takes 2 numbers"),
+            Builtin::Logspace => (3, "takes 3 numbers"),
+            Builtin::Min | Builtin::Max => (2, "takes 2 numbers or more"),
+        };
+        let any_more = matches!(builtin, Builtin::Min | Builtin::Max);
+        if call.inputs.len() < least || (call.inputs.len() > least && !any_more) {
+            self.bad_builtin(builtin, span, wanted);
             return Self::error(span);
         }
+        let float = Ty::Number(Dim::Float);
         let (nodes, ty) = match builtin {
-            Builtin::Range => self.joined(&call.inputs, None),
             Builtin::Logspace => {
-                let (mut nodes, _) = self.joined(&call.inputs[..2], Some(&Ty::Number(Dim::Float)));
+                let (mut nodes, _) = self.joined(&call.inputs[..2], Some(&float));
                 nodes.push(self.fit(&call.inputs[2], &Ty::Number(Dim::Count), "logspace", None));
-                (nodes, Ty::Number(Dim::Float))
+                (nodes, float)
+            }
+            Builtin::Pow => {
+                let fit = |value: &'r Expr| self.fit(value, &float, "pow", None);
+                (call.inputs.iter().map(fit).collect(), float.clone())
+            }
+            _ => self.joined(&call.inputs, None),
+        };
+        let result = match (builtin, ty) {
+            (_, Ty::Unknown) => return Self::error(span),
+            (Builtin::Range | Builtin::Logspace, ty @ (Ty::Bare | Ty::Number(_))) => {
+                Ty::List(Box::new(ty))
+            }
+            (
+                Builtin::Round | Builtin::Floor | Builtin::Ceil,
+                Ty::Bare | Ty::Number(Dim::Float | Dim::Ratio),
+            ) => Ty::Number(Dim::Int),
+            (_, ty @ (Ty::Bare | Ty::Number(_))) => ty,
+            (_, other) => {
+                self.bad_builtin(builtin, span, &format!("takes numbers, not {other}"));
+                return Self::error(span);
             }
         };
-        match ty {
-            Ty::Bare | Ty::Number(_) => {
-                let kind = Kind::Builtin(builtin, nodes);
-                (Node { span, kind }, Ty::List(Box::new(ty)))
-            }
-            Ty::Unknown => Self::error(span),
-            other => {
-                self.bad_builtin(builtin, span, &format!("takes numbers, not {other}"));
-                Self::error(span)
-            }
-        }
+        (Node { span, kind: Kind::Builtin(builtin, nodes) }, result)
     }
 
     fn bad_builtin(&mut self, builtin: Builtin, span: Span, what: &str) {
@@ -307,7 +338,7 @@ impl Lower<'_> {
     }
 
     /// Returns the node of a param's value, checked to lie in the param's range.
-    pub(super) fn in_range(&mut self, item: &ast::Binding, node: Node, ty: &Ty) -> Node {
+    pub(super) fn in_range(&mut self, item: &'r ast::Binding, node: Node, ty: &Ty) -> Node {
         let range = item.range.as_ref().map(crate::sema::declare::range);
         bounded(node, ty, range.as_ref(), format!("`{}`", item.name.node), item.name.span)
     }

@@ -1,53 +1,81 @@
 //! Imports: which names of which module.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::path::Path;
 
 use crate::base::text::did_you_mean;
 use crate::diag::Diagnostic;
-use crate::sema::lower::{Def, Lower};
-use crate::sema::node::Stage;
-use crate::syntax::ast::{self, Name, UseNames};
+use crate::sema::lower::Lower;
+use crate::sema::scope::{Def, Origin, ScopeId};
+use crate::syntax::ast::{self, Name, UseFrom, UseNames};
 
-impl Lower<'_> {
-    pub(super) fn import(&mut self, import: &ast::Use) {
-        let path = match &import.from {
-            ast::UseFrom::Std(path) => path,
-            ast::UseFrom::File(file) => {
-                names_of(&import.names).for_each(|name| self.define(name, Def::Broken));
-                self.found.push(
-                    Diagnostic::error("tlm::sema::not_yet", "recipes can't be imported yet")
-                        .label(file.span, "this tlm only reads it")
-                        .help("copy what you need"),
-                );
-                return;
-            }
+impl<'r> Lower<'r> {
+    /// Puts what an import takes into scope. `place` is that of the item in its file.
+    pub(super) fn import(&mut self, import: &'r ast::Use, place: usize) {
+        match &import.from {
+            UseFrom::File(path) => self.import_recipe(path, &import.names, place),
+            UseFrom::Std(path) => self.import_std(path, &import.names),
+        }
+    }
+
+    fn import_recipe(&mut self, path: &'r Name, names: &'r UseNames, place: usize) {
+        let Origin::Recipe(own) = self.scopes[self.scope].origin else { return };
+        let files = self.files;
+        let Some(recipe) = files.all[own].imports.get(&place).copied().flatten() else {
+            names_of(names).for_each(|name| self.define_import(name, Def::Broken));
+            return;
         };
-        let [std, rest @ ..] = &path[..] else { return };
+        let alias = match names {
+            UseNames::Module(Some(alias)) => alias.node.as_str(),
+            _ => Path::new(&path.node).file_stem().and_then(|stem| stem.to_str()).unwrap_or(""),
+        };
+        let prefix = format!("{}{alias}.", self.scopes[self.scope].prefix);
+        let scope = self.base_scope(recipe, &prefix);
+        match names {
+            UseNames::Some(names) => self.take(scope, names),
+            UseNames::Module(_) | UseNames::All(_) => {
+                names_of(names).for_each(|name| self.define_import(name, Def::Scope(scope)));
+            }
+        }
+    }
+
+    fn take(&mut self, scope: ScopeId, names: &'r [Name]) {
+        for name in names {
+            let def = self.member_of(scope, &name.node);
+            if def.is_none() {
+                self.unknown_member(scope, name);
+            }
+            self.define_import(name, def.unwrap_or(Def::Broken));
+        }
+    }
+
+    fn import_std(&mut self, path: &'r [Name], names: &'r UseNames) {
+        let [std, rest @ ..] = path else { return };
         if std.node != "std" {
-            names_of(&import.names).for_each(|name| self.define(name, Def::Broken));
+            names_of(names).for_each(|name| self.define_import(name, Def::Broken));
             self.unknown_module(std, ["std"].into_iter());
             return;
         }
         let library = self.library;
-        match (rest, &import.names) {
+        match (rest, names) {
             ([], UseNames::All(_)) => {
                 for module in library.modules.keys() {
-                    let name = Name { node: module.clone(), span: std.span };
-                    self.define(&name, Def::Module(module.clone()));
+                    let def = self.std_scope(module).map_or(Def::Broken, Def::Scope);
+                    self.put_at(module, std.span, def, false);
                 }
             }
             ([], UseNames::Some(names)) => {
                 names.iter().for_each(|name| self.use_module(name, name));
             }
-            ([], UseNames::Module(alias)) => self.define(alias.as_ref().unwrap_or(std), Def::Std),
+            ([], UseNames::Module(alias)) => {
+                self.define_import(alias.as_ref().unwrap_or(std), Def::Std);
+            }
             ([module], UseNames::Module(alias)) => {
                 self.use_module(module, alias.as_ref().unwrap_or(module));
             }
-            ([module], names) => match library.modules.get(&module.node) {
-                Some(stages) => self.use_stages(module, stages, names),
+            ([module], names) => match self.std_scope(&module.node) {
+                Some(scope) => self.use_members(module, scope, names),
                 None => {
-                    names_of(names).for_each(|name| self.define(name, Def::Broken));
+                    names_of(names).for_each(|name| self.define_import(name, Def::Broken));
                     self.unknown_module(module, library.modules.keys().map(String::as_str));
                 }
             },
@@ -65,39 +93,23 @@ impl Lower<'_> {
         );
     }
 
-    fn use_module(&mut self, module: &Name, name: &Name) {
-        let library = self.library;
-        match library.modules.contains_key(&module.node) {
-            true => self.define(name, Def::Module(module.node.clone())),
-            false => {
-                self.define(name, Def::Broken);
+    fn use_module(&mut self, module: &'r Name, name: &'r Name) {
+        match self.std_scope(&module.node) {
+            Some(scope) => self.define_import(name, Def::Scope(scope)),
+            None => {
+                self.define_import(name, Def::Broken);
+                let library = self.library;
                 self.unknown_module(module, library.modules.keys().map(String::as_str));
             }
         }
     }
 
-    fn use_stages(
-        &mut self,
-        module: &Name,
-        stages: &BTreeMap<String, Arc<Stage>>,
-        names: &UseNames,
-    ) {
+    fn use_members(&mut self, module: &'r Name, scope: ScopeId, names: &'r UseNames) {
         match names {
-            UseNames::Some(names) => {
-                for name in names {
-                    match stages.get(&name.node) {
-                        Some(stage) => self.define(name, Def::Stage(Arc::clone(stage))),
-                        None => {
-                            self.define(name, Def::Broken);
-                            self.no_such_stage(&module.node, name);
-                        }
-                    }
-                }
-            }
+            UseNames::Some(names) => self.take(scope, names),
             UseNames::All(_) | UseNames::Module(_) => {
-                for (name, stage) in stages {
-                    let name = Name { node: name.clone(), span: module.span };
-                    self.define(&name, Def::Stage(Arc::clone(stage)));
+                for (name, def) in self.members(scope) {
+                    self.put_at(name, module.span, def, false);
                 }
             }
         }
@@ -118,23 +130,6 @@ impl Lower<'_> {
                 format!("there is no module `{}`", name.node),
             )
             .label(name.span, "not a module")
-            .help(help),
-        );
-    }
-
-    pub(super) fn no_such_stage(&mut self, module: &str, name: &Name) {
-        let stages = self.library.modules.get(module);
-        let known = stages.into_iter().flat_map(BTreeMap::keys).map(String::as_str);
-        let help = match did_you_mean(&name.node, known.clone()) {
-            Some(near) => format!("did you mean `{module}.{near}`?"),
-            None => format!("`{module}` has {}", known.collect::<Vec<_>>().join(", ")),
-        };
-        self.found.push(
-            Diagnostic::error(
-                "tlm::sema::unknown_stage",
-                format!("`{module}` has no stage `{}`", name.node),
-            )
-            .label(name.span, "not a stage")
             .help(help),
         );
     }

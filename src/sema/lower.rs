@@ -1,10 +1,10 @@
-//! From tree to checked program: scopes, bindings, axes, plans and reports.
+//! From tree to checked program: bindings, axes, plans and reports.
 //!
 //! Bindings are lowered when they are first named, so their order in the file does not matter, and a circle is seen.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::mem;
-use std::path::Path;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::base::text::did_you_mean;
@@ -12,29 +12,16 @@ use crate::base::{SourceMap, Span};
 use crate::diag::Diagnostic;
 use crate::sema::declare::Library;
 use crate::sema::eval::Eval;
+use crate::sema::files::Files;
 use crate::sema::node::{
-    Axis, AxisId, Binding, BindingId, Builtin, Function, FunctionId, Kind, Node, Program,
-    Signature, Stage, Typed,
+    Axis, AxisId, Binding, BindingId, Builtin, Function, Kind, Node, Plan, Program, Report,
+    Signature, Typed,
 };
 use crate::sema::overlay::Overlaid;
+use crate::sema::scope::{Def, MAIN, Origin, Scope, ScopeId};
 use crate::sema::ty::Ty;
 use crate::sema::value::Val;
-use crate::syntax::ast::{self, Expr, ExprKind, ItemKind, Name};
-
-/// What a name stands for.
-#[derive(Clone, Debug)]
-pub(super) enum Def {
-    /// What could not be read; told already.
-    Broken,
-    /// `std`
-    Std,
-    /// A module of it.
-    Module(String),
-    Stage(Arc<Stage>),
-    Binding(BindingId),
-    Function(FunctionId),
-    Axis(AxisId),
-}
+use crate::syntax::ast::{self, Expr, ExprKind, Name};
 
 /// A name within a function or fold.
 #[derive(Clone, Debug)]
@@ -53,37 +40,88 @@ pub(super) enum State<T> {
     Done(T),
 }
 
+impl<T> State<T> {
+    fn done(self) -> Option<T> {
+        match self {
+            Self::Done(value) => Some(value),
+            Self::Todo | Self::Doing => None,
+        }
+    }
+}
+
 /// How deep bindings may be lowered within each other; only names in a circle are.
 const DEPTH_MAX: usize = 200;
 
 /// How many parts a type may have.
 const PARTS_MAX: usize = 1000;
 
+/// A `param`, `let` or fixed axis on its way.
+pub(super) struct Item<'r> {
+    /// As the recipe itself calls it: `b0.m`.
+    pub(super) name: String,
+    pub(super) item: &'r ast::Binding,
+    pub(super) scope: ScopeId,
+    /// The value that counts.
+    pub(super) value: &'r Expr,
+    /// What names in it mean.
+    pub(super) value_scope: ScopeId,
+    pub(super) role: Role,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Param,
+    Let,
+    /// An axis that `with` gives one value.
+    Fixed,
+}
+
+/// An axis on its way.
+pub(super) struct AxisItem<'r> {
+    /// As the recipe itself calls it: `b0.rate`.
+    pub(super) name: String,
+    pub(super) item: &'r ast::Binding,
+    pub(super) scope: ScopeId,
+}
+
+/// A function on its way.
+pub(super) struct FunctionItem<'r> {
+    pub(super) item: &'r ast::Fn,
+    pub(super) scope: ScopeId,
+}
+
 /// A recipe on its way to a [`Program`].
 pub(super) struct Lower<'r> {
     pub(super) sources: &'r SourceMap,
     pub(super) library: &'r Library,
-    names: BTreeMap<String, (Def, Span)>,
-    /// `param` and `let` items, with the value that counts.
-    items: Vec<(&'r ast::Binding, &'r Expr)>,
-    is_param: Vec<bool>,
-    bindings: Vec<State<Typed>>,
-    pub(super) function_items: Vec<&'r ast::Fn>,
+    pub(super) files: &'r Files,
+    pub(super) scopes: Vec<Scope<'r>>,
+    /// The scopes of files as they are.
+    pub(super) bases: HashMap<Origin, ScopeId>,
+    /// Whose names count now.
+    pub(super) scope: ScopeId,
+    pub(super) items: Vec<Item<'r>>,
+    pub(super) bindings: Vec<State<Typed>>,
+    pub(super) function_items: Vec<FunctionItem<'r>>,
     pub(super) functions: Vec<State<(Arc<Signature>, Function)>>,
     /// The parameters of the function and the names of the folds around the expression being lowered.
     pub(super) locals: Vec<Local>,
-    pub(super) axis_items: Vec<&'r ast::Binding>,
-    axes: Vec<State<Axis>>,
+    pub(super) axis_items: Vec<AxisItem<'r>>,
+    pub(super) axes: Vec<State<Axis>>,
     /// The axes that the expression being lowered depends on.
     pub(super) touched: BTreeSet<AxisId>,
     /// The axes that the conditions around it depend on.
     pub(super) conditions: BTreeSet<AxisId>,
     /// How many bindings are being lowered within each other.
     pub(super) depth: usize,
+    /// What the expression being lowered is called, where that is all of a `let`.
+    pub(super) naming: Option<String>,
     /// Axes that plans go over though they do not say so.
     pub(super) swept: &'r [String],
+    /// Whether values of an axis without type are being lowered.
+    is_untyped_axis: bool,
     /// Names that were told to be undefined.
-    unknown: BTreeSet<String>,
+    unknown: BTreeSet<(ScopeId, String)>,
     pub(super) found: Vec<Diagnostic>,
 }
 
@@ -91,16 +129,17 @@ pub(super) struct Lower<'r> {
 pub(super) fn lower<'r>(
     sources: &'r SourceMap,
     library: &'r Library,
-    file: &'r ast::File,
+    files: &'r Files,
     overlaid: &'r Overlaid,
-    folder: &Path,
 ) -> (Program, Vec<Diagnostic>) {
     let mut lower = Lower {
         sources,
         library,
-        names: BTreeMap::new(),
+        files,
+        scopes: Vec::new(),
+        bases: HashMap::new(),
+        scope: MAIN,
         items: Vec::new(),
-        is_param: Vec::new(),
         bindings: Vec::new(),
         function_items: Vec::new(),
         functions: Vec::new(),
@@ -110,159 +149,115 @@ pub(super) fn lower<'r>(
         touched: BTreeSet::new(),
         conditions: BTreeSet::new(),
         depth: 0,
-        swept: &[],
+        naming: None,
+        swept: &overlaid.swept,
+        is_untyped_axis: false,
         unknown: BTreeSet::new(),
         found: Vec::new(),
     };
-    lower.declare(file, &overlaid.values);
-    lower.swept = &overlaid.swept;
-    // Each after those it names, so that the stack does not grow with the length of a chain.
-    lower.order().into_iter().for_each(|id| drop(lower.binding(id)));
-    let (plans, reports) = lower.demands(file);
-    lower.profiles(file);
+    lower.recipe_scope(0, String::new(), Vec::new());
+    let (plans, reports) = lower.demands(&files.all[0].file);
+    for recipe in 0..files.all.len() {
+        if let Some(scope) = lower.bases.get(&Origin::Recipe(recipe)).copied() {
+            lower.within(scope, |lower| lower.profiles(&files.all[recipe].file));
+        }
+    }
     let only = overlaid.only.iter().filter_map(|(name, list)| lower.only(name, list)).collect();
-    (0..lower.axis_items.len()).for_each(|id| drop(lower.axis(id)));
-    let bindings = mem::take(&mut lower.bindings).into_iter().zip(&lower.items);
-    let bindings = bindings.filter_map(|(state, (item, _))| match state {
-        State::Done(typed) => Some(Binding { name: item.name.node.clone(), typed }),
-        State::Todo | State::Doing => None,
-    });
-    let bindings = bindings.collect();
-    let axes = mem::take(&mut lower.axes).into_iter().filter_map(|state| match state {
-        State::Done(axis) => Some(axis),
-        State::Todo | State::Doing => None,
-    });
-    (0..lower.functions.len()).for_each(|id| {
-        let span = lower.function_items[id].name.span;
-        drop(lower.function(id, span));
-    });
-    let functions = mem::take(&mut lower.functions).into_iter().filter_map(|state| match state {
-        State::Done((_, function)) => Some(function),
-        State::Todo | State::Doing => None,
-    });
-    let functions = functions.collect();
-    let mut program = Program {
-        bindings,
-        functions,
-        axes: axes.collect(),
-        plans,
-        reports,
-        only,
-        folder: folder.to_owned(),
-        fetch: library.get("source.fetch").cloned(),
-    };
-    settle_axes(&mut program, &mut lower.found);
-    (program, lower.found)
+    lower.finish(plans, reports, only)
 }
 
 impl<'r> Lower<'r> {
-    // ---- names
-
-    /// Puts every name of the file into scope.
-    fn declare(&mut self, file: &'r ast::File, overrides: &'r [(Name, Expr)]) {
-        let mut overridden = BTreeSet::new();
-        for item in &file.items {
-            match &item.kind {
-                ItemKind::Use(import) => self.import(import),
-                ItemKind::Param(param) => {
-                    let given = overrides.iter().find(|(name, _)| name.node == param.name.node);
-                    overridden.insert(param.name.node.as_str());
-                    self.add_binding(param, given.map_or(&param.value, |(_, value)| value), true);
-                }
-                ItemKind::Let(binding) => self.add_binding(binding, &binding.value, false),
-                ItemKind::Axis(axis) => {
-                    self.define(&axis.name, Def::Axis(self.axis_items.len()));
-                    self.axis_items.push(axis);
-                    self.axes.push(State::Todo);
-                }
-                ItemKind::Fn(function) => {
-                    self.define(&function.name, Def::Function(self.function_items.len()));
-                    self.function_items.push(function);
-                    self.functions.push(State::Todo);
-                }
-                ItemKind::Stage(stage) => self.not_yet(&stage.name, "stages of a recipe's own"),
-                ItemKind::Artifact(artifact) => {
-                    self.not_yet(&artifact.name, "artifact types of a recipe's own");
-                }
-                ItemKind::Plan(_) | ItemKind::Report(_) | ItemKind::Profile(_) => {}
+    /// Lowers what nothing named, and puts all together.
+    fn finish(
+        mut self,
+        plans: Vec<Plan>,
+        reports: Vec<Report>,
+        only: Vec<(AxisId, Node)>,
+    ) -> (Program, Vec<Diagnostic>) {
+        // Each may lead to more.
+        let mut at = 0;
+        while at < self.axis_items.len() {
+            // An axis that `with` changes and nothing uses may well have no values: they could depend on another axis.
+            match self.is_base(self.axis_items[at].scope) {
+                true => drop(self.axis(at)),
+                false => self.leave_out(at),
             }
+            at += 1;
         }
-        for (name, _) in overrides {
-            if !overridden.contains(name.node.as_str()) {
-                self.unknown_param(name, &overridden);
+        let mut at = 0;
+        while at < self.functions.len() {
+            let FunctionItem { item, scope } = self.function_items[at];
+            if self.is_base(scope) {
+                self.function(at, item.name.span);
             }
+            at += 1;
         }
-    }
-
-    fn add_binding(&mut self, binding: &'r ast::Binding, value: &'r Expr, is_param: bool) {
-        self.define(&binding.name, Def::Binding(self.items.len()));
-        self.items.push((binding, value));
-        self.is_param.push(is_param);
-        self.bindings.push(State::Todo);
-    }
-
-    pub(super) fn define(&mut self, name: &Name, def: Def) {
-        if let Some((_, first)) = self.names.get(&name.node) {
-            self.found.push(
-                Diagnostic::error(
-                    "tlm::sema::duplicate",
-                    format!("`{}` is defined twice", name.node),
-                )
-                .label(name.span, "here again")
-                .label(*first, "first here")
-                .help("give one of them another name"),
-            );
-            return;
-        }
-        self.names.insert(name.node.clone(), (def, name.span));
-    }
-
-    fn not_yet(&mut self, name: &Name, what: &str) {
-        self.define(name, Def::Broken);
-        self.found.push(
-            Diagnostic::error("tlm::sema::not_yet", format!("{what} are not supported yet"))
-                .label(name.span, "this tlm only reads them")
-                .help("write a `let` with the call itself"),
-        );
-    }
-
-    fn unknown_param(&mut self, name: &Name, params: &BTreeSet<&str>) {
-        let is_axis = matches!(self.names.get(&name.node), Some((Def::Axis(_), _)));
-        let help = match did_you_mean(&name.node, params.iter().copied()) {
-            _ if is_axis => format!("`{}` is an axis; change its values in the recipe", name.node),
-            Some(near) => format!("did you mean `{near}`?"),
-            None if params.is_empty() => "the recipe has no params".to_owned(),
-            None => {
-                let names: Vec<_> = params.iter().copied().collect();
-                format!("params are {}", names.join(", "))
-            }
+        let bindings = self.bindings.into_iter().zip(self.items);
+        let bindings = bindings.map(|(state, item)| {
+            // What nothing uses of a recipe that `with` changes is not looked at.
+            let unused = || Typed {
+                node: Node { span: item.value.span, kind: Kind::Error },
+                ty: Ty::Unknown,
+                axes: BTreeSet::new(),
+            };
+            Binding { name: item.name, typed: state.done().unwrap_or_else(unused) }
+        });
+        let folders = self.files.all.iter().map(|recipe| (recipe.id, recipe.folder.clone()));
+        let functions = self.functions.into_iter().zip(self.function_items);
+        let functions = functions.map(|(state, FunctionItem { item, .. })| {
+            let unused = || Function {
+                name: item.name.node.clone(),
+                body: Node { span: item.name.span, kind: Kind::Error },
+                result: Ty::Unknown,
+                axes: BTreeSet::new(),
+            };
+            state.done().map_or_else(unused, |(_, function)| function)
+        });
+        let mut program = Program {
+            bindings: bindings.collect(),
+            functions: functions.collect(),
+            axes: self.axes.into_iter().filter_map(State::done).collect(),
+            plans,
+            reports,
+            only,
+            folders: folders.collect(),
+            folder: self.files.all[0].folder.clone(),
+            fetch: self.library.get("source.fetch").cloned(),
         };
-        self.found.push(
-            Diagnostic::error(
-                "tlm::sema::unknown_param",
-                format!("the recipe has no param `{}`", name.node),
-            )
-            .label(name.span, "no such param")
-            .help(help),
-        );
+        settle_axes(&mut program, &mut self.found);
+        once(&mut self.found);
+        (program, self.found)
     }
 
-    /// Returns what a name stands for, without a word when it stands for nothing.
-    pub(super) fn look_up(&self, name: &str) -> Option<Def> {
-        self.names.get(name).map(|(def, _)| def.clone())
+    fn leave_out(&mut self, id: AxisId) {
+        let AxisItem { name, item, .. } = &self.axis_items[id];
+        if let State::Todo = self.axes[id] {
+            self.axes[id] = State::Done(Axis {
+                name: name.clone(),
+                ty: Ty::Unknown,
+                span: item.value.span,
+                list: None,
+                values: vec![Node { span: item.value.span, kind: Kind::Error }],
+                shown: vec!["?".to_owned()],
+            });
+        }
     }
 
     pub(super) fn unknown_name(&mut self, name: &str, span: Span) {
         // Once is enough: all its uses are mended by one definition.
-        if !self.unknown.insert(name.to_owned()) {
+        if !self.unknown.insert((self.scope, name.to_owned())) {
             return;
         }
-        let known = self.names.keys().map(String::as_str);
+        let known = self.known_names();
         let known = known.chain(self.locals.iter().map(|local| local.name.as_str()));
         let known = known.chain(Builtin::ALL.iter().map(|(_, name, _)| *name));
         let help = match did_you_mean(name, known) {
             Some(near) => format!("did you mean `{near}`?"),
             None if self.library.modules.contains_key(name) => format!("write `use std.{name}`"),
+            None if self.is_untyped_axis => {
+                "an axis over names of variants needs its type: `axis by : softmax | uniform = ...`"
+                    .to_owned()
+            }
             None => format!("define it: `let {name} = ...`"),
         };
         self.found.push(
@@ -285,8 +280,8 @@ impl<'r> Lower<'r> {
 
     /// Returns the type of a param.
     pub(super) fn param_type(&mut self, name: &str) -> Option<Ty> {
-        match self.look_up(name)? {
-            Def::Binding(id) if self.is_param[id] => Some(self.binding(id).0),
+        match self.resolve(name)? {
+            Def::Binding(id) if self.items[id].role == Role::Param => Some(self.binding(id).0),
             Def::Axis(id) => Some(Ty::List(Box::new(self.axis(id)))),
             _ => None,
         }
@@ -295,8 +290,12 @@ impl<'r> Lower<'r> {
     /// Returns the type of a binding, which the expression being lowered depends on.
     pub(super) fn use_binding(&mut self, id: BindingId, span: Span) -> Ty {
         if self.is_circular(&self.bindings[id]) {
-            self.circle(&self.items[id].0.name, span);
+            let name = self.items[id].item.name.clone();
+            self.circle(&name, span);
             return Ty::Unknown;
+        }
+        if matches!(self.bindings[id], State::Todo) {
+            self.in_order(id..id + 1);
         }
         let (ty, axes) = self.binding(id);
         self.touched.extend(axes);
@@ -312,22 +311,15 @@ impl<'r> Lower<'r> {
         }
     }
 
-    fn binding(&mut self, id: BindingId) -> (Ty, BTreeSet<AxisId>) {
+    pub(super) fn binding(&mut self, id: BindingId) -> (Ty, BTreeSet<AxisId>) {
         if let State::Todo = self.bindings[id] {
             self.bindings[id] = State::Doing;
             self.depth += 1;
-            let (item, value) = self.items[id];
-            let ((node, ty), axes) = self.apart(|lower| match &item.ty {
-                Some(declared) => {
-                    let wanted = lower.library.ty(declared, &mut lower.found);
-                    let node = lower.fit(value, &wanted, &item.name.node, Some(declared.span));
-                    (lower.in_range(item, node, &wanted), wanted)
-                }
-                None if std::ptr::eq(value, &item.value) => lower.expr(value, None),
-                None => lower.overridden(item, value),
-            });
+            let naming = self.naming.replace(self.items[id].name.clone());
+            let ((node, ty), axes) = self.apart(|lower| lower.item(id));
+            self.naming = naming;
             self.depth -= 1;
-            let ty = self.within(ty, item.value.span);
+            let ty = self.of_some_size(ty, self.items[id].item.value.span);
             self.bindings[id] = State::Done(Typed { node, ty, axes });
         }
         match &self.bindings[id] {
@@ -336,17 +328,56 @@ impl<'r> Lower<'r> {
         }
     }
 
-    /// Returns the bindings, each after those it names as far as there is no circle.
-    fn order(&self) -> Vec<BindingId> {
+    fn item(&mut self, id: BindingId) -> (Node, Ty) {
+        let Item { item, scope, value, value_scope, role, .. } = self.items[id];
+        let declared = item.ty.as_ref();
+        let is_own = std::ptr::eq(value, &item.value);
+        let wanted = match declared {
+            Some(ty) => self.library.ty(ty, &mut self.found),
+            None if is_own => return self.within(scope, |lower| lower.expr(value, None)),
+            None => {
+                let default = |lower: &mut Self| match role {
+                    Role::Fixed => lower.axis_type(item),
+                    Role::Param | Role::Let => lower.expr(&item.value, None).1,
+                };
+                self.within(scope, |lower| lower.apart(default).0)
+            }
+        };
+        self.within(value_scope, |lower| {
+            if wanted == Ty::Bare {
+                return lower.number(item, value, &wanted);
+            }
+            let place = declared.map_or(item.value.span, |ty| ty.span);
+            let node = lower.fit(value, &wanted, &item.name.node, Some(place));
+            (lower.in_range(item, node, &wanted), wanted)
+        })
+    }
+
+    /// Returns the type of an axis's values that has none declared.
+    fn axis_type(&mut self, item: &'r ast::Binding) -> Ty {
+        match self.expr(&item.value, None).1 {
+            Ty::List(ty) => *ty,
+            _ => Ty::Unknown,
+        }
+    }
+
+    /// Lowers bindings, each after those it names, so that the stack does not grow with the length of a chain.
+    pub(super) fn in_order(&mut self, roots: Range<BindingId>) {
+        self.order(roots).into_iter().for_each(|id| drop(self.binding(id)));
+    }
+
+    /// Returns the bindings that are still to do, each after those it names as far as there is no circle.
+    fn order(&self, roots: Range<BindingId>) -> Vec<BindingId> {
         let mut order = Vec::new();
-        let mut seen = vec![false; self.items.len()];
-        for root in 0..self.items.len() {
+        let mut seen: Vec<_> =
+            self.bindings.iter().map(|state| !matches!(state, State::Todo)).collect();
+        for root in roots {
             let mut path = vec![(root, None)];
             while let Some((id, named)) = path.pop() {
                 let mut named: std::vec::IntoIter<BindingId> = match named {
                     Some(named) => named,
                     None if std::mem::replace(&mut seen[id], true) => continue,
-                    None => self.named_in(self.items[id].1).into_iter(),
+                    None => self.named_in(&self.items[id]).into_iter(),
                 };
                 match named.next() {
                     Some(next) => path.extend([(id, Some(named)), (next, None)]),
@@ -357,21 +388,21 @@ impl<'r> Lower<'r> {
         order
     }
 
-    /// Returns the bindings whose names stand in an expression; some may turn out to be variants.
-    fn named_in(&self, expr: &Expr) -> Vec<BindingId> {
+    /// Returns the bindings whose names stand in the value of one; some may turn out to be variants.
+    fn named_in(&self, item: &Item<'r>) -> Vec<BindingId> {
         let mut found = Vec::new();
-        expr.walk(&mut |expr| {
+        item.value.walk(&mut |expr| {
             if let ExprKind::Name(name) = &expr.kind
-                && let Some((Def::Binding(id), _)) = self.names.get(name)
+                && let Some(Def::Binding(id)) = self.look_up_in(item.value_scope, name)
             {
-                found.push(*id);
+                found.push(id);
             }
         });
         found
     }
 
     /// Returns a type that is not too large: a few lines could double it over and over.
-    fn within(&mut self, ty: Ty, span: Span) -> Ty {
+    fn of_some_size(&mut self, ty: Ty, span: Span) -> Ty {
         if ty.is_within(&mut { PARTS_MAX }) {
             return ty;
         }
@@ -383,14 +414,15 @@ impl<'r> Lower<'r> {
         Ty::Unknown
     }
 
-    /// Lowers a param whose type is that of its default; where that is a number without unit, any number will do.
-    fn overridden(&mut self, item: &ast::Binding, value: &Expr) -> (Node, Ty) {
-        let ((_, wanted), _) = self.apart(|lower| lower.expr(&item.value, None));
-        let (node, ty) = self.expr(value, Some(&wanted));
-        if wanted == Ty::Bare && matches!(ty, Ty::Number(_)) {
+    /// Lowers another value for a param whose default is a number without unit: any number will do.
+    fn number(&mut self, item: &ast::Binding, value: &'r Expr, wanted: &Ty) -> (Node, Ty) {
+        let before = self.found.len();
+        let (node, ty) = self.expr(value, Some(wanted));
+        if matches!(ty, Ty::Number(_)) {
             return (node, ty);
         }
-        (self.fit(value, &wanted, &item.name.node, Some(item.value.span)), wanted)
+        self.found.truncate(before);
+        (self.fit(value, wanted, &item.name.node, Some(item.value.span)), Ty::Bare)
     }
 
     pub(super) fn circle(&mut self, name: &Name, span: Span) {
@@ -408,7 +440,8 @@ impl<'r> Lower<'r> {
     /// Returns the type of an axis's values, which the expression being lowered depends on.
     pub(super) fn use_axis(&mut self, id: AxisId, span: Span) -> Ty {
         if self.is_circular(&self.axes[id]) {
-            self.circle(&self.axis_items[id].name, span);
+            let name = self.axis_items[id].item.name.clone();
+            self.circle(&name, span);
             return Ty::Unknown;
         }
         let ty = self.axis(id);
@@ -420,14 +453,14 @@ impl<'r> Lower<'r> {
         if let State::Todo = self.axes[id] {
             self.axes[id] = State::Doing;
             self.depth += 1;
-            let item = self.axis_items[id];
+            let AxisItem { item, scope, .. } = self.axis_items[id];
             let (axis, axes) = self.apart(|lower| {
                 // Steps in a value are steps of that point.
                 lower.conditions.insert(id);
-                lower.axis_values(item)
+                lower.within(scope, |lower| lower.axis_values(id, item))
             });
             if let Some(other) = axes.first() {
-                let other = self.axis_items[*other].name.node.clone();
+                let other = self.axis_items[*other].name.clone();
                 self.found.push(
                     Diagnostic::error("tlm::sema::axis_of_axis", "an axis can't depend on another")
                         .label(item.value.span, format!("depends on `{other}`"))
@@ -443,13 +476,13 @@ impl<'r> Lower<'r> {
         }
     }
 
-    fn axis_values(&mut self, item: &ast::Binding) -> Axis {
-        let name = item.name.node.clone();
+    fn axis_values(&mut self, id: AxisId, item: &'r ast::Binding) -> Axis {
+        let name = self.axis_items[id].name.clone();
         let declared = item.ty.as_ref().map(|ty| self.library.ty(ty, &mut self.found));
         let items = match &item.value.kind {
             ExprKind::List(items) => &items[..],
             ExprKind::Error => &[],
-            _ => return self.axis_of_list(item, declared),
+            _ => return self.axis_of_list(name, item, declared),
         };
         if items.is_empty() && item.value.kind != ExprKind::Error {
             self.no_axis_values(&name, item.value.span);
@@ -457,13 +490,18 @@ impl<'r> Lower<'r> {
         let (values, ty) = match declared {
             Some(ty) => {
                 let span = item.ty.as_ref().map(|ty| ty.span);
-                let fit = |value: &Expr| {
+                let fit = |value: &'r Expr| {
                     let node = self.fit(value, &ty, &name, span);
                     self.in_range(item, node, &ty)
                 };
                 (items.iter().map(fit).collect(), ty.clone())
             }
-            None => self.joined(items, None),
+            None => {
+                self.is_untyped_axis = true;
+                let joined = self.joined(items, None);
+                self.is_untyped_axis = false;
+                joined
+            }
         };
         let shown: Vec<_> =
             items.iter().map(|v| on_one_line(self.sources.snippet(v.span))).collect();
@@ -484,8 +522,7 @@ impl<'r> Lower<'r> {
     }
 
     /// Lowers an axis whose values are those of a list, such as `range(1, 5)`.
-    fn axis_of_list(&mut self, item: &ast::Binding, declared: Option<Ty>) -> Axis {
-        let name = item.name.node.clone();
+    fn axis_of_list(&mut self, name: String, item: &'r ast::Binding, declared: Option<Ty>) -> Axis {
         let (list, ty) = match declared {
             Some(ty) => {
                 let list = Ty::List(Box::new(ty.clone()));
@@ -552,6 +589,15 @@ fn settle_axes(program: &mut Program, found: &mut Vec<Diagnostic>) {
         let axis = &mut program.axes[id];
         (axis.values, axis.shown) = (values, shown);
     }
+}
+
+/// Leaves out what was found before: each `with` of a recipe finds the same mistakes in it.
+fn once(found: &mut Vec<Diagnostic>) {
+    let mut seen = HashSet::new();
+    found.retain(|diagnostic| {
+        let places = diagnostic.labels.iter().map(|label| label.span).collect::<Vec<_>>();
+        seen.insert((diagnostic.code, diagnostic.message.clone(), places))
+    });
 }
 
 /// Returns a text with its line breaks and runs of blanks as one blank each.

@@ -62,7 +62,8 @@ impl<'p> Eval<'p> {
             Some(run) => Some(run),
             None => self.run_spec(call, at).map(Arc::new),
         };
-        let (inputs, tokenizers) = inputs?;
+        let (mut inputs, tokenizers) = inputs?;
+        inputs.extend(call.stage.uses.iter().map(|file| self.files(file.node.clone(), file.span)));
         let mut args = args?;
         let tokenizer = self.tokenizer(call, &tokenizers, span)?;
         let run = run?;
@@ -74,7 +75,7 @@ impl<'p> Eval<'p> {
             site: Arc::clone(&called.site),
             label: self.label(&called, at),
             point: self.point(called.along, call, at),
-            inputs,
+            inputs: inputs.into(),
             args: args.into(),
             run,
         };
@@ -114,7 +115,9 @@ impl<'p> Eval<'p> {
         let inputs = signature.inputs.iter().zip(&call.inputs);
         let spans = spans.chain(inputs.map(|(slot, input)| (&slot.name, input.node().span)));
         let spans = spans.map(|(name, span)| (self.texts.shared(name), span)).collect();
-        let names = signature.inputs.iter().map(|slot| self.texts.shared(&slot.name)).collect();
+        let names = signature.inputs.iter().map(|slot| slot.name.clone());
+        let names = names.chain(call.stage.uses.iter().map(|file| format!("uses {}", file.node)));
+        let names = names.map(|name| self.texts.shared(&name)).collect();
         let site = Site::new(Arc::clone(&call.stage.decl), names, params, span, spans);
         let (makes, fields) = self.makes(&call.stage);
         let called = Rc::new(Called {
@@ -222,7 +225,7 @@ impl<'p> Eval<'p> {
         &mut self,
         call: &'p Call,
         at: At<'_, 'p>,
-    ) -> Option<(Box<[Input]>, Vec<Option<OutputRef>>)> {
+    ) -> Option<(Vec<Input>, Vec<Option<OutputRef>>)> {
         let slots = &call.stage.signature.inputs;
         let mut inputs = Vec::with_capacity(slots.len());
         let mut tokenizers = Vec::with_capacity(slots.len());
@@ -232,7 +235,7 @@ impl<'p> Eval<'p> {
                 tokenizers.push(tokenizer);
             }
         }
-        (inputs.len() == slots.len()).then(|| (inputs.into(), tokenizers))
+        (inputs.len() == slots.len()).then_some((inputs, tokenizers))
     }
 
     fn input(
@@ -267,8 +270,7 @@ impl<'p> Eval<'p> {
                 );
                 return None;
             }
-            let base = self.program.folder.clone();
-            return Some(Input::Files(Box::new(Files { pattern: text, base, span })));
+            return Some(self.files(text, span));
         };
         if !SCHEMES.contains(&scheme) {
             let known = SCHEMES.map(|scheme| format!("`{scheme}:`")).join(", ");
@@ -280,7 +282,7 @@ impl<'p> Eval<'p> {
             return None;
         }
         let sha256 = self.sha256(call, span, at)?;
-        let uri = self.absolute(&text);
+        let uri = self.absolute(&text, span);
         let fetch = self.program.fetch.as_ref()?;
         let along = self.along.of(&call.axes, &self.program.axes);
         let point = self.point(along, call, at);
@@ -301,10 +303,15 @@ impl<'p> Eval<'p> {
         Some(Input::Output(OutputRef { step: id, output: self.texts.shared("out") }))
     }
 
+    fn files(&self, pattern: String, span: Span) -> Input {
+        let base = self.program.folder_at(span).to_owned();
+        Input::Files(Box::new(Files { pattern, base, span }))
+    }
+
     /// Returns a URI whose path does not depend on where tlm is called.
-    fn absolute(&self, uri: &str) -> String {
+    fn absolute(&self, uri: &str, span: Span) -> String {
         match uri.strip_prefix("file:") {
-            Some(path) => format!("file:{}", self.program.folder.join(path).display()),
+            Some(path) => format!("file:{}", self.program.folder_at(span).join(path).display()),
             None => uri.to_owned(),
         }
     }
@@ -366,7 +373,8 @@ impl<'p> Eval<'p> {
         };
         match known {
             Some(Value::Str(uri)) if slot.place => {
-                Some(Arg::Value(Value::Str(self.absolute(&uri))))
+                let span = given.map_or(slot.span, |node| node.span);
+                Some(Arg::Value(Value::Str(self.absolute(&uri, span))))
             }
             Some(value) => Some(Arg::Value(value)),
             None => {

@@ -156,3 +156,38 @@ impl Label<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_have_numbers_of_their_own_however_many_there_are() {
+        for axes in [3, 30, 70] {
+            let mut along = Along::new((0..axes).map(|axis| (axis, 4)).collect());
+            let at = |axis: usize, value| {
+                let mut point = vec![0; axes];
+                point[axis] = value;
+                point
+            };
+            let points: Vec<Point> =
+                (0..axes).flat_map(|axis| (1..4).map(move |value| at(axis, value))).collect();
+            let numbers: BTreeSet<u64> = points.iter().map(|point| along.number(point)).collect();
+            assert_eq!(numbers.len(), points.len(), "{axes}");
+            assert!(points.iter().all(|point| numbers.contains(&along.number(point))), "{axes}");
+        }
+    }
+
+    #[test]
+    fn a_label_is_the_text_that_it_writes() {
+        let (name, slot) = (Label::Name("r2"), "init.model");
+        let inner = Label::Within(&name, slot);
+        let mut text = String::new();
+        inner.write(&mut text);
+        assert_eq!(text, "r2.init.model");
+        assert!(inner.is(&text) && name.is("r2"));
+        for other in ["r2", "r2init.model", "r.init.model", "init.model", ".init.model", ""] {
+            assert!(!inner.is(other), "{other}");
+        }
+    }
+}

@@ -5,19 +5,24 @@
 //! the values; `eval` and `expand` compute values at the points that are asked for. Nothing is evaluated twice.
 
 mod calls;
+mod command;
 mod declare;
 mod demand;
 mod eval;
 mod expand;
 mod exprs;
+mod files;
 mod forms;
 mod import;
+mod lint;
 mod lower;
 mod make;
 mod memo;
 mod node;
+mod outline;
 mod overlay;
 mod points;
+mod scope;
 pub mod steps;
 mod ty;
 mod value;
@@ -25,11 +30,13 @@ mod value;
 use std::path::Path;
 
 use crate::base::{FileId, SourceMap};
-use crate::diag::{Checked, Diagnostic};
-use crate::syntax::parse;
+use crate::diag::{Checked, Diagnostic, Severity};
+
+use files::Files;
 
 pub use declare::STDLIB;
 pub use node::Program;
+pub use outline::{Outline, outline};
 pub use steps::Expansion;
 
 /// What the command line changes about a recipe: names with values as texts.
@@ -53,12 +60,15 @@ pub fn load(
     overlay: &Overlay,
 ) -> Checked<Program> {
     let mut found = Vec::new();
-    let library = declare::stdlib(sources, &mut found);
-    let mut parsed = parse(file, sources.text(file));
-    found.append(&mut parsed.diagnostics);
-    let overlaid = overlay::apply(&mut parsed.file, overlay, sources, &mut found);
-    let (program, errors) = lower::lower(sources, &library, &parsed.file, &overlaid, folder);
+    let mut library = declare::stdlib(sources, &mut found);
+    let mut files = Files::load(sources, file, folder, &mut found);
+    library.add_artifacts(files.all.iter().map(|recipe| &recipe.file), &mut found);
+    let overlaid = overlay::apply(&mut files, overlay, sources, &mut found);
+    let (program, errors) = lower::lower(sources, &library, &files, &overlaid);
     found.extend(errors);
+    if found.iter().all(|finding| finding.severity != Severity::Error) {
+        found.extend(lint::lint(&files.all[0].file, &program));
+    }
     Checked { value: program, diagnostics: found }
 }
 

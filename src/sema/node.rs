@@ -1,15 +1,15 @@
 //! The checked form of a recipe: names resolved, types known, defaults at hand. Evaluation needs nothing else.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::Span;
 use crate::base::units::Dim;
+use crate::base::{FileId, Span};
 use crate::sema::steps::StageDecl;
 use crate::sema::ty::Ty;
 use crate::sema::value::Val;
-use crate::syntax::ast::BinaryOp;
+use crate::syntax::ast::{BinaryOp, Name};
 
 /// An axis by its place in [`Program::axes`].
 pub(super) type AxisId = usize;
@@ -28,10 +28,19 @@ pub struct Program {
     pub(super) reports: Vec<Report>,
     /// Axes whose other values do not count, with a list of those that do.
     pub(super) only: Vec<(AxisId, Node)>,
-    /// The folder that paths are relative to.
+    /// The folders that paths in each file are relative to.
+    pub(super) folders: BTreeMap<FileId, PathBuf>,
+    /// The recipe's own.
     pub(super) folder: PathBuf,
     /// The stage that texts with a scheme call.
     pub(super) fetch: Option<Arc<Stage>>,
+}
+
+impl Program {
+    /// Returns the folder that a path written here is relative to.
+    pub(super) fn folder_at(&self, span: Span) -> &Path {
+        self.folders.get(&span.file).unwrap_or(&self.folder)
+    }
 }
 
 /// A `param` or `let`.
@@ -193,6 +202,7 @@ pub(super) enum Kind {
 /// A function of the recipe.
 #[derive(Clone, Debug)]
 pub(super) struct Function {
+    pub(super) name: String,
     pub(super) body: Node,
     pub(super) result: Ty,
     /// The axes that the body itself depends on.
@@ -228,6 +238,18 @@ pub(super) enum Builtin {
     Range,
     /// `logspace(low, high, count)`
     Logspace,
+    /// `round(x)`: to the nearest whole number, halves away from zero.
+    Round,
+    /// `floor(x)`
+    Floor,
+    /// `ceil(x)`
+    Ceil,
+    /// `pow(base, exponent)`
+    Pow,
+    /// `min(a, b, ...)`
+    Min,
+    /// `max(a, b, ...)`
+    Max,
 }
 
 /// A stage call.
@@ -268,6 +290,8 @@ pub(super) struct Stage {
     pub(super) decl: Arc<StageDecl>,
     pub(super) signature: Signature,
     pub(super) result: Ty,
+    /// Files that its command reads, which are inputs too.
+    pub(super) uses: Vec<Name>,
 }
 
 /// What a stage or function takes.

@@ -25,6 +25,44 @@ pub struct StageDecl {
     /// The outputs every run of it must publish, by name. A result that is one artifact is `out`; a record's
     /// fields have their names; fields of artifact types follow as `out.size`.
     pub outputs: BTreeMap<String, OutputKind>,
+    /// The command, of a stage that a recipe declares.
+    pub shell: Option<Shell>,
+}
+
+/// The command of a stage that a recipe declares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shell {
+    /// Its text, cut at the values in it.
+    pub parts: Vec<ShellPart>,
+    /// Where it runs: the folder of the recipe that declares it.
+    pub folder: PathBuf,
+    /// The types of the artifacts it makes, by output name.
+    pub kinds: BTreeMap<String, String>,
+}
+
+/// A part of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShellPart {
+    /// As it is.
+    Text(String),
+    /// The paths of an input.
+    Input(String),
+    /// A parameter, or a field of it.
+    Param(Vec<String>),
+    /// Where to write an output.
+    Output(String),
+}
+
+impl Shell {
+    /// Returns the command as it is written, which is part of a key.
+    pub fn template(&self) -> String {
+        let part = |part: &ShellPart| match part {
+            ShellPart::Text(text) => text.clone(),
+            ShellPart::Input(name) | ShellPart::Output(name) => format!("{{{name}}}"),
+            ShellPart::Param(names) => format!("{{{}}}", names.join(".")),
+        };
+        self.parts.iter().map(part).collect()
+    }
 }
 
 /// What an output is.
@@ -293,7 +331,12 @@ impl Step {
             }
             (Input::Output(_), Input::Files(_)) | (Input::Files(_), Input::Output(_)) => false,
         };
-        self.stage().name == other.stage().name
+        let (stage, others) = (&self.site.stage, &other.site.stage);
+        let is_same_command = || {
+            let commands = [stage, others].map(|stage| stage.shell.as_ref().map(Shell::template));
+            stage.name == others.name && commands[0] == commands[1]
+        };
+        (Arc::ptr_eq(stage, others) || is_same_command())
             && self.device() == other.device()
             && self.inputs.len() == other.inputs.len()
             && self.inputs.iter().zip(&other.inputs).all(is_same)

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::base::units::Dim;
+use crate::sema::scope::ScopeId;
 use crate::sema::value::Val;
 
 /// The type of an expression or a slot.
@@ -27,6 +28,8 @@ pub(super) enum Ty {
     Record(Arc<BTreeMap<String, Field>>),
     /// Something in the store, by its artifact type's name.
     Artifact(String),
+    /// Another recipe.
+    Recipe(ScopeId),
 }
 
 /// A field of a record type.
@@ -57,7 +60,9 @@ impl Ty {
     pub(super) fn is_scalar(&self) -> bool {
         match self {
             Self::Optional(inner) => inner.is_scalar(),
-            Self::None | Self::List(_) | Self::Record(_) | Self::Artifact(_) => false,
+            Self::None | Self::List(_) | Self::Record(_) | Self::Artifact(_) | Self::Recipe(_) => {
+                false
+            }
             _ => true,
         }
     }
@@ -138,6 +143,7 @@ impl fmt::Display for Ty {
             Self::Optional(inner) => write!(f, "{inner}?"),
             Self::List(item) => write!(f, "[{item}]"),
             Self::Artifact(name) => f.write_str(name),
+            Self::Recipe(_) => f.write_str("a recipe"),
             Self::Record(fields) => {
                 let fields: Vec<_> =
                     fields.iter().map(|(name, field)| format!("{name}: {}", field.ty)).collect();

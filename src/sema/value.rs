@@ -1,10 +1,12 @@
 //! Values during evaluation, and arithmetic on them.
 
+use std::cmp::Ordering;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::Value;
 use crate::base::units::{Dim, UNITS};
+use crate::sema::node::Builtin;
 use crate::sema::steps::OutputRef;
 use crate::sema::ty::{Field, Ty};
 use crate::syntax::ast::BinaryOp;
@@ -206,6 +208,8 @@ fn power_of_ten(size: f64) -> Option<i32> {
 pub(super) enum NoResult {
     DivisionByZero,
     TooLarge,
+    /// A root of a negative number.
+    NotReal,
 }
 
 /// Computes `left op right` for `+ - * /`. With a dimension, the result is as [`Val::conform`] wants it: whole quantities are
@@ -251,6 +255,37 @@ pub(super) fn arithmetic(
         (Value::Int(value), Some(dim)) if !dim.is_whole() => Ok(Value::Float(value as f64)),
         (result, _) => Ok(result),
     }
+}
+
+/// Computes a function of numbers that gives a number; none for one that does not.
+pub(super) fn function(builtin: Builtin, args: &[Value]) -> Option<Result<Value, NoResult>> {
+    let first = args.first()?;
+    let whole = |value: f64| match value.abs() < i64::MAX as f64 {
+        true => Ok(Value::Int(value as i64)),
+        false => Err(NoResult::TooLarge),
+    };
+    let of = |rounded: fn(f64) -> f64| match first {
+        Value::Int(value) => Ok(Value::Int(*value)),
+        other => whole(rounded(real(other))),
+    };
+    let extreme = |order: Ordering| {
+        let better = |best: &Value, next: &Value| real(next).total_cmp(&real(best)) == order;
+        args.iter().fold(first, |best, next| if better(best, next) { next } else { best }).clone()
+    };
+    Some(match builtin {
+        Builtin::Range | Builtin::Logspace => return None,
+        Builtin::Round => of(f64::round),
+        Builtin::Floor => of(f64::floor),
+        Builtin::Ceil => of(f64::ceil),
+        Builtin::Pow => match real(first).powf(real(args.get(1)?)) {
+            value if value.is_finite() => Ok(Value::Float(value)),
+            _ if real(first) == 0.0 => Err(NoResult::DivisionByZero),
+            value if value.is_nan() => Err(NoResult::NotReal),
+            _ => Err(NoResult::TooLarge),
+        },
+        Builtin::Min => Ok(extreme(Ordering::Less)),
+        Builtin::Max => Ok(extreme(Ordering::Greater)),
+    })
 }
 
 /// Returns a number as a float; not a number for everything else.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::{Digest, Value};
 
 /// The protocol's version; bumped when a field is added.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// One stage call for a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,29 @@ pub struct Action {
     pub device: String,
     /// Sequences at once, if the recipe says.
     pub micro_batch: Option<u32>,
+    /// What a stage that a recipe declares runs.
+    pub shell: Option<Shell>,
+}
+
+/// A command of a recipe, with all values in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shell {
+    /// For `sh -c`.
+    pub command: String,
+    /// The folder to run it in: the recipe's.
+    pub folder: PathBuf,
+    /// What it has to write, by output name.
+    pub outputs: BTreeMap<String, ShellOutput>,
+}
+
+/// An output of a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShellOutput {
+    /// A file or folder of an artifact type.
+    Artifact(String),
+    /// A file that holds one number, text or truth value as JSON.
+    Scalar,
 }
 
 /// What a worker says while it works on an action.

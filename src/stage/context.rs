@@ -211,6 +211,7 @@ mod tests {
             threads: 1,
             device: "cpu".to_owned(),
             micro_batch: None,
+            shell: None,
         };
         let mut context = Context::new(action, Arc::default(), Box::new(io::sink()));
         assert!(context.output("loss", Value::Float(1.0)).is_ok());

@@ -2,8 +2,8 @@
 
 use crate::data::DataError;
 use crate::stage::{
-    Registry, StageError, corpus_split, corpus_text, dataset_pack, rounds_resample, source_fetch,
-    tokenizer_count, tokenizer_open, tokenizer_prune,
+    Registry, StageError, corpus_split, corpus_text, dataset_pack, rounds_resample, source_adopt,
+    source_fetch, tokenizer_count, tokenizer_open, tokenizer_prune,
 };
 
 /// All stages that `tlm worker` runs.
@@ -12,6 +12,7 @@ pub const REGISTRY: Registry = &[
     ("corpus.text", corpus_text::run),
     ("dataset.pack", dataset_pack::run),
     ("rounds.resample", rounds_resample::run),
+    ("source.adopt", source_adopt::run),
     ("source.fetch", source_fetch::run),
     ("tokenizer.count", tokenizer_count::run),
     ("tokenizer.open", tokenizer_open::run),

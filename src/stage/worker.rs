@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::stage::action::{Action, Event, Failure, FailureKind, PROTOCOL};
 use crate::stage::context::{Context, StageError};
-use crate::stage::{Body, Registry};
+use crate::stage::{Body, Registry, shell};
 
 /// How often a worker that waits for another one looks again.
 const POLL: Duration = Duration::from_millis(50);
@@ -96,6 +96,9 @@ fn read(registry: Registry, line: &str) -> Result<(Action, Body), Failure> {
                 action.protocol
             ))
         });
+    }
+    if action.shell.is_some() {
+        return Ok((action, shell::run));
     }
     match registry.iter().find(|(name, _)| *name == action.stage) {
         Some((_, body)) => Ok((action, *body)),

@@ -175,7 +175,7 @@ impl Parser<'_> {
                 // On a line of its own, `[` or `(` starts something else.
                 Kind::Symbol(Symbol::OpenParen) if same_line => self.call(expr),
                 Kind::Symbol(Symbol::OpenBracket) if same_line => {
-                    ExprKind::At(Box::new(expr), self.named_values("an axis"))
+                    ExprKind::At(Box::new(expr), self.path_values("an axis"))
                 }
                 Kind::Word
                     if self.at_word("at") && self.word_of(self.peek_nth(1)) == "baseline" =>
@@ -252,8 +252,23 @@ impl Parser<'_> {
         values
     }
 
+    /// Parses `{ b0.rate: value }`: names may be those of another recipe.
+    pub(super) fn path_values(&mut self, what: &str) -> Vec<(Name, Expr)> {
+        let mut values = Vec::new();
+        self.list(false, |parser| {
+            let name = parser.path(what);
+            values.extend(name.and_then(|name| parser.value_of(name)));
+            Element::Item
+        });
+        values
+    }
+
     fn named_value(&mut self, what: &str) -> Option<(Name, Expr)> {
         let name = self.name(what)?;
+        self.value_of(name)
+    }
+
+    fn value_of(&mut self, name: Name) -> Option<(Name, Expr)> {
         if !self.expect(Symbol::Colon) {
             return None;
         }

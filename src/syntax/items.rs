@@ -114,7 +114,7 @@ impl Parser<'_> {
             self.unexpected("`{`");
             return None;
         }
-        Some(Profile { name, values: self.named_values("a param") })
+        Some(Profile { name, values: self.path_values("a param") })
     }
 
     /// Consumes a name that expressions can use.
@@ -285,9 +285,9 @@ impl Parser<'_> {
                 return term;
             }
             self.bump();
-            names.extend(self.name("an axis"));
+            names.extend(self.path("an axis"));
             while self.eat(separator) && !self.at_item() && !self.is_end() {
-                names.extend(self.name("an axis"));
+                names.extend(self.path("an axis"));
             }
             if names.is_empty() {
                 return term;

@@ -183,6 +183,18 @@ impl<'t> Parser<'t> {
         None
     }
 
+    /// Consumes a name, perhaps one of another recipe: `b0.rate`.
+    pub(super) fn path(&mut self, what: &str) -> Option<Name> {
+        let mut path = self.name(what)?;
+        while self.at(Symbol::Dot) {
+            self.bump();
+            let part = self.name("a name")?;
+            path.node = format!("{}.{}", path.node, part.node);
+            path.span = path.span.to(part.span);
+        }
+        Some(path)
+    }
+
     // ---- reporting
 
     /// Adds a diagnostic, unless something was reported at this token already.

@@ -10,17 +10,21 @@ use tlm::sema::{self, Expansion, Overlay};
 /// Checks a recipe and compares what is found with `code text`, the text being what the first label is about.
 #[track_caller]
 fn finds(recipe: &str, expected: &[&str]) {
+    finds_in(Path::new("/recipes"), recipe, expected);
+}
+
+#[track_caller]
+fn finds_in(folder: &Path, recipe: &str, expected: &[&str]) {
     let mut sources = SourceMap::default();
     let file = sources.add("r.tlm", recipe);
-    let found =
-        match sema::load(&mut sources, file, Path::new("/recipes"), &Overlay::default()).finish() {
-            Ok((program, warnings)) => {
-                let all = [warnings, sema::check(&program)].concat();
-                let checked = Checked { value: (), diagnostics: all };
-                checked.finish().map_or_else(|found| found, |(_, warnings)| warnings)
-            }
-            Err(found) => found,
-        };
+    let found = match sema::load(&mut sources, file, folder, &Overlay::default()).finish() {
+        Ok((program, warnings)) => {
+            let all = [warnings, sema::check(&program)].concat();
+            let checked = Checked { value: (), diagnostics: all };
+            checked.finish().map_or_else(|found| found, |(_, warnings)| warnings)
+        }
+        Err(found) => found,
+    };
     let drawn = render(&sources, &found, 80, false);
     let short = |code: &str| code.rsplit("::").next().unwrap_or_default().to_owned();
     let found: Vec<_> = found
@@ -262,8 +266,8 @@ fn a_report_has_the_rows_that_plans_ask_for() {
 
 #[test]
 fn functions_are_typed_named_and_defaulted() {
-    let half = "fn half(text: Corpus; seed: Int in 1 .. 9 = 7, rest: Ratio = 1%) -> Corpus =\n  \
-                corpus.split(text, valid: rest, seed: seed).train\n";
+    let half = "fn half(from: Corpus; seed: Int in 1 .. 9 = 7, rest: Ratio = 1%) -> Corpus =\n  \
+                corpus.split(from, valid: rest, seed: seed).train\n";
     makes(
         &format!("{TEXT}{half}let a = half(half(text), seed: 3)\nplan p = a"),
         "seed",
@@ -419,7 +423,8 @@ fn recipes_in_the_documentation_are_right() {
     let blocks = text.split("```").skip(1).step_by(2).map(str::trim_start);
     let recipes: Vec<_> = blocks.filter(|block| block.starts_with("use ")).collect();
     assert!(recipes.len() >= 2);
-    recipes.into_iter().for_each(|recipe| finds(recipe, &[]));
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/recipes");
+    recipes.into_iter().for_each(|recipe| finds_in(Path::new(folder), recipe, &[]));
 }
 
 /// What the command line changes: a recipe of ten steps at most, and which seeds its steps have under each overlay.

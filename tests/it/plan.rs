@@ -23,6 +23,7 @@ fn output(step: u32) -> OutputRef {
 
 fn step(label: &str, inputs: Vec<(&str, Input)>, params: Vec<(&str, Arg)>) -> Parts {
     let stage = StageDecl {
+        shell: None,
         name: format!("test.{}", label.trim_end_matches(char::is_numeric)),
         version: 1,
         tensor: label.starts_with("train"),
@@ -198,6 +199,24 @@ fn edits_re_run_exactly_what_depends_on_them() {
         // Every content differs from the first run's, so nothing is cut off early.
         assert_eq!(run(&space, &expansion, |_| 2), *expected, "{what}");
         assert_eq!(run(&space, &expansion, |_| 3), [""; 0], "{what}, again");
+    }
+}
+
+#[test]
+fn what_is_explained_is_what_is_hashed() {
+    let space = space();
+    let mut draft = expansion(&space.files);
+    let place = BTreeMap::from([("uri".to_owned(), Value::Str("a".to_owned()))]);
+    draft.steps[3].unkeyed = place;
+    // Declared in another order than that of their names.
+    draft.steps[4].inputs.extend([
+        ("data".to_owned(), Input::Output(output(1))),
+        ("files".to_owned(), files("*.txt", &space.files)),
+    ]);
+    let plan = plan(&space, &draft, "cpu/test");
+    for planned in plan.steps() {
+        let manifest = plan.manifest(planned.id);
+        assert_eq!(manifest.digest(graph::key::RECIPE), planned.recipe, "{manifest:?}");
     }
 }
 

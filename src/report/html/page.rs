@@ -153,6 +153,7 @@ mod tests {
         let files = Files { pattern: "data/*.txt".into(), base: "x".into(), span };
         let step = Step::new(Parts {
             stage: Arc::new(StageDecl {
+                shell: None,
                 name: "a.b".into(),
                 version: 1,
                 tensor: false,

@@ -1,0 +1,98 @@
+//! What an artifact that no stage of ours made says of itself: its fields, read off its files.
+
+use std::path::{Path, PathBuf};
+
+use glob::{MatchOptions, Pattern};
+use safetensors::SafeTensors;
+use walkdir::WalkDir;
+
+use crate::base::Value;
+use crate::data::counts::sum_of_counts;
+use crate::data::error::DataError;
+use crate::data::mapped::Mapped;
+use crate::data::tokenizer_files::{Vocabulary, copy_tokenizer};
+use crate::data::{Corpus, Dataset, Losses};
+use crate::stage::{Context, StageError};
+
+/// Tells the fields of the artifact `name` of type `kind` at `path`. A type of the recipe's own has none that could be read.
+///
+/// # Errors
+/// When it is not what its type says.
+pub(super) fn tell(
+    name: &str,
+    kind: &str,
+    path: &Path,
+    context: &mut Context,
+) -> Result<(), StageError> {
+    let whole = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
+    let fields = match kind {
+        "Corpus" => {
+            let corpus = Corpus::open(path)?;
+            vec![("documents", whole(corpus.documents() as u64)), ("size", whole(corpus.size()))]
+        }
+        "Tokenizer" => vec![("size", whole(Vocabulary::open(path)?.size()))],
+        "Counts" => vec![("tokens", whole(sum_of_counts(path)?))],
+        "Dataset" => {
+            let meta = Dataset::open(path)?.meta().clone();
+            let tokens = meta.sequences.saturating_mul(meta.seq);
+            vec![("tokens", whole(tokens)), ("sequences", whole(meta.sequences))]
+        }
+        "Losses" => vec![("mean", Value::Float(Losses::open(path)?.mean()?))],
+        "Checkpoint" => vec![("params", whole(params(path)?))],
+        _ => Vec::new(),
+    };
+    fields
+        .into_iter()
+        .try_for_each(|(field, value)| context.output(&format!("{name}.{field}"), value))
+}
+
+/// Makes the tokenizer in a model folder an artifact of its own.
+///
+/// # Errors
+/// When the folder has none.
+pub(super) fn tokenizer_of(
+    model: &Path,
+    name: &str,
+    context: &mut Context,
+) -> Result<(), StageError> {
+    let out = context.out_dir(name)?;
+    copy_tokenizer(model, &out)?;
+    tell(name, "Tokenizer", &out, context)
+}
+
+/// Returns how many numbers the weights of a Hugging Face model folder have.
+fn params(folder: &Path) -> Result<u64, StageError> {
+    let shards = shards(folder);
+    if shards.is_empty() {
+        return Err(StageError::input(format!(
+            "`{}` has no `model.safetensors`",
+            folder.display()
+        ))
+        .help(
+            "a Checkpoint is a folder with `config.json`, `model.safetensors`, `tokenizer.json`",
+        ));
+    }
+    let mut params = 0;
+    for shard in shards {
+        let file = Mapped::open(&shard)?;
+        let tensors = SafeTensors::deserialize(file.bytes())
+            .map_err(|error| DataError::invalid(&shard, format!("no safetensors file: {error}")))?;
+        params += tensors.iter().map(|(_, tensor)| size(tensor.shape())).sum::<u64>();
+    }
+    Ok(params)
+}
+
+fn size(shape: &[usize]) -> u64 {
+    shape.iter().map(|length| *length as u64).product()
+}
+
+fn shards(folder: &Path) -> Vec<PathBuf> {
+    let pattern = Pattern::new("model*.safetensors").expect("a pattern");
+    let files = WalkDir::new(folder).max_depth(1).sort_by_file_name().into_iter().flatten();
+    let named = files.filter(|file| {
+        file.file_name()
+            .to_str()
+            .is_some_and(|name| pattern.matches_with(name, MatchOptions::new()))
+    });
+    named.map(walkdir::DirEntry::into_path).collect()
+}
