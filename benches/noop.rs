@@ -89,7 +89,7 @@ fn recipe_space(folder: &Path, steps: usize) {
     let (plan, _) = graph::plan(&expansion, &store, "cpu").finish().expect("no errors");
     assert_eq!(plan.steps.len(), steps + 2);
     let records = plan.steps.iter().map(|planned| record(planned, object));
-    records.for_each(|record| store.record(record).expect("recorded"));
+    records.for_each(|record| store.record(&record).expect("recorded"));
 }
 
 fn record(planned: &Planned, object: Digest) -> Record {

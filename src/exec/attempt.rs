@@ -99,7 +99,7 @@ impl Attempt<'_> {
         let content = key::content(&self.content_manifest);
         if let Some(record) = shared.store.lookup(content) {
             let record = alias(self.planned, record);
-            shared.store.record(record.clone())?;
+            shared.store.record(&record)?;
             return Ok(End::Found(Box::new(record)));
         }
         self.make(shared, lease, content, tell)

@@ -116,7 +116,7 @@ impl<'r> Scheduler<'r> {
                 Status::Same(record) => {
                     let record = alias(planned, (**record).clone());
                     // Without it the step is found by content again the next time.
-                    let _ = self.shared.store.record(record.clone());
+                    let _ = self.shared.store.record(&record);
                     record
                 }
                 Status::Stale | Status::Waiting => continue,

@@ -83,8 +83,7 @@ impl Index {
             return are_there.then(|| self.tail.place(record));
         }
         let record = self.table.find(&key)?;
-        let presence =
-            self.presence.get_or_insert_with(|| Presence::open(&self.root, &self.table));
+        let presence = self.presence.get_or_insert_with(|| Presence::open(&self.root, &self.table));
         let mut objects = self.table.objects(record);
         let are_there = objects.all(|object| presence.is_there(object, &self.table));
         are_there.then(|| self.table.place(record))
@@ -93,7 +92,8 @@ impl Index {
     /// Reads the last record under a key.
     pub(super) fn get(&mut self, key: Digest) -> Option<Record> {
         let place = self.place(key)?;
-        let found = self.read(place).filter(|record| [record.recipe, record.content].contains(&key));
+        let found =
+            self.read(place).filter(|record| [record.recipe, record.content].contains(&key));
         found.or_else(|| {
             self.distrust();
             let place = self.place(key)?;

@@ -72,8 +72,7 @@ pub(super) fn scan(
     from: Point,
     mut each: impl FnMut(u64, &[u8]) -> bool,
 ) -> io::Result<(Point, usize)> {
-    let mut window =
-        Window { log, len: log.metadata()?.len(), start: from.end, bytes: Vec::new() };
+    let mut window = Window { log, len: log.metadata()?.len(), start: from.end, bytes: Vec::new() };
     let (mut point, mut damaged, mut at) = (from, 0, from.end);
     while let Some(start) = window.next_mark(at)? {
         at = start + 1;

@@ -119,7 +119,7 @@ fn run(space: &Space, expansion: &Expansion, content: impl Fn(&Step) -> i64) -> 
             ran.push(planned.step.label.clone());
         }
         outputs.insert(output(planned.id.0), record.outputs["out"].clone());
-        space.store.record(record).expect("records");
+        space.store.record(&record).expect("records");
     }
     ran
 }
