@@ -98,7 +98,7 @@ fn recipe_space(folder: &Path, steps: usize) {
     let (plan, _) = graph::plan(expansion, &store, "cpu").finish().expect("no errors");
     assert_eq!(plan.len(), steps + 2);
     let records = plan.steps().map(|planned| record(&plan, planned, object));
-    records.for_each(|record| store.record(record).expect("recorded"));
+    records.for_each(|record| store.record(&record).expect("recorded"));
 }
 
 fn record(plan: &Plan, planned: Planned<'_>, object: Digest) -> Record {

@@ -100,7 +100,7 @@ impl Attempt<'_> {
         };
         if let Some(record) = shared.store.lookup(self.content) {
             let record = alias(self.plan, self.planned, record);
-            shared.store.record(record.clone())?;
+            shared.store.record(&record)?;
             return Ok(End::Found(Box::new(record)));
         }
         self.make(shared, lease, tell)

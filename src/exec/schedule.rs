@@ -117,7 +117,7 @@ impl<'r> Scheduler<'r> {
             let Status::Same(record) = planned.status else { continue };
             let record = alias(self.plan, planned, (**record).clone());
             // Without it the step is found by content again the next time.
-            let _ = self.shared.store.record(record.clone());
+            let _ = self.shared.store.record(&record);
             self.outcome.records.insert(planned.id, record);
             self.tell(Event::Reused(planned.id));
         }

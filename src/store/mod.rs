@@ -9,6 +9,7 @@ mod log;
 pub mod object;
 mod presence;
 mod record;
+mod sealed;
 mod sources;
 mod stamp;
 mod table;
@@ -401,7 +402,7 @@ impl Store {
             }
             record.outputs.insert(name.clone(), Output::Object { digest, bytes });
         }
-        self.record(record.clone())?;
+        self.record(&record)?;
         // The step is done all the same; the next sweep tries again.
         let _ = remove(&lease.state_dir());
         Ok(record)
@@ -411,9 +412,9 @@ impl Store {
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn record(&self, record: Record) -> Result<(), StoreError> {
+    pub fn record(&self, record: &Record) -> Result<(), StoreError> {
         let path = index::path(&self.root);
-        self.index().append(&record).map_err(failed("write", &path))
+        self.index().append(record).map_err(failed("write", &path))
     }
 
     /// Hashes every recorded object again, each once, and returns those that are damaged. Before each, `tell` hears how

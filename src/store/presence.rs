@@ -1,9 +1,9 @@
 //! Which of a table's objects are there, remembered, so that a plan need not look at each of them.
 //!
 //! Making or removing an object changes the times of its folder, one of 256. So what was seen counts while the folder's
-//! stamp is the same; only the rest is looked at. The memo is of one table: it holds [`MAGIC`], the digest of all that
-//! follows, the table's digest, how long before the memo was written the folders were looked at (i64 LE, ns), their
-//! stamps, and a byte for each object of the table.
+//! stamp is the same; only the rest is looked at. The memo is [`sealed`], and of one table: it holds the table's digest,
+//! how long before the memo was written the folders were looked at (i64 LE, ns), their stamps, and a byte for each object
+//! of the table.
 
 use std::fs;
 use std::io;
@@ -14,9 +14,9 @@ use crate::base::Digest;
 use crate::store::record::DIGEST;
 use crate::store::stamp::{self, Stamp};
 use crate::store::table::Table;
-use crate::store::{atomic, object_path};
+use crate::store::{atomic, object_path, sealed};
 
-const MAGIC: [u8; 8] = *b"tlmseen\0";
+const NAME: [u8; 8] = *b"tlm seen";
 
 /// Objects lie in as many folders, by the first byte of their digests.
 const FOLDERS: usize = 256;
@@ -79,30 +79,27 @@ impl Presence {
             return Ok(());
         }
         self.is_new = false;
-        let mut covered = self.table.as_bytes().to_vec();
-        covered.extend((self.opened.elapsed().as_nanos() as i64).to_le_bytes());
-        self.stamps.iter().for_each(|stamp| covered.extend(stamp.encode()));
-        covered.extend(&self.seen);
-        let digest = Digest::of(&covered);
-        let bytes = [&MAGIC[..], digest.as_bytes(), &covered].concat();
-        atomic::write_derived(&path(&self.root), &bytes)
+        let mut content = self.table.as_bytes().to_vec();
+        content.extend((self.opened.elapsed().as_nanos() as i64).to_le_bytes());
+        content.extend(self.stamps.iter().flat_map(Stamp::encode));
+        content.extend(&self.seen);
+        atomic::write_derived(&path(&self.root), &sealed::seal(NAME, &content))
     }
 }
 
 /// Reads what the memo says of the folders that are as they were.
 fn read(root: &Path, table: &Table, stamps: &[Stamp]) -> Option<Vec<u8>> {
     let path = path(root);
-    let bytes = fs::read(&path).ok()?;
-    let (digest, covered) = bytes.strip_prefix(&MAGIC)?.split_first_chunk::<DIGEST>()?;
-    let (of, rest) = covered.split_first_chunk::<DIGEST>()?;
-    if Digest::from(*digest) != Digest::of(covered) || Digest::from(*of) != table.digest() {
+    let file = fs::read(&path).ok()?;
+    let (of, rest) = sealed::open(NAME, &file)?.split_first_chunk::<DIGEST>()?;
+    if Digest::from(*of) != table.digest() {
         return None;
     }
     let (age_ns, rest) = rest.split_first_chunk()?;
     let (old, seen) = rest.split_at_checked(FOLDERS * Stamp::LEN)?;
     let looked_ns = stamp::modified_ns(&fs::metadata(&path).ok()?);
     let looked_ns = looked_ns - i128::from(i64::from_le_bytes(*age_ns));
-    let counts = |(now, old): (&Stamp, &[u8])| now.encode() == old && now.was_settled(looked_ns);
+    let counts = |(now, old): (&Stamp, &[u8])| now.encode() == *old && now.was_settled(looked_ns);
     let counts: Vec<_> = stamps.iter().zip(old.chunks(Stamp::LEN)).map(counts).collect();
     let mut seen = seen.to_vec();
     if !counts.iter().all(|counts| *counts) {

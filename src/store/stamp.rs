@@ -7,13 +7,11 @@
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 
-use serde::{Deserialize, Serialize};
-
 /// How old a change must be, in nanoseconds.
 const SETTLED_NS: i128 = 2_000_000_000;
 
 /// Times, device and inode; all zero of what is not there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stamp {
     modified_ns: i128,
     changed_ns: i128,
@@ -39,10 +37,25 @@ impl Stamp {
         self.modified_ns.max(self.changed_ns) + SETTLED_NS <= seen_ns
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let times = [self.modified_ns, self.changed_ns].map(i128::to_le_bytes);
-        let place = [self.device, self.inode].map(u64::to_le_bytes);
-        [times.as_flattened(), place.as_flattened()].concat()
+    pub(super) fn encode(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        let (times, place) = bytes.split_at_mut(32);
+        times[..16].copy_from_slice(&self.modified_ns.to_le_bytes());
+        times[16..].copy_from_slice(&self.changed_ns.to_le_bytes());
+        place[..8].copy_from_slice(&self.device.to_le_bytes());
+        place[8..].copy_from_slice(&self.inode.to_le_bytes());
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8; Self::LEN]) -> Self {
+        let (times, place) = bytes.split_at(32);
+        let (times, place) = (times.as_chunks().0, place.as_chunks().0);
+        Self {
+            modified_ns: i128::from_le_bytes(times[0]),
+            changed_ns: i128::from_le_bytes(times[1]),
+            device: u64::from_le_bytes(place[0]),
+            inode: u64::from_le_bytes(place[1]),
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! The table: where the log has which key, as one block of bytes that is read at once and searched as it lies.
 //!
-//! It is derived. It says up to which point of the log it goes and carries its own digest; one that is missing, damaged
-//! or of another log is made again. Numbers are u32 LE, places u64 LE. After [`MAGIC`] and the digest of all that follows:
-//! the point (place and end of the last frame, its header), the numbers of damaged records, keys, records and objects;
-//! then where each bucket of keys begins, the keys in order with their records, the records' places with their first
-//! objects, and the objects' digests. Records and objects are counted in the order of the log.
+//! It is derived, and [`sealed`]. It says up to which point of the log it goes; one that is missing, damaged or of another
+//! log is made again. Numbers are u32 LE, places u64 LE: the point (place and end of the last frame, its header), the
+//! numbers of damaged records, keys, records and objects; then where each bucket of keys begins, the keys in order with
+//! their records, the records' places with their first objects, and the objects' digests. Records and objects are counted
+//! in the order of the log.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,13 +12,12 @@ use std::ops::Range;
 use crate::base::Digest;
 use crate::store::log::{HEADER, Point};
 use crate::store::record::{DIGEST, Encoded, Output};
+use crate::store::sealed;
 
-const MAGIC: [u8; 8] = *b"tlmtable";
+const NAME: [u8; 8] = *b"tlmtable";
 
-/// Where what the digest covers begins.
-const COVERED: usize = MAGIC.len() + DIGEST;
 /// The bytes before the buckets.
-const FRONT: usize = COVERED + 2 * 8 + HEADER + 4 * 4;
+const FRONT: usize = sealed::FRONT + 2 * 8 + HEADER + 4 * 4;
 /// The bytes of a key with its record, and of a record.
 const KEY: usize = DIGEST + 4;
 const RECORD: usize = 8 + 4;
@@ -90,10 +89,9 @@ impl Table {
 
     /// Takes the bytes of a table; none when they are damaged.
     pub(super) fn of(bytes: Vec<u8>) -> Option<Self> {
-        let digest: Digest = (*bytes.strip_prefix(&MAGIC)?.first_chunk::<DIGEST>()?).into();
+        sealed::open(NAME, &bytes)?;
         let counts = Counts::of(bytes.get(..FRONT)?);
-        let is_whole = bytes.len() == counts.end() && digest == Digest::of(&bytes[COVERED..]);
-        is_whole.then_some(Self { bytes, counts })
+        (bytes.len() == counts.end()).then_some(Self { bytes, counts })
     }
 
     /// Returns a table with the records of this one and of the tail behind it, up to a point.
@@ -134,22 +132,13 @@ impl Table {
     }
 
     fn make(point: Point, counts: Counts, keys: &[u8], records: &[u8], objects: &[u8]) -> Self {
-        let mut bytes = Vec::with_capacity(counts.end());
-        bytes.extend(MAGIC);
-        bytes.extend([0; DIGEST]);
-        bytes.extend(point.last.to_le_bytes());
-        bytes.extend(point.end.to_le_bytes());
-        bytes.extend(point.header);
-        for count in [counts.damaged, counts.keys, counts.records, counts.objects] {
-            bytes.extend(count.to_le_bytes());
-        }
-        for start in starts(keys, counts) {
-            bytes.extend(start.to_le_bytes());
-        }
-        bytes.extend([keys, records, objects].into_iter().flatten());
-        let digest = Digest::of(&bytes[COVERED..]);
-        bytes[MAGIC.len()..COVERED].copy_from_slice(digest.as_bytes());
-        Self { bytes, counts }
+        let places = [point.last, point.end].map(u64::to_le_bytes);
+        let numbers = [counts.damaged, counts.keys, counts.records, counts.objects];
+        let mut content = [places.as_flattened(), &point.header].concat();
+        content.extend(numbers.map(u32::to_le_bytes).as_flattened());
+        content.extend(starts(keys, counts).into_iter().flat_map(u32::to_le_bytes));
+        [keys, records, objects].iter().for_each(|part| content.extend_from_slice(part));
+        Self { bytes: sealed::seal(NAME, &content), counts }
     }
 
     /// Returns the bytes to write.
@@ -159,23 +148,18 @@ impl Table {
 
     /// Returns the table's own digest.
     pub(super) fn digest(&self) -> Digest {
-        self.array(MAGIC.len()).into()
+        self.array(NAME.len()).into()
     }
 
     /// Returns how far the log is covered.
     pub(super) fn point(&self) -> Point {
-        let (last, end) = (self.array(COVERED), self.array(COVERED + 8));
-        let header = self.array(COVERED + 16);
-        Point { last: u64::from_le_bytes(last), end: u64::from_le_bytes(end), header }
+        let place = |at: usize| u64::from_le_bytes(self.array(sealed::FRONT + at));
+        Point { last: place(0), end: place(8), header: self.array(sealed::FRONT + 16) }
     }
 
     /// Returns how many damaged records were left out.
     pub(super) fn damaged(&self) -> usize {
         self.counts.damaged as usize
-    }
-
-    pub(super) fn records(&self) -> u32 {
-        self.counts.records
     }
 
     /// Returns how many objects there are, the same ones each time.

@@ -6,6 +6,7 @@ mod cli;
 mod codes;
 mod donor;
 mod fmt;
+mod frames;
 mod imports;
 mod libtorch;
 mod parse;

@@ -133,7 +133,7 @@ fn run(space: &Space, expansion: &Draft, content: impl Fn(&Step) -> i64) -> Vec<
             ran.push(planned.step.label().to_owned());
         }
         outputs.insert(output(planned.id.0), record.outputs["out"].clone());
-        space.store.record(record).expect("records");
+        space.store.record(&record).expect("records");
     }
     ran
 }
