@@ -41,24 +41,38 @@ pub struct Spanned<T> {
 /// All source texts of one run. Stdlib files have paths like `std/model.tlm`.
 #[derive(Clone, Debug, Default)]
 pub struct SourceMap {
-    files: Vec<(PathBuf, String)>,
+    files: Vec<Source>,
+}
+
+#[derive(Clone, Debug)]
+struct Source {
+    path: PathBuf,
+    text: String,
+    /// The first byte of each line but the first.
+    lines: Vec<usize>,
 }
 
 impl SourceMap {
     /// Adds a text and returns its id.
     pub fn add(&mut self, path: impl Into<PathBuf>, text: impl Into<String>) -> FileId {
-        self.files.push((path.into(), text.into()));
+        let text = text.into();
+        let lines = text.match_indices('\n').map(|(at, _)| at + 1).collect();
+        self.files.push(Source { path: path.into(), text, lines });
         FileId((self.files.len() - 1) as u32)
+    }
+
+    fn file(&self, file: FileId) -> &Source {
+        &self.files[file.0 as usize]
     }
 
     /// Returns the path of a file as shown to the user.
     pub fn path(&self, file: FileId) -> &Path {
-        &self.files[file.0 as usize].0
+        &self.file(file).path
     }
 
     /// Returns the text of a file.
     pub fn text(&self, file: FileId) -> &str {
-        &self.files[file.0 as usize].1
+        &self.file(file).text
     }
 
     /// Returns the text under a span.
@@ -68,8 +82,10 @@ impl SourceMap {
 
     /// Returns the 1-based line and column (in characters) of the start of a span.
     pub fn line_column(&self, span: Span) -> (usize, usize) {
-        let before = &self.text(span.file)[..span.start as usize];
-        let line_start = before.rfind('\n').map_or(0, |i| i + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        let Source { text, lines, .. } = self.file(span.file);
+        let at = span.start as usize;
+        let before = lines.partition_point(|start| *start <= at);
+        let line = before.checked_sub(1).map_or(0, |last| lines[last]);
+        (before + 1, text[line..at].chars().count() + 1)
     }
 }

@@ -72,13 +72,28 @@ pub fn near_file(path: &Path) -> Option<String> {
     did_you_mean(&wanted, names.iter().map(String::as_str)).map(str::to_owned)
 }
 
+/// Returns whether a character changes the order in which those around it are shown (CVE-2021-42574).
+pub fn is_bidirectional(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{61c}')
+}
+
+/// Returns whether a character does something to a terminal, or ends a text for a program in C.
+pub fn is_control(c: char) -> bool {
+    c.is_control() && !matches!(c, '\t' | '\n' | '\r')
+}
+
+/// Longer names are not compared: that would take time in proportion to both lengths.
+const COMPARED_MAX: usize = 200;
+
 /// Returns the candidate nearest to `name` within edit distance 2, if any; upper and lower case are near.
 pub fn did_you_mean<'a>(
     name: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
+    let is_short = |text: &str| text.len() <= COMPARED_MAX;
     candidates
         .into_iter()
+        .filter(|candidate| is_short(name) && is_short(candidate))
         .map(|candidate| match name.eq_ignore_ascii_case(candidate) {
             true => (0, candidate),
             false => (strsim::damerau_levenshtein(name, candidate), candidate),

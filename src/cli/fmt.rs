@@ -1,12 +1,12 @@
 //! `tlm fmt`
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::base::SourceMap;
-use crate::cli::recipe::{read_text, tell, utf8};
+use crate::base::{FileId, SourceMap};
+use crate::cli::recipe::{bad, read_text, tell};
 use crate::cli::{Console, ENVIRONMENT, Exit, FAILED, PROGRAM};
-use crate::syntax;
+use crate::syntax::{self, Unread};
 
 /// `tlm fmt`: goes through all files and ends with the worst code.
 pub(super) fn fmt(files: &[PathBuf], check: bool, console: &mut Console<'_>) -> Result<(), Exit> {
@@ -27,9 +27,10 @@ pub(super) fn fmt(files: &[PathBuf], check: bool, console: &mut Console<'_>) -> 
 
 fn one(file: &Path, check: bool, console: &mut Console<'_>) -> Result<(), Exit> {
     let path = console.world.cwd().join(file);
-    let text = read_text(&path, file.display(), console)?;
-    let formatted = formatted(file, &text, console)?;
-    if formatted == text {
+    let mut sources = SourceMap::default();
+    let id = read_text(&mut sources, &path, file, console)?;
+    let formatted = formatted(&sources, id, console)?;
+    if formatted == sources.text(id) {
         return Ok(());
     }
     if check {
@@ -42,26 +43,27 @@ fn one(file: &Path, check: bool, console: &mut Console<'_>) -> Result<(), Exit> 
 }
 
 fn standard_input(check: bool, console: &mut Console<'_>) -> Result<(), Exit> {
-    let mut bytes = Vec::new();
-    if let Err(error) = io::stdin().read_to_end(&mut bytes) {
-        let message = format!("can't read standard input: {error}");
-        return Err(console.fail(ENVIRONMENT, message, "name a recipe"));
-    }
-    let text = utf8(bytes, "-", console)?;
-    let formatted = formatted(Path::new("-"), &text, console)?;
+    let (name, mut sources) = (Path::new("-"), SourceMap::default());
+    let read = syntax::read_from(&mut sources, io::stdin(), name);
+    let id = read.map_err(|unread| match unread {
+        Unread::Bad(finding) => bad(&sources, *finding, console),
+        Unread::Io(error) => {
+            let message = format!("can't read standard input: {error}");
+            console.fail(ENVIRONMENT, message, "name a recipe")
+        }
+    })?;
+    let formatted = formatted(&sources, id, console)?;
     match check {
-        true if formatted == text => Ok(()),
-        true => would_change(Path::new("-"), console),
+        true if formatted == sources.text(id) => Ok(()),
+        true => would_change(name, console),
         false => Ok(console.out.write_all(formatted.as_bytes())?),
     }
 }
 
 /// Returns a text in the one style, or tells what is wrong in it.
-fn formatted(file: &Path, text: &str, console: &mut Console<'_>) -> Result<String, Exit> {
-    let mut sources = SourceMap::default();
-    let id = sources.add(file, text);
-    syntax::format(id, text).map_err(|found| {
-        tell(&sources, &found, console);
+fn formatted(sources: &SourceMap, file: FileId, console: &mut Console<'_>) -> Result<String, Exit> {
+    syntax::format(file, sources.text(file)).map_err(|found| {
+        tell(sources, &found, console);
         Exit::Code(PROGRAM)
     })
 }

@@ -1,6 +1,5 @@
 //! From a recipe's path to its plan, with everything that is wrong told on the way; and `tlm check`.
 
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use crate::base::{FileId, SourceMap, text};
@@ -10,9 +9,13 @@ use crate::exec::Machine;
 use crate::graph::{self, Plan};
 use crate::sema::{self, Overlay, Program};
 use crate::store::Store;
+use crate::syntax::{self, Unread};
 
 /// How wide findings are drawn.
 const WIDTH: usize = 100;
+
+/// How many findings are drawn; nobody reads more, and drawing one takes as long as its file is.
+const DRAWN_MAX: usize = 100;
 
 /// A recipe that was read.
 pub(super) struct Source {
@@ -68,15 +71,13 @@ pub(super) fn read(args: &RecipeArgs, console: &mut Console<'_>) -> Result<Sourc
         only: named("--only", &args.only, console)?,
     };
     let path = console.world.cwd().join(&args.recipe);
-    let shown = args.recipe.display();
     if path.to_str().is_none() {
         // Workers hear of files as JSON, and so does whoever reads the store.
         let message = format!("the recipe's path `{}` is not UTF-8", path.display());
         return Err(console.fail(PROGRAM, message, "rename the folder or the file"));
     }
-    let text = read_text(&path, shown, console)?;
     let mut sources = SourceMap::default();
-    let file = sources.add(&args.recipe, text);
+    let file = read_text(&mut sources, &path, &args.recipe, console)?;
     let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
     Ok(Source { sources, file, path: args.recipe.clone(), folder, overlay })
 }
@@ -100,34 +101,28 @@ fn named(
 
 /// Reads the text of a recipe, which the user called `shown`.
 pub(super) fn read_text(
+    sources: &mut SourceMap,
     path: &Path,
-    shown: impl Display,
+    shown: &Path,
     console: &mut Console<'_>,
-) -> Result<String, Exit> {
-    match std::fs::read(path) {
-        Ok(bytes) => utf8(bytes, shown, console),
-        Err(error) => {
-            let message = format!("can't read `{shown}`: {error}");
+) -> Result<FileId, Exit> {
+    syntax::read(sources, path, shown).map_err(|unread| match unread {
+        Unread::Bad(finding) => bad(sources, *finding, console),
+        Unread::Io(error) => {
+            let message = format!("can't read `{}`: {error}", shown.display());
             let help = match text::near_file(path) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "name a recipe".to_owned(),
             };
-            Err(console.fail(ENVIRONMENT, message, &help))
+            console.fail(ENVIRONMENT, message, &help)
         }
-    }
+    })
 }
 
-/// Takes the bytes of a recipe for text.
-pub(super) fn utf8(
-    bytes: Vec<u8>,
-    shown: impl Display,
-    console: &mut Console<'_>,
-) -> Result<String, Exit> {
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let message = format!("`{shown}` is not UTF-8 at byte {at}");
-        console.fail(PROGRAM, message, "save it as UTF-8")
-    })
+/// Tells what is wrong with a file that is no recipe.
+pub(super) fn bad(sources: &SourceMap, finding: Diagnostic, console: &mut Console<'_>) -> Exit {
+    tell(sources, &[finding], console);
+    Exit::Code(PROGRAM)
 }
 
 impl Source {
@@ -207,11 +202,13 @@ pub(super) fn tell(sources: &SourceMap, found: &[Diagnostic], console: &mut Cons
         return;
     }
     let color = console.world.stderr_is_terminal() && console.world.var("NO_COLOR").is_none();
-    let drawn = diag::render(sources, found, WIDTH, color);
+    let shown = &found[..found.len().min(DRAWN_MAX)];
+    let drawn = diag::render(sources, shown, WIDTH, color);
     let counts = [(errors(found), "error"), (found.len() - errors(found), "warning")];
     let counts: Vec<_> =
         counts.iter().filter(|(n, _)| *n > 0).map(|(n, noun)| text::plural(*n, noun)).collect();
-    console.say(format_args!("{drawn}{}\n", counts.join(", ")));
+    let rest = if found.len() > DRAWN_MAX { ", of which the first are shown" } else { "" };
+    console.say(format_args!("{drawn}{}{rest}\n", counts.join(", ")));
 }
 
 fn errors(found: &[Diagnostic]) -> usize {

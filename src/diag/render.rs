@@ -5,6 +5,7 @@ use std::fmt;
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 use serde_json::json;
 
+use crate::base::text::{is_bidirectional, is_control};
 use crate::base::{FileId, SourceMap, Span};
 use crate::diag::{Diagnostic, Label, Severity};
 
@@ -78,7 +79,18 @@ impl<'d> Drawing<'d> {
 }
 
 fn named_source(sources: &SourceMap, file: FileId) -> NamedSource<String> {
-    NamedSource::new(sources.path(file).display().to_string(), sources.text(file).to_owned())
+    NamedSource::new(sources.path(file).display().to_string(), harmless(sources.text(file)))
+}
+
+/// Returns a text of the same length without the characters that would do something to the terminal.
+fn harmless(text: &str) -> String {
+    let stand_in = |c: char| match (is_control(c) || is_bidirectional(c), c.len_utf8()) {
+        (false, _) => c,
+        (true, 1) => '?',
+        (true, 2) => '¿',
+        (true, _) => char::REPLACEMENT_CHARACTER,
+    };
+    text.chars().map(stand_in).collect()
 }
 
 fn labeled(labels: &[&Label]) -> Vec<LabeledSpan> {

@@ -20,9 +20,6 @@ use crate::syntax::ast::{self, Expr, ExprKind, Name};
 /// The digest beside a text with a scheme; not a parameter of the stage that is called.
 const SHA256: &str = "sha256";
 
-/// The call that takes what was made elsewhere.
-const ADOPT: &str = "adopt";
-
 /// What a call calls.
 enum Callee {
     Stage(Arc<Stage>),
@@ -30,6 +27,10 @@ enum Callee {
     Builtin(Builtin),
     /// `adopt`
     Adopt,
+    /// `best`
+    Best,
+    /// `mean_std`
+    MeanStd,
 }
 
 impl<'r> Lower<'r> {
@@ -39,6 +40,8 @@ impl<'r> Lower<'r> {
             Some(Callee::Function(id)) => self.apply(call, id, span),
             Some(Callee::Builtin(builtin)) => self.builtin(builtin, call, span),
             Some(Callee::Adopt) => self.adopt(call, span),
+            Some(Callee::Best) => self.best(call, span),
+            Some(Callee::MeanStd) => self.mean_std(call, span),
             None => {
                 let args = call.inputs.iter().chain(call.params.iter().map(|(_, value)| value));
                 args.for_each(|value| drop(self.expr(value, None)));
@@ -108,7 +111,7 @@ impl<'r> Lower<'r> {
         (Node { span, kind }, result)
     }
 
-    fn idle_run(&mut self, setting: &Name) {
+    pub(super) fn idle_run(&mut self, setting: &Name) {
         self.found.push(
             Diagnostic::error("tlm::sema::idle_run", "only a stage takes `run` settings")
                 .label(setting.span, "this is no stage call")
@@ -168,10 +171,12 @@ impl<'r> Lower<'r> {
             ExprKind::Name(name) => match self.look_up(name) {
                 Some(def) => def,
                 None => {
-                    if name == ADOPT {
-                        return Some(Callee::Adopt);
-                    }
-                    let builtin = Builtin::named(name).map(Callee::Builtin);
+                    let builtin = match name.as_str() {
+                        "adopt" => Some(Callee::Adopt),
+                        "best" => Some(Callee::Best),
+                        "mean_std" => Some(Callee::MeanStd),
+                        _ => Builtin::named(name).map(Callee::Builtin),
+                    };
                     if builtin.is_none() {
                         self.unknown_name(name, callee.span);
                     }

@@ -208,11 +208,7 @@ impl<'r> Lower<'r> {
                 continue;
             }
             given.push(name);
-            let names = match &value.kind {
-                ExprKind::List(items) => &items[..],
-                _ => std::slice::from_ref(value),
-            };
-            let axes = self.axis_names(names);
+            let axes = self.axis_names(value);
             match name.node.as_str() {
                 "rows" => rows = axes,
                 "cols" if axes.len() <= 1 => cols = axes.first().copied(),
@@ -242,7 +238,7 @@ impl<'r> Lower<'r> {
 
     fn column(&mut self, item: &'r Expr) -> Typed {
         let typed = self.typed(item);
-        if !typed.ty.is_scalar() {
+        if !typed.ty.is_scalar() && typed.ty != Ty::Spread {
             let fields = match &typed.ty {
                 Ty::Record(fields) => fields.keys().cloned().collect(),
                 Ty::Artifact(name) => self
@@ -270,7 +266,12 @@ impl<'r> Lower<'r> {
         typed
     }
 
-    fn axis_names(&mut self, names: &'r [Expr]) -> Vec<AxisId> {
+    /// Returns the axes that an expression names, one or a list.
+    pub(super) fn axis_names(&mut self, names: &'r Expr) -> Vec<AxisId> {
+        let names = match &names.kind {
+            ExprKind::List(items) => &items[..],
+            _ => std::slice::from_ref(names),
+        };
         let mut axes = Vec::new();
         for expr in names {
             match dotted(expr) {

@@ -263,6 +263,7 @@ impl<'p> Eval<'p> {
                     Err(misfit) => self.misfit(&misfit, node.span),
                 }
             }
+            Kind::Best(_) | Kind::Spread(..) => None,
             Kind::Call(call) => self.call(call, node.span, at),
         }
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::base::{FileId, SourceMap, text};
 use crate::diag::Diagnostic;
 use crate::syntax::ast::{self, Expr, ItemKind, Name, UseFrom, UseNames};
-use crate::syntax::parse;
+use crate::syntax::{self, Unread, parse};
 
 /// How many files one recipe may lead to.
 const FILES_MAX: usize = 1000;
@@ -142,15 +142,18 @@ impl Loader<'_> {
             );
             return None;
         }
-        match read(&path) {
-            Ok(text) => {
-                let beside = self.sources.path(self.all[from].id).parent();
-                let shown = beside.unwrap_or(Path::new("")).join(&name.node);
-                let id = self.sources.add(shown, text);
+        let beside = self.sources.path(self.all[from].id).parent();
+        let shown = beside.unwrap_or(Path::new("")).join(&name.node);
+        match syntax::read(self.sources, &path, &shown) {
+            Ok(id) => {
                 let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
                 Some(self.add(id, folder))
             }
-            Err(error) => self.unreadable(name, &path, &error),
+            Err(Unread::Io(error)) => self.unreadable(name, &path, &error),
+            Err(Unread::Bad(finding)) => {
+                self.found.push(finding.label(name.span, "imported here"));
+                None
+            }
         }
     }
 
@@ -180,12 +183,4 @@ impl Loader<'_> {
         );
         None
     }
-}
-
-fn read(path: &Path) -> io::Result<String> {
-    let bytes = fs::read(path)?;
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        io::Error::new(io::ErrorKind::InvalidData, format!("not UTF-8 at byte {at}"))
-    })
 }

@@ -9,7 +9,9 @@ use crate::diag::Diagnostic;
 use crate::sema::calls::bounded;
 use crate::sema::exprs::convert;
 use crate::sema::lower::{FunctionItem, Local, Lower, State};
-use crate::sema::node::{AxisId, Builtin, Fold, Function, FunctionId, Kind, Node, Signature, Slot};
+use crate::sema::node::{
+    AxisId, Best, Builtin, Fold, Function, FunctionId, Kind, Node, Signature, Slot,
+};
 use crate::sema::ty::Ty;
 use crate::syntax::ast::{self, Expr, Name, Text, TextPart};
 
@@ -28,6 +30,10 @@ impl Builtin {
         (Self::Min, "min", "min(a, b)"),
         (Self::Max, "max", "max(a, b)"),
     ];
+
+    pub(super) fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(builtin, ..)| *builtin == self).map_or("", |(_, name, _)| name)
+    }
 
     pub(super) fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|(_, known, _)| *known == name).map(|(builtin, ..)| *builtin)
@@ -327,9 +333,120 @@ impl<'r> Lower<'r> {
         (Node { span, kind: Kind::Builtin(builtin, nodes) }, result)
     }
 
+    // ---- removing an axis
+
+    /// Lowers `best(x, by: m.loss, over: lr)`: what `x` is where `by` is the least.
+    pub(super) fn best(&mut self, call: &'r ast::Call, span: Span) -> (Node, Ty) {
+        let Some((value, by, over)) = self.reduction(call, "best", Some("by"), span) else {
+            return Self::error(span);
+        };
+        let ((value, by), axes) = self.under_conditions(|lower| {
+            let (value, mut axes) = lower.apart(|lower| lower.expr(value, None));
+            let (by, more) = lower.apart(|lower| by.map(|by| (lower.expr(by, None), by.span)));
+            axes.extend(more);
+            lower.remove_axis(&mut axes, over, call.callee.span);
+            lower.touched.extend(axes);
+            (value, by)
+        });
+        let (value, ty) = value;
+        let Some(((by, by_ty), by_span)) = by else { return Self::error(span) };
+        if !matches!(by_ty, Ty::Unknown | Ty::Bare | Ty::Number(_)) {
+            self.bad_reduction(by_span, &format!("expected a number, this is {by_ty}"), "best");
+            return Self::error(span);
+        }
+        if matches!(ty, Ty::Recipe(_) | Ty::List(_) | Ty::Spread) {
+            self.bad_reduction(value.span, &format!("{ty} can't be chosen"), "best");
+            return Self::error(span);
+        }
+        let best = Best { value, by, over, axes };
+        (Node { span, kind: Kind::Best(Box::new(best)) }, ty)
+    }
+
+    /// Lowers `mean_std(x, over: seed)`.
+    pub(super) fn mean_std(&mut self, call: &'r ast::Call, span: Span) -> (Node, Ty) {
+        let Some((value, _, over)) = self.reduction(call, "mean_std", None, span) else {
+            return Self::error(span);
+        };
+        let ((node, ty), mut axes) = self.apart(|lower| lower.expr(value, None));
+        self.remove_axis(&mut axes, over, call.callee.span);
+        self.touched.extend(axes);
+        match ty {
+            Ty::Bare | Ty::Number(_) => {
+                (Node { span, kind: Kind::Spread(Box::new(node), over) }, Ty::Spread)
+            }
+            Ty::Unknown => Self::error(span),
+            other => {
+                let what = format!("expected a number, this is {other}");
+                self.bad_reduction(value.span, &what, "mean_std");
+                Self::error(span)
+            }
+        }
+    }
+
+    /// Returns the value, what is looked at, and the axis of a call that removes one.
+    fn reduction(
+        &mut self,
+        call: &'r ast::Call,
+        name: &str,
+        by: Option<&str>,
+        span: Span,
+    ) -> Option<(&'r Expr, Option<&'r Expr>, AxisId)> {
+        let [value] = &call.inputs[..] else {
+            self.bad_reduction(span, "takes one value by position", name);
+            return None;
+        };
+        if let Some((run, _)) = call.run.first() {
+            self.idle_run(run);
+        }
+        let (mut looked_at, mut axis) = (None, None);
+        for (param, value) in &call.params {
+            match param.node.as_str() {
+                "over" if axis.is_none() => axis = Some(self.axis_names(value)),
+                given if Some(given) == by && looked_at.is_none() => looked_at = Some(value),
+                _ => self.bad_reduction(param.span, "not a parameter of it", name),
+            }
+        }
+        match axis.as_deref() {
+            Some([over]) if by.is_none() || looked_at.is_some() => Some((value, looked_at, *over)),
+            // An axis that does not exist is told already.
+            Some([]) => None,
+            _ => {
+                self.bad_reduction(call.callee.span, "lacks what it is over or by", name);
+                None
+            }
+        }
+    }
+
+    /// Takes an axis out of those that a value depends on.
+    fn remove_axis(&mut self, axes: &mut BTreeSet<AxisId>, over: AxisId, span: Span) {
+        if !axes.remove(&over) {
+            let name = &self.axis_items[over].name;
+            self.found.push(
+                Diagnostic::warning(
+                    "tlm::sema::idle_axis",
+                    format!("this does not depend on `{name}`"),
+                )
+                .label(span, format!("the same at each value of `{name}`"))
+                .help("name an axis that the value depends on"),
+            );
+        }
+    }
+
+    fn bad_reduction(&mut self, span: Span, what: &str, name: &str) {
+        let example = match name {
+            "best" => "best(r1.model, by: m.loss, over: lr)",
+            _ => "mean_std(m.loss, over: seed)",
+        };
+        self.found.push(
+            Diagnostic::error("tlm::sema::inputs", format!("this is no `{name}`"))
+                .label(span, what)
+                .help(format!("write `{example}`")),
+        );
+    }
+
     fn bad_builtin(&mut self, builtin: Builtin, span: Span, what: &str) {
         let shown = Builtin::ALL.iter().find(|(known, ..)| *known == builtin);
-        let (name, example) = shown.map_or(("", ""), |(_, name, example)| (*name, *example));
+        let (name, example) = (builtin.name(), shown.map_or("", |(.., example)| *example));
         self.found.push(
             Diagnostic::error("tlm::sema::inputs", format!("`{name}` {what}"))
                 .label(span, "in this call")

@@ -128,6 +128,7 @@ impl Node {
             | Kind::ArtifactField(inner, ..)
             | Kind::Not(inner)
             | Kind::AtBaseline(inner, _)
+            | Kind::Spread(inner, _)
             | Kind::Bounded(inner, _)
             | Kind::Convert(inner, ..) => inner.walk(visit),
             Kind::At(inner, fixed) => {
@@ -144,6 +145,7 @@ impl Node {
             | Kind::Arithmetic(_, left, right, _)
             | Kind::Compare(_, left, right) => [left, right].iter().for_each(|n| n.walk(visit)),
             Kind::If(parts) => parts.iter().for_each(|part| part.walk(visit)),
+            Kind::Best(best) => [&best.value, &best.by].iter().for_each(|n| n.walk(visit)),
             Kind::Call(call) => {
                 call.inputs.iter().for_each(|input| input.node().walk(visit));
                 call.params.iter().for_each(|(_, value)| value.walk(visit));
@@ -194,6 +196,10 @@ pub(super) enum Kind {
     At(Box<Node>, Vec<(AxisId, Node)>),
     /// The value at the baseline of these axes.
     AtBaseline(Box<Node>, BTreeSet<AxisId>),
+    /// The value where another one is the least along an axis.
+    Best(Box<Best>),
+    /// The values along an axis, of which a table shows mean and spread.
+    Spread(Box<Node>, AxisId),
     /// The value as a slot wants it.
     Convert(Box<Node>, Box<Ty>),
     Call(Box<Call>),
@@ -228,6 +234,16 @@ pub(super) struct Fold {
     pub(super) high: Node,
     pub(super) body: Node,
     /// The axes it depends on, or stands under a condition on.
+    pub(super) axes: BTreeSet<AxisId>,
+}
+
+/// `best(value, by: by, over: over)`
+#[derive(Clone, Debug)]
+pub(super) struct Best {
+    pub(super) value: Node,
+    pub(super) by: Node,
+    pub(super) over: AxisId,
+    /// The other axes it depends on, or stands under a condition on.
     pub(super) axes: BTreeSet<AxisId>,
 }
 

@@ -30,6 +30,8 @@ pub(super) enum Ty {
     Artifact(String),
     /// Another recipe.
     Recipe(ScopeId),
+    /// Numbers along an axis, for a table.
+    Spread,
 }
 
 /// A field of a record type.
@@ -60,9 +62,12 @@ impl Ty {
     pub(super) fn is_scalar(&self) -> bool {
         match self {
             Self::Optional(inner) => inner.is_scalar(),
-            Self::None | Self::List(_) | Self::Record(_) | Self::Artifact(_) | Self::Recipe(_) => {
-                false
-            }
+            Self::None
+            | Self::List(_)
+            | Self::Record(_)
+            | Self::Artifact(_)
+            | Self::Recipe(_)
+            | Self::Spread => false,
             _ => true,
         }
     }
@@ -144,6 +149,7 @@ impl fmt::Display for Ty {
             Self::List(item) => write!(f, "[{item}]"),
             Self::Artifact(name) => f.write_str(name),
             Self::Recipe(_) => f.write_str("a recipe"),
+            Self::Spread => f.write_str("a mean"),
             Self::Record(fields) => {
                 let fields: Vec<_> =
                     fields.iter().map(|(name, field)| format!("{name}: {}", field.ty)).collect();

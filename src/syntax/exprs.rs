@@ -37,6 +37,18 @@ fn node(span: Span, kind: ExprKind) -> Expr {
     Expr { span, kind }
 }
 
+/// Returns what a text without holes says, or the parts of one with holes.
+pub(super) fn plain(mut parts: Vec<StrPart>) -> Result<String, Vec<StrPart>> {
+    match (parts.pop(), parts.len()) {
+        (None, _) => Ok(String::new()),
+        (Some(StrPart::Literal(text)), 0) => Ok(text),
+        (Some(last), _) => {
+            parts.push(last);
+            Err(parts)
+        }
+    }
+}
+
 impl Parser<'_> {
     pub(super) fn expr(&mut self) -> Expr {
         self.binary(1)
@@ -54,11 +66,14 @@ impl Parser<'_> {
 
     /// Returns the operator at the cursor with its strength.
     fn operator(&self) -> Option<(u8, Operator)> {
-        let (strength, op) = match (&self.peek().kind, self.word()) {
-            (Kind::Word, "or") => (1, BinaryOp::Or),
-            (Kind::Word, "and") => (2, BinaryOp::And),
-            (Kind::Symbol(Symbol::Coalesce), _) => return Some((COALESCE, Operator::Coalesce)),
-            (Kind::Symbol(symbol), _) => match symbol {
+        let (strength, op) = match self.peek().kind {
+            Kind::Word => match self.word() {
+                "or" => (1, BinaryOp::Or),
+                "and" => (2, BinaryOp::And),
+                _ => return None,
+            },
+            Kind::Symbol(symbol) => match symbol {
+                Symbol::Coalesce => return Some((COALESCE, Operator::Coalesce)),
                 Symbol::EqEq => (3, BinaryOp::Eq),
                 Symbol::NotEq => (3, BinaryOp::Ne),
                 Symbol::Less => (3, BinaryOp::Lt),
@@ -99,7 +114,7 @@ impl Parser<'_> {
 
     fn unary(&mut self) -> Expr {
         let start = self.span();
-        let (op, weakest) = match (&self.peek().kind, self.word()) {
+        let (op, weakest) = match (self.peek().kind, self.word()) {
             (Kind::Symbol(Symbol::Minus), _) => (UnaryOp::Neg, 7),
             // `not a == b` is `not (a == b)`.
             (Kind::Word, "not") => (UnaryOp::Not, 3),
@@ -163,9 +178,7 @@ impl Parser<'_> {
         let mut length = 0;
         loop {
             let same_line = !self.peek().first;
-            let is_run = self.at_word("run")
-                && self.peek_nth(1).kind == Kind::Symbol(Symbol::OpenBrace)
-                && matches!(expr.kind, ExprKind::Call(_));
+            let braced = self.peek_nth(1).kind == Kind::Symbol(Symbol::OpenBrace);
             let kind = match self.peek().kind {
                 Kind::Symbol(Symbol::Dot) => {
                     self.bump();
@@ -184,23 +197,15 @@ impl Parser<'_> {
                     self.bump();
                     ExprKind::AtBaseline(Box::new(expr))
                 }
-                Kind::Word
-                    if self.at_word("with")
-                        && self.peek_nth(1).kind == Kind::Symbol(Symbol::OpenBrace) =>
-                {
+                Kind::Word if braced && self.at_word("with") => {
                     self.bump();
                     ExprKind::With(Box::new(expr), self.named_values("a field"))
                 }
-                Kind::Word if is_run => {
+                Kind::Word if braced && self.at_word("run") => {
+                    let ExprKind::Call(call) = &mut expr.kind else { break };
                     self.bump();
-                    let more = self.named_values("a setting");
-                    match expr.kind {
-                        ExprKind::Call(mut call) => {
-                            call.run.extend(more);
-                            ExprKind::Call(call)
-                        }
-                        other => other,
-                    }
+                    call.run.extend(self.named_values("a setting"));
+                    expr.kind
                 }
                 _ => break,
             };
@@ -277,15 +282,17 @@ impl Parser<'_> {
 
     fn primary(&mut self) -> Expr {
         let start = self.span();
-        let kind = match self.peek().kind.clone() {
-            Kind::Number(digits) => {
-                self.bump();
-                ExprKind::Number { digits, units: self.units() }
-            }
-            Kind::Str(parts) => {
-                self.bump();
-                self.text(parts)
-            }
+        if let Some(digits) = self.digits() {
+            self.bump();
+            let kind = ExprKind::Number { digits, units: self.units() };
+            return node(self.since(start), kind);
+        }
+        if let Some(parts) = self.take_parts() {
+            self.bump();
+            let kind = self.text(parts);
+            return node(self.since(start), kind);
+        }
+        let kind = match self.peek().kind {
             Kind::Word if !self.at_item() && !RESERVED.contains(&self.word()) => {
                 let word = self.word();
                 self.bump();
@@ -316,11 +323,10 @@ impl Parser<'_> {
 
     /// Returns a text; holes in it are parsed.
     pub(super) fn text(&mut self, parts: Vec<StrPart>) -> ExprKind {
-        match &parts[..] {
-            [] => return ExprKind::Str(String::new()),
-            [StrPart::Literal(text)] => return ExprKind::Str(text.clone()),
-            _ => {}
-        }
+        let parts = match plain(parts) {
+            Ok(text) => return ExprKind::Str(text),
+            Err(parts) => parts,
+        };
         let part = |part| match part {
             StrPart::Literal(text) => TextPart::Literal(text),
             StrPart::Hole { start, end } => TextPart::Hole(self.hole(start, end)),
@@ -371,8 +377,10 @@ impl Parser<'_> {
                 Kind::Symbol(Symbol::Percent) if units.is_empty() => "%",
                 _ => self.word(),
             };
-            let known = UNITS.iter().find(|(unit, ..)| *unit == word);
-            match known {
+            if word.is_empty() {
+                break;
+            }
+            match UNITS.iter().find(|(unit, ..)| *unit == word) {
                 // After a scale only a dimension may follow: `4k tokens`.
                 Some((_, None, _)) if !units.is_empty() => break,
                 Some((_, dim, _)) => is_scale = dim.is_none(),
@@ -381,6 +389,7 @@ impl Parser<'_> {
                     break;
                 }
             }
+            units.reserve_exact(1);
             units.push(Spanned { node: word.to_owned(), span: self.bump() });
         }
         units
@@ -389,10 +398,12 @@ impl Parser<'_> {
     /// Reports and skips a word that stands where a unit would and can be nothing else.
     fn unknown_unit(&mut self, word: &str, attached: bool) {
         let continues = RESERVED.contains(&word) || AFTER_NUMBER.contains(&word);
+        if (continues && !attached) || self.at_named() {
+            return;
+        }
         let meant =
             did_you_mean(word, UNITS.iter().map(|(unit, ..)| *unit).filter(|unit| unit.len() > 1));
-        let is_unit = attached || (meant.is_some() && !continues);
-        if word.is_empty() || !is_unit || self.at_named() {
+        if meant.is_none() && !attached {
             return;
         }
         let help = match meant {

@@ -6,7 +6,7 @@ use super::lexer::lex;
 use super::parse;
 use super::print::{Columns, print};
 use super::token::{Kind, Token};
-use crate::base::FileId;
+use crate::base::{FileId, Span};
 use crate::diag::Diagnostic;
 
 /// What stands before a token.
@@ -28,8 +28,9 @@ pub(super) struct Comment<'t> {
 impl<'t> Gap<'t> {
     /// Returns what stands before the token `at`.
     pub(super) fn before(text: &'t str, tokens: &[Token], at: usize) -> Self {
-        let start = at.checked_sub(1).and_then(|before| tokens.get(before)).map_or(0, |t| t.end);
-        let end = tokens.get(at).map_or(text.len(), |token| token.start);
+        let start =
+            at.checked_sub(1).and_then(|before| tokens.get(before)).map_or(0, |t| t.end as usize);
+        let end = tokens.get(at).map_or(text.len(), |token| token.start as usize);
         let (mut rest, mut comments) = (&text[start..end], Vec::new());
         let mut alone = at == 0;
         while let Some((blank, _)) = rest.split_once('#') {
@@ -78,14 +79,15 @@ fn printed(file: FileId, text: &str) -> Result<String, Vec<Diagnostic>> {
         return Err(parsed.diagnostics);
     }
     let (tokens, _) = lex(file, text);
-    let pieces = pieces(text, &tokens, &parsed.file.items);
+    let tokens = &tokens.all[..];
+    let pieces = pieces(text, tokens, &parsed.file.items);
     let pads = pads(&pieces);
     let mut out = String::new();
     for (piece, pads) in pieces.iter().zip(pads) {
         between(&mut out, &piece.gap);
         out.push_str(&written(piece, pads));
     }
-    between(&mut out, &Gap::before(text, &tokens, tokens.len() - 1));
+    between(&mut out, &Gap::before(text, tokens, tokens.len() - 1));
     out.truncate(out.trim_end().len());
     if !out.is_empty() {
         out.push('\n');
@@ -96,11 +98,12 @@ fn printed(file: FileId, text: &str) -> Result<String, Vec<Diagnostic>> {
 fn pieces<'t>(text: &'t str, tokens: &'t [Token], items: &[Item]) -> Vec<Piece<'t>> {
     let mut first = 0;
     let piece = |item: &Item| {
-        let (start, end) = (item.span.start as usize, item.span.end as usize);
+        let Span { start, end, .. } = item.span;
         first += tokens[first..].partition_point(|token| token.start < start);
         let count = tokens[first..].partition_point(|token| token.start < end);
-        let keyword = &text[start..tokens[first].end];
-        let (gap, source) = (Gap::before(text, tokens, first), &text[start..end]);
+        let keyword = &text[tokens[first].range()];
+        let source = &text[start as usize..end as usize];
+        let gap = Gap::before(text, tokens, first);
         let printed = print(text, tokens, first, count, item);
         let (docs, columns) = printed.map_or((None, None), |p| (Some(p.docs), p.columns));
         let mut piece = Piece { gap, source, keyword, docs, columns };
@@ -131,14 +134,15 @@ type Words<'t> = (Vec<(&'t str, Option<String>)>, Vec<&'t str>);
 fn words(text: &str) -> Words<'_> {
     let (tokens, _) = lex(FileId(0), text);
     let (mut words, mut comments) = (Vec::new(), Vec::new());
-    for (at, token) in tokens.iter().enumerate() {
-        comments.extend(Gap::before(text, &tokens, at).comments.iter().map(|comment| comment.text));
-        let word = &text[token.start..token.end];
+    for (at, token) in tokens.all.iter().enumerate() {
+        comments
+            .extend(Gap::before(text, &tokens.all, at).comments.iter().map(|comment| comment.text));
+        let word = &text[token.range()];
         if [")", "]", "}", ";"].contains(&word) && words.last() == Some(&(",", None)) {
             words.pop();
         }
         if token.kind != Kind::End {
-            words.push((word, token.doc.clone()));
+            words.push((word, tokens.doc(at).map(str::to_owned)));
         }
     }
     (words, comments)

@@ -4,9 +4,9 @@ use super::ast::{
     Artifact, Binding, Expr, ExprKind, Fn, Item, ItemKind, Name, Plan, PlanTerm, Profile, Stage,
     Text, TextPart, Use, UseFrom, UseNames,
 };
-use super::exprs::{CONSTANTS, RESERVED};
+use super::exprs::{CONSTANTS, RESERVED, plain};
 use super::parser::{Element, ITEMS, Parser};
-use super::token::{Kind, StrPart, Symbol};
+use super::token::{Kind, Symbol};
 use crate::base::source::Spanned;
 use crate::base::text::did_you_mean;
 use crate::diag::Diagnostic;
@@ -16,7 +16,7 @@ impl Parser<'_> {
     pub(super) fn items(&mut self) -> Vec<Item> {
         let mut items = Vec::new();
         while !self.is_end() {
-            let (doc, start, before) = (self.peek().doc.clone(), self.span(), self.position());
+            let (doc, start, before) = (self.doc(), self.span(), self.position());
             match self.item() {
                 Some(kind) => {
                     items.push(Item { doc, span: self.since(start), kind });
@@ -161,15 +161,10 @@ impl Parser<'_> {
 
     /// Consumes a text without holes, if there is one.
     fn plain_text(&mut self) -> Option<Name> {
-        let Kind::Str(parts) = &self.peek().kind else { return None };
-        let node = match &parts[..] {
-            [] => String::new(),
-            [StrPart::Literal(text)] => text.clone(),
-            _ => {
-                self.unexpected("a text without `{...}`");
-                String::new()
-            }
-        };
+        let node = plain(self.take_parts()?).unwrap_or_else(|_| {
+            self.unexpected("a text without `{...}`");
+            String::new()
+        });
         Some(Spanned { node, span: self.bump() })
     }
 
@@ -227,7 +222,7 @@ impl Parser<'_> {
         if !self.eat_word("shell") {
             return None;
         }
-        let Kind::Str(parts) = self.peek().kind.clone() else {
+        let Some(parts) = self.take_parts() else {
             self.unexpected("a command, such as `\"python3 clean.py {raw} {out}\"`");
             return None;
         };

@@ -1,51 +1,53 @@
 //! Text to tokens. Total: what is no token becomes an error token with a diagnostic.
 
-use nom::branch::alt;
-use nom::bytes::complete::{tag, take_while, take_while1};
+use nom::bytes::complete::{tag, take_while, take_while_m_n, take_while1};
 use nom::character::complete::{digit1, one_of, satisfy};
 use nom::combinator::{opt, recognize};
+use nom::sequence::delimited;
 use nom::{IResult, Parser};
+use unicode_normalization::char::is_combining_mark;
 
-use super::token::{Kind, StrPart, Symbol, Token};
+use super::hidden::is_hidden;
+use super::token::{Kind, StrPart, Symbol, Token, Tokens};
 use crate::base::{FileId, Span};
 use crate::diag::Diagnostic;
 
 /// Decimal exponents beyond this are surely slips, and exact arithmetic on them would not end.
 const EXPONENT_MAX: u32 = 300;
 
-/// Returns the tokens of a text, the last one being [`Kind::End`].
-pub(super) fn lex(file: FileId, text: &str) -> (Vec<Token>, Vec<Diagnostic>) {
+/// How many bytes a token takes with the blanks around it, about.
+const TOKEN_BYTES: usize = 4;
+
+/// Returns the tokens of a text.
+pub(super) fn lex(file: FileId, text: &str) -> (Tokens, Vec<Diagnostic>) {
     lex_from(file, text, 0)
 }
 
 /// Returns the tokens of the rest of a text.
-pub(super) fn lex_from(file: FileId, text: &str, at: usize) -> (Vec<Token>, Vec<Diagnostic>) {
-    let mut lexer =
-        Lexer { file, text, at, tokens: Vec::new(), found: Vec::new(), line: Line::default() };
+pub(super) fn lex_from(file: FileId, text: &str, at: usize) -> (Tokens, Vec<Diagnostic>) {
+    let all = Vec::with_capacity((text.len() - at) / TOKEN_BYTES);
+    let tokens = Tokens { all, texts: Vec::new(), docs: Vec::new() };
+    let (docs, found) = (Vec::new(), Vec::new());
+    let mut lexer = Lexer { file, text, at, tokens, found, docs, newlines: 0 };
     while lexer.skip_blank() {
         let start = lexer.at;
         let kind = lexer.token();
         lexer.push(kind, start);
     }
-    let end = text.len();
-    lexer.push(Kind::End, end);
+    lexer.push(Kind::End, text.len());
     (lexer.tokens, lexer.found)
-}
-
-/// What was seen since the last token.
-#[derive(Default)]
-struct Line {
-    docs: Vec<String>,
-    newlines: usize,
 }
 
 struct Lexer<'t> {
     file: FileId,
     text: &'t str,
     at: usize,
-    tokens: Vec<Token>,
+    tokens: Tokens,
     found: Vec<Diagnostic>,
-    line: Line,
+    /// The lines of the doc comment since the last token.
+    docs: Vec<&'t str>,
+    /// The line ends since the last token.
+    newlines: usize,
 }
 
 fn word(input: &str) -> IResult<&str, &str> {
@@ -57,7 +59,12 @@ fn is_word_start(c: char) -> bool {
 }
 
 fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
+    c.is_alphanumeric() || c == '_' || (!c.is_ascii() && is_combining_mark(c))
+}
+
+/// Hidden characters are told elsewhere.
+fn is_blank(c: char) -> bool {
+    c.is_whitespace() || c == '\u{feff}' || is_hidden(c)
 }
 
 /// Digits with underscores anywhere after the first; a fraction only where a digit follows the
@@ -71,13 +78,6 @@ fn digits(input: &str) -> IResult<&str, &str> {
     recognize((digit1, take_while(|c: char| c.is_ascii_digit() || c == '_'))).parse(input)
 }
 
-fn symbol(input: &str) -> IResult<&str, Symbol> {
-    match Symbol::ALL.iter().find(|symbol| input.starts_with(symbol.text())) {
-        Some(symbol) => Ok((&input[symbol.text().len()..], *symbol)),
-        None => Err(nom::Err::Error(nom::error::Error::new(input, nom::error::ErrorKind::Tag))),
-    }
-}
-
 /// Returns the parts of a text with a literal behind them, if there is something in it.
 fn with_literal(mut parts: Vec<StrPart>, literal: String) -> Vec<StrPart> {
     if !literal.is_empty() {
@@ -87,15 +87,25 @@ fn with_literal(mut parts: Vec<StrPart>, literal: String) -> Vec<StrPart> {
 }
 
 fn blank(input: &str) -> IResult<&str, &str> {
-    take_while1(|c: char| c.is_whitespace() || c == '\u{feff}').parse(input)
+    take_while1(is_blank).parse(input)
 }
 
 fn comment(input: &str) -> IResult<&str, &str> {
     recognize((tag("#"), take_while(|c| c != '\n'))).parse(input)
 }
 
-impl Lexer<'_> {
-    fn rest(&self) -> &str {
+/// What stands in the braces of `\u{1F600}`; no longer than that, as the closing one may be far away.
+fn braced(input: &str) -> IResult<&str, &str> {
+    delimited(tag("{"), take_while_m_n(0, 8, |c| c != '}'), tag("}")).parse(input)
+}
+
+/// What a text says as it is: up to what ends it or means something else in it.
+fn plain(input: &str) -> IResult<&str, &str> {
+    take_while1(|c| !matches!(c, '"' | '\\' | '{' | '}' | '\n')).parse(input)
+}
+
+impl<'t> Lexer<'t> {
+    fn rest(&self) -> &'t str {
         &self.text[self.at..]
     }
 
@@ -104,52 +114,64 @@ impl Lexer<'_> {
     }
 
     fn push(&mut self, kind: Kind, start: usize) {
-        let line = std::mem::take(&mut self.line);
-        let first = line.newlines > 0 || self.tokens.is_empty();
-        let flush = start == 0 || self.text[..start].ends_with('\n');
-        let doc = (!line.docs.is_empty()).then(|| line.docs.join("\n"));
-        self.tokens.push(Token { kind, start, end: self.at, first, flush, doc });
+        let first = self.newlines > 0 || self.tokens.all.is_empty();
+        let flush = start == 0 || self.text.as_bytes()[start - 1] == b'\n';
+        if !self.docs.is_empty() {
+            self.tokens.docs.push((self.tokens.all.len(), self.docs.join("\n")));
+            self.docs.clear();
+        }
+        self.newlines = 0;
+        let (start, end) = (start as u32, self.at as u32);
+        self.tokens.all.push(Token { start, end, kind, first, flush });
     }
 
     /// Skips blanks and comments; returns whether text is left.
     fn skip_blank(&mut self) -> bool {
-        while let Ok((_, skipped)) = alt((comment, blank)).parse(self.rest()) {
-            let skipped = skipped.to_owned();
-            self.at += skipped.len();
-            // Behind code on the same line it is no doc comment.
-            let alone = self.line.newlines > 0 || self.tokens.is_empty();
-            let doc = skipped.strip_prefix("##").filter(|text| alone && !text.starts_with('#'));
-            if let Some(text) = doc {
-                let text = text.trim_end();
-                self.line.docs.push(text.strip_prefix(' ').unwrap_or(text).to_owned());
-            } else if !skipped.starts_with('#') {
-                let newlines = skipped.matches('\n').count();
-                self.line.newlines += newlines;
+        loop {
+            let rest = self.rest();
+            if let Ok((_, text)) = comment(rest) {
+                self.at += text.len();
+                self.comment(text);
+            } else if let Ok((_, blank)) = blank(rest) {
+                self.at += blank.len();
+                let newlines = blank.bytes().filter(|byte| *byte == b'\n').count();
+                self.newlines += newlines;
                 // An empty line parts a comment from what follows: it was about the file.
                 if newlines > 1 {
-                    self.line.docs.clear();
+                    self.docs.clear();
                 }
+            } else {
+                return !rest.is_empty();
             }
         }
-        self.at < self.text.len()
+    }
+
+    /// Keeps a doc comment for the token below it.
+    fn comment(&mut self, text: &'t str) {
+        // Behind code on the same line it is no doc comment.
+        let alone = self.newlines > 0 || self.tokens.all.is_empty();
+        let doc = text.strip_prefix("##").filter(|text| alone && !text.starts_with('#'));
+        if let Some(text) = doc {
+            let text = text.trim_end();
+            self.docs.push(text.strip_prefix(' ').unwrap_or(text));
+        }
     }
 
     fn token(&mut self) -> Kind {
         let rest = self.rest();
-        if rest.starts_with('"') {
-            return self.string();
-        }
         if let Ok((_, text)) = word(rest) {
             self.at += text.len();
             return Kind::Word;
         }
-        if let Ok((_, text)) = number(rest) {
-            let text = text.to_owned();
-            return self.number(&text);
-        }
-        if let Ok((_, symbol)) = symbol(rest) {
+        if let Some(symbol) = Symbol::at_start(rest) {
             self.at += symbol.text().len();
             return Kind::Symbol(symbol);
+        }
+        if let Ok((_, text)) = number(rest) {
+            return self.number(text);
+        }
+        if rest.starts_with('"') {
+            return self.string();
         }
         self.unknown()
     }
@@ -158,10 +180,10 @@ impl Lexer<'_> {
     fn unknown(&mut self) -> Kind {
         let start = self.at;
         let is_known = |c: char| {
-            c.is_whitespace()
+            is_blank(c)
                 || is_word(c)
                 || "\"#".contains(c)
-                || symbol(c.encode_utf8(&mut [0; 4])).is_ok()
+                || Symbol::at_start(c.encode_utf8(&mut [0; 4])).is_some()
         };
         let rest = self.rest();
         let first = rest.chars().next().map_or(1, char::len_utf8);
@@ -214,9 +236,8 @@ impl Lexer<'_> {
                     .label(self.span(start, self.at), "not a number")
                     .help(help),
             );
-            return Kind::Number("0".to_owned());
         }
-        Kind::Number(text.replace('_', ""))
+        Kind::Number { valid: problem.is_none() }
     }
 
     fn string(&mut self) -> Kind {
@@ -230,12 +251,25 @@ impl Lexer<'_> {
                 if rest.starts_with("\r\n") { 2 } else { usize::from(rest.starts_with('\n')) };
             self.at += line;
         }
+        let parts = self.parts(start, quote);
+        self.tokens.texts.push((self.tokens.all.len(), parts));
+        Kind::Str
+    }
+
+    /// Returns what stands in a text, and passes over the quote that ends it.
+    fn parts(&mut self, start: usize, quote: &str) -> Vec<StrPart> {
+        let triple = quote.len() > 1;
         let (mut parts, mut value) = (Vec::new(), String::new());
         loop {
-            let rest = &self.text[self.at..];
+            let rest = self.rest();
+            if let Ok((_, text)) = plain(rest) {
+                value.push_str(text);
+                self.at += text.len();
+                continue;
+            }
             if rest.starts_with(quote) {
                 self.at += quote.len();
-                return Kind::Str(with_literal(parts, value));
+                return with_literal(parts, value);
             }
             match rest.chars().next() {
                 Some('\\') => self.escape(&mut value),
@@ -269,7 +303,7 @@ impl Lexer<'_> {
                 .label(self.span(start, end), format!("missing `{quote}`"))
                 .help(help),
         );
-        Kind::Str(with_literal(parts, value))
+        with_literal(parts, value)
     }
 
     /// Passes over `{expression}` in a text; none where it is not closed, which is reported.
@@ -309,14 +343,12 @@ impl Lexer<'_> {
             return;
         }
         if escaped == Some('u')
-            && let Some((hex, _)) = rest
-                .as_str()
-                .strip_prefix('{')
-                .and_then(|r| r.split_at_checked(r.find('}')?.min(8)))
-            && rest.as_str()[1 + hex.len()..].starts_with('}')
+            && let Ok((after, hex)) = braced(rest.as_str())
         {
-            self.at += hex.len() + 2;
-            if let Some(c) = u32::from_str_radix(hex, 16).ok().and_then(char::from_u32) {
+            self.at = self.text.len() - after.len();
+            let is_hex = hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let code = u32::from_str_radix(hex, 16).ok().filter(|_| is_hex);
+            if let Some(c) = code.and_then(char::from_u32) {
                 value.push(c);
                 return;
             }

@@ -1,4 +1,5 @@
-//! Level 2: text to tree. Lexing and parsing are pure and total; they never fail, only find.
+//! Level 2: text to tree. Lexing and parsing are pure and total; they never fail, only find. What is no text at all is
+//! found by [`read`].
 //!
 //! [`parse`] keeps three rules. Every production consumes a token or reports one; at one token at
 //! most one thing is reported; and who reports leaves the parser at a sync point: a `,`, a closing
@@ -7,11 +8,13 @@
 pub mod ast;
 mod exprs;
 mod format;
+mod hidden;
 mod items;
 mod layout;
 mod lexer;
 mod parser;
 mod print;
+mod read;
 mod token;
 mod types;
 
@@ -19,6 +22,7 @@ use crate::base::FileId;
 use crate::diag::Diagnostic;
 
 pub use format::format;
+pub use read::{Unread, read, read_from};
 
 /// A tree with what was found on the way. Parts that could not be parsed are left out, or are
 /// [`ast::ExprKind::Error`].
@@ -31,10 +35,17 @@ pub struct Parsed {
     pub diagnostics: Vec<Diagnostic>,
 }
 
+/// Returns a parser of a text, with what is wrong with its characters and tokens.
+fn parser(file: FileId, text: &str) -> parser::Parser<'_> {
+    let (tokens, mut found) = lexer::lex(file, text);
+    found.extend(hidden::characters(file, text));
+    found.extend(hidden::spellings(file, text, &tokens));
+    parser::Parser::new(file, text, tokens, found)
+}
+
 /// Parses a recipe or a stdlib file.
 pub fn parse(file: FileId, text: &str) -> Parsed {
-    let (tokens, found) = lexer::lex(file, text);
-    let mut parser = parser::Parser::new(file, text, tokens, found);
+    let mut parser = parser(file, text);
     let items = parser.items();
     let mut diagnostics = parser.into_diagnostics();
     diagnostics.sort_by_key(|d| d.labels.first().map(|label| label.span));
@@ -43,8 +54,7 @@ pub fn parse(file: FileId, text: &str) -> Parsed {
 
 /// Parses a text that is one expression, as a value given on the command line.
 pub fn parse_expr(file: FileId, text: &str) -> (ast::Expr, Vec<Diagnostic>) {
-    let (tokens, found) = lexer::lex(file, text);
-    let mut parser = parser::Parser::new(file, text, tokens, found);
+    let mut parser = parser(file, text);
     let expr = parser.expr();
     if !parser.is_end() && !parser.has_reported() {
         parser.unexpected("the end of the value");

@@ -1,7 +1,7 @@
 //! The cursor over the tokens, and how it recovers.
 
 use super::ast::Name;
-use super::token::{Kind, Symbol, Token};
+use super::token::{Kind, StrPart, Symbol, Token, Tokens};
 use crate::base::source::Spanned;
 use crate::base::{FileId, Span};
 use crate::diag::Diagnostic;
@@ -17,7 +17,7 @@ pub(super) const ITEMS: [&str; 10] =
 pub(super) struct Parser<'t> {
     file: FileId,
     text: &'t str,
-    tokens: Vec<Token>,
+    tokens: Tokens,
     at: usize,
     /// The delimiters open around the cursor, by what closes them.
     open: Vec<Symbol>,
@@ -37,12 +37,7 @@ pub(super) enum Element {
 }
 
 impl<'t> Parser<'t> {
-    pub(super) fn new(
-        file: FileId,
-        text: &'t str,
-        tokens: Vec<Token>,
-        found: Vec<Diagnostic>,
-    ) -> Self {
+    pub(super) fn new(file: FileId, text: &'t str, tokens: Tokens, found: Vec<Diagnostic>) -> Self {
         Self { file, text, tokens, at: 0, open: Vec::new(), depth: 0, found, reported: None }
     }
 
@@ -53,11 +48,29 @@ impl<'t> Parser<'t> {
     // ---- looking
 
     pub(super) fn peek(&self) -> &Token {
-        &self.tokens[self.at]
+        &self.tokens.all[self.at]
     }
 
     pub(super) fn peek_nth(&self, n: usize) -> &Token {
-        &self.tokens[(self.at + n).min(self.tokens.len() - 1)]
+        &self.tokens.all[(self.at + n).min(self.tokens.all.len() - 1)]
+    }
+
+    /// Returns the doc comment above the cursor.
+    pub(super) fn doc(&self) -> Option<String> {
+        self.tokens.doc(self.at).map(str::to_owned)
+    }
+
+    /// Returns the number at the cursor without `_`; zero in the place of what is none.
+    pub(super) fn digits(&self) -> Option<String> {
+        let token = self.peek();
+        let Kind::Number { valid } = token.kind else { return None };
+        let written = if valid { &self.text[token.range()] } else { "0" };
+        Some(written.replace('_', ""))
+    }
+
+    /// Takes the parts of the text at the cursor.
+    pub(super) fn take_parts(&mut self) -> Option<Vec<StrPart>> {
+        (self.peek().kind == Kind::Str).then(|| self.tokens.take_text(self.at))
     }
 
     pub(super) fn position(&self) -> usize {
@@ -78,7 +91,7 @@ impl<'t> Parser<'t> {
     }
 
     pub(super) fn word_of(&self, token: &Token) -> &'t str {
-        if token.kind == Kind::Word { &self.text[token.start..token.end] } else { "" }
+        if token.kind == Kind::Word { &self.text[token.range()] } else { "" }
     }
 
     pub(super) fn at_word(&self, word: &str) -> bool {
@@ -93,9 +106,11 @@ impl<'t> Parser<'t> {
     /// Returns whether an item starts here for certain: even within a delimiter that was not closed.
     pub(super) fn at_item(&self) -> bool {
         let (token, next) = (self.peek(), self.peek_nth(1));
-        let named =
-            next.kind == Kind::Word || (self.word() == "use" && matches!(next.kind, Kind::Str(_)));
-        token.first && ITEMS.contains(&self.word()) && named && !next.first
+        if !token.first || next.first {
+            return false;
+        }
+        let named = next.kind == Kind::Word || (self.word() == "use" && next.kind == Kind::Str);
+        named && ITEMS.contains(&self.word())
     }
 
     pub(super) fn span(&self) -> Span {
@@ -103,13 +118,13 @@ impl<'t> Parser<'t> {
     }
 
     fn span_of(&self, token: &Token) -> Span {
-        Span::new(self.file, token.start, token.end)
+        Span { file: self.file, start: token.start, end: token.end }
     }
 
     /// Returns the span of what was consumed last.
     pub(super) fn previous(&self) -> Span {
         match self.at.checked_sub(1) {
-            Some(before) => self.span_of(&self.tokens[before]),
+            Some(before) => self.span_of(&self.tokens.all[before]),
             None => Span::new(self.file, 0, 0),
         }
     }
@@ -225,13 +240,13 @@ impl<'t> Parser<'t> {
     /// Returns the token at the cursor in words.
     pub(super) fn describe(&self) -> String {
         let token = self.peek();
-        match &token.kind {
+        match token.kind {
             Kind::End => "the end of the file".to_owned(),
-            Kind::Str(_) => "a text".to_owned(),
+            Kind::Str => "a text".to_owned(),
             Kind::Word if ITEMS.contains(&self.word()) && token.first => {
                 format!("the next `{}`", self.word())
             }
-            _ => format!("`{}`", &self.text[token.start..token.end]),
+            _ => format!("`{}`", &self.text[token.range()]),
         }
     }
 
@@ -337,7 +352,7 @@ impl<'t> Parser<'t> {
             self.unexpected(&format!("`,` or {closer}"));
         }
         // After a whole element, a missing comma is all that is wrong: go on with the next one.
-        let begins = matches!(self.peek().kind, Kind::Word | Kind::Number(_) | Kind::Str(_));
+        let begins = matches!(self.peek().kind, Kind::Word | Kind::Number { .. } | Kind::Str);
         if fresh && begins && self.at > before {
             return;
         }

@@ -101,7 +101,7 @@ impl<'t> Printer<'t> {
 
     fn word(&self) -> &'t str {
         match self.tokens.get(self.at) {
-            Some(token) if self.at < self.end => &self.text[token.start..token.end],
+            Some(token) if self.at < self.end => &self.text[token.range()],
             _ => "",
         }
     }
@@ -137,7 +137,8 @@ impl<'t> Printer<'t> {
             self.refused = true;
             return;
         }
-        self.text(&self.text[self.tokens[self.at].start..self.tokens[last].end]);
+        let (start, end) = (self.tokens[self.at].start, self.tokens[last].end);
+        self.text(&self.text[start as usize..end as usize]);
         self.at = last + 1;
     }
 
@@ -310,8 +311,7 @@ impl<'t> Printer<'t> {
             };
             let words = &self.tokens[start..self.at];
             if plain && binding.range.is_none() {
-                let width =
-                    words.iter().map(|word| self.text[word.start..word.end].chars().count());
+                let width = words.iter().map(|word| self.text[word.range()].chars().count());
                 let ty = Some(width.sum());
                 self.columns = self.columns.map(|columns| Columns { ty, ..columns });
                 self.out.push(Doc::Pad(1));
@@ -574,7 +574,7 @@ impl<'t> Printer<'t> {
 
     fn expr(&mut self, expr: &Expr) {
         let here = self.tokens[self.at.min(self.tokens.len() - 1)].start;
-        let begins = |part: &Expr| part.span.start as usize > here;
+        let begins = |part: &Expr| part.span.start > here;
         if self.at("(") && leftmost(expr).is_none_or(begins) {
             return self.list("", Comma::Never, |printer| printer.expr(expr));
         }

@@ -1,35 +1,69 @@
 //! The tokens of the language. Words are never reserved here: what is a keyword depends on where it stands.
 
 use std::fmt;
+use std::ops::Range;
 
-/// A token with its place and what stood before it.
-#[derive(Clone, Debug, PartialEq)]
+/// A token with its place and what stood before it. Small, as there are many.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Token {
-    pub(super) kind: Kind,
     /// First byte.
-    pub(super) start: usize,
+    pub(super) start: u32,
     /// One past the last byte.
-    pub(super) end: usize,
+    pub(super) end: u32,
+    pub(super) kind: Kind,
     /// Whether it is the first token on its line.
     pub(super) first: bool,
     /// Whether it stands in the first column.
     pub(super) flush: bool,
-    /// The doc comment directly above it.
-    pub(super) doc: Option<String>,
 }
 
 /// What a token is.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind {
     Word,
-    /// Digits without `_`; unit words follow as tokens of their own.
-    Number(String),
-    Str(Vec<StrPart>),
+    /// Unit words follow as tokens of their own. One that is not valid is already reported.
+    Number {
+        valid: bool,
+    },
+    Str,
     Symbol(Symbol),
     /// Already reported by the lexer.
     Error,
     /// Always the last token.
     End,
+}
+
+/// The tokens of a text, and what only some of them have.
+pub(super) struct Tokens {
+    /// The last one is [`Kind::End`].
+    pub(super) all: Vec<Token>,
+    /// The parts of each [`Kind::Str`], by its number among the tokens.
+    pub(super) texts: Vec<(usize, Vec<StrPart>)>,
+    /// The doc comments, by the number of the token directly below.
+    pub(super) docs: Vec<(usize, String)>,
+}
+
+impl Token {
+    /// Returns its bytes.
+    pub(super) fn range(&self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+impl Tokens {
+    /// Returns the doc comment above the token with this number.
+    pub(super) fn doc(&self, at: usize) -> Option<&str> {
+        let found = self.docs.binary_search_by_key(&at, |(token, _)| *token).ok()?;
+        Some(&self.docs[found].1)
+    }
+
+    /// Takes the parts of the text with this number.
+    pub(super) fn take_text(&mut self, at: usize) -> Vec<StrPart> {
+        match self.texts.binary_search_by_key(&at, |(token, _)| *token) {
+            Ok(found) => std::mem::take(&mut self.texts[found].1),
+            Err(_) => Vec::new(),
+        }
+    }
 }
 
 /// A part of a text.
@@ -49,8 +83,11 @@ macro_rules! symbols {
         pub(super) enum Symbol { $($name),* }
 
         impl Symbol {
-            /// Every symbol, longer ones first.
-            pub(super) const ALL: &[Symbol] = &[$(Symbol::$name),*];
+            /// Returns the symbol that a text begins with.
+            pub(super) fn at_start(text: &str) -> Option<Symbol> {
+                $(if text.starts_with($text) { return Some(Symbol::$name); })*
+                None
+            }
 
             /// Returns how it is written.
             pub(super) fn text(self) -> &'static str {

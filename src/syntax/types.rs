@@ -65,7 +65,7 @@ impl Parser<'_> {
     }
 
     fn record_field(&mut self) -> Option<RecordField> {
-        let doc = self.peek().doc.clone();
+        let doc = self.doc();
         let (name, ty) = self.typed_name("a field")?;
         let default = self.eat(Symbol::Eq).then(|| self.expr());
         Some(RecordField { doc, name, ty, default })
@@ -104,7 +104,7 @@ impl Parser<'_> {
 
     /// Parses `name: Type in low .. high = default since N place`.
     fn parameter(&mut self) -> Option<Parameter> {
-        let doc = self.peek().doc.clone();
+        let doc = self.doc();
         let (name, ty) = self.typed_name("a parameter")?;
         let range = if self.eat_word("in") { self.range() } else { None };
         let default = self.eat(Symbol::Eq).then(|| self.expr());
@@ -129,10 +129,7 @@ impl Parser<'_> {
 
     /// Parses a plain whole number.
     pub(super) fn whole(&mut self) -> Option<(u32, Span)> {
-        let number = match &self.peek().kind {
-            Kind::Number(digits) => digits.parse().ok(),
-            _ => None,
-        };
+        let number = self.digits().and_then(|digits| digits.parse().ok());
         if number.is_none() {
             self.unexpected("a whole number");
         }

@@ -1,6 +1,6 @@
 //! Every error code, rendered in full: `tests/golden/codes/PHASE.NAME.tlm` is a recipe with that mistake, the `.snap` beside it
 //! what the program says to it. And its page, `docs/codes/PHASE.NAME.md`: the first recipe has that mistake, the last has none.
-//! The first line of a recipe may hold another command than `tlm check`.
+//! The first line of a recipe may hold another command than `tlm check`; `[long]` in it is a file too long to be kept here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -46,14 +46,21 @@ fn run(text: &str, name: &str, folder: &Path) -> Told {
     let default = format!("check {name}");
     let first = text.lines().next().unwrap_or_default();
     let command = first.strip_prefix("# $ tlm ").unwrap_or(&default);
+    let long = store.path().join("long.tlm");
+    fs::File::create(&long).and_then(|file| file.set_len(100 << 20)).expect("writable");
+    let long = long.to_str().expect("text");
+    let command = command.replace("[long]", long);
     let output = Command::new(env!("CARGO_BIN_EXE_tlm"))
         .env_clear()
-        .envs([("TLM_STORE", store.path().as_os_str()), ("CUDA_VISIBLE_DEVICES", "".as_ref())])
+        .envs([
+            ("TLM_STORE", store.path().join("store").as_os_str()),
+            ("CUDA_VISIBLE_DEVICES", "".as_ref()),
+        ])
         .current_dir(folder)
         .args(command.split(' '))
         .output()
         .expect("it runs");
-    let text = |bytes| String::from_utf8(bytes).expect("text");
+    let text = |bytes| String::from_utf8(bytes).expect("text").replace(long, "[long]");
     let code = output.status.code().expect("no signal");
     Told { code, out: text(output.stdout), errors: text(output.stderr) }
 }
@@ -131,8 +138,11 @@ fn every_code_is_documented() {
 }
 
 /// Codes whose pages have no recipes, and why not.
-const UNSHOWN: [(&str, &str); 2] = [
+const UNSHOWN: [(&str, &str); 5] = [
     ("tlm::exec::no_worker", "building the missing program mends it, not another recipe"),
+    ("tlm::parse::not_a_file", "there is no recipe"),
+    ("tlm::parse::not_utf8", "a page is UTF-8"),
+    ("tlm::parse::too_long", "a page is short"),
     ("tlm::graph::unreadable", "the mistake is in the folder, not in the recipe"),
 ];
 

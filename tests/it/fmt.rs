@@ -11,18 +11,8 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use tlm::base::FileId;
 use tlm::syntax::{format, parse};
 
+use crate::fuzz::{self, tree};
 use crate::parse::{RECIPE, damaged, tlm_files};
-
-/// Returns the tree of a text without places.
-fn tree(text: &str) -> String {
-    let tree = format!("{:?}", parse(FileId(0), text).file);
-    let mut parts = tree.split("Span {");
-    let mut out = parts.next().expect("a part").to_owned();
-    for part in parts {
-        out.push_str(part.split_once('}').expect("a span ends").1);
-    }
-    out
-}
 
 /// Returns the comments of a text that has no `#` in its texts.
 fn comments(text: &str) -> Vec<&str> {
@@ -122,16 +112,7 @@ fn damaged_texts_never_stop_it() {
     let mut texts: Vec<Vec<u8>> =
         tlm_files("stdlib").iter().map(|path| fs::read(path).unwrap()).collect();
     texts.push(RECIPE.as_bytes().to_vec());
-    for bytes in damaged(&texts, 600) {
-        formatted_damaged(&String::from_utf8_lossy(&bytes));
-    }
-}
-
-/// As [`formatted`], but a `#` may stand in a text.
-fn formatted_damaged(text: &str) {
-    let Ok(out) = format(FileId(0), text) else { return };
-    assert_eq!(tree(&out), tree(text), "{text}\n---\n{out}");
-    assert_eq!(format(FileId(0), &out).as_deref(), Ok(&*out), "{text}\n---\n{out}");
+    damaged(&texts, 600).for_each(|bytes| fuzz::syntax(&bytes));
 }
 
 // ---- generated recipes: `~` is a place where blanks, line ends and comments may stand

@@ -7,6 +7,7 @@ mod codes;
 mod donor;
 mod fmt;
 mod frames;
+mod fuzz;
 mod imports;
 mod libtorch;
 mod parse;

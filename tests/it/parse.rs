@@ -98,6 +98,11 @@ fn each_mistake_is_found_once() {
     check("let a = 1.2.3", &[("bad_number", "1.2.3")]);
     check("let a = 1e999", &[("bad_number", "1e999")]);
     check(r#"let a = "\q""#, &[("bad_escape", "\\q")]);
+    check(
+        r#"let a = "\u{zz}" + "\u{110000}""#,
+        &[("bad_escape", "\\u{zz}"), ("bad_escape", "\\u{110000}")],
+    );
+    check(r#"let a = "\u{+41}""#, &[("bad_escape", "\\u{+41}")]);
     check("let a = \"abc\nlet b = 1", &[("unterminated_string", "\"abc")]);
     check("lte a = 1\nlet b = 1", &[("unknown_item", "lte")]);
     check("a = 1\nlet b = 1", &[("unknown_item", "a")]);
@@ -108,6 +113,66 @@ fn each_mistake_is_found_once() {
     check("let a = (1, 2)", &[("parentheses", "(1, 2)")]);
     check("let a = f(1)\n[2]\nlet b = 1", &[("unexpected", "[")]);
     check("let =\nlet b = 1", &[("unexpected", "=")]);
+}
+
+#[test]
+fn what_a_text_hides_is_found_once() {
+    check("let a = 1\0\0\nlet b = 1", &[("control_character", "\0\0")]);
+    check("let a = \"\u{202e}\u{200f}\"", &[("bidirectional", "\u{202e}\u{200f}")]);
+    check("let a = 1 # \u{2067}", &[("bidirectional", "\u{2067}")]);
+    check("let a\u{61c}b = 1", &[("bidirectional", "\u{61c}"), ("unexpected", "b")]);
+    check("let a = \"\\u{202e}\\u{0}\"\t# \u{e9}\r\n", &[]);
+    check("let e\u{301} = 1", &[("not_nfc", "e\u{301}")]);
+    check("let a = \"\u{1112}\u{1161}\u{11ab}\"", &[("not_nfc", "\u{1112}\u{1161}")]);
+    check("let a = \"e\\u{301}\" # e\u{301}", &[]);
+    check("let \u{e9}t\u{e9} = \"\u{915}\u{94d}\"", &[]);
+    check("let \u{915}\u{94d} = 1", &[]);
+}
+
+#[test]
+fn numbers_of_any_length_are_parsed() {
+    let long = "9".repeat(1000);
+    check(&format!("let a = {long}.{long}\nlet b = 1e300"), &[]);
+    check("let a = 1e999999999", &[("bad_number", "1e999999999")]);
+    check(&format!("let a = 1e{long}"), &[("bad_number", &format!("1e{long}"))]);
+    let stage = format!("stage a() -> B version {long}");
+    check(&stage, &[("unexpected", &long)]);
+}
+
+/// Runs `tlm check` with little memory and time.
+fn checked(recipe: &Path, code: i32, says: &str) {
+    let script = "ulimit -v 2000000; exec timeout 20 \"$0\" check \"$1\"";
+    let mut command = assert_cmd::Command::new("sh");
+    let command = command.args(["-c", script, env!("CARGO_BIN_EXE_tlm")]).arg(recipe);
+    let output = command.output().expect("it runs");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{told}");
+    assert!(told.contains(says), "{told}");
+}
+
+#[test]
+fn what_is_no_recipe_is_not_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let status = std::process::Command::new("mkfifo").arg(path("pipe")).status();
+    assert!(status.expect("it runs").success());
+    let long = fs::File::create(path("long")).expect("writable");
+    long.set_len(1 << 40).expect("a file with a hole");
+    fs::write(path("nothing"), "").expect("writable");
+    checked(folder.path(), 3, "is a folder");
+    checked(&path("pipe"), 3, "is no plain file");
+    checked(Path::new("/dev/zero"), 3, "is no plain file");
+    checked(&path("long"), 3, "is longer than 16.0 MiB");
+    checked(&path("nothing"), 0, "");
+}
+
+#[test]
+fn a_long_text_of_mistakes_is_told_soon() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let recipe = folder.path().join("recipe.tlm");
+    let text: String = (0..20_000).map(|i| format!("let a{i} = )\n")).collect();
+    fs::write(&recipe, text).expect("writable");
+    checked(&recipe, 3, "20,000 errors, of which the first are shown");
 }
 
 #[test]
