@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -102,57 +103,135 @@ impl Value {
 
     /// Returns the canonical encoding.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        self.encode_into(&mut out);
-        out
+        let mut out = Encoder::default();
+        out.value(self);
+        out.bytes
     }
 
     /// Returns the digest of the encoding behind a domain tag, which keeps kinds of keys apart.
     pub fn digest(&self, domain: &str) -> Digest {
-        let mut bytes = Value::Str(domain.to_owned()).encode();
-        self.encode_into(&mut bytes);
-        Digest::of(&bytes)
+        let mut out = Encoder::default();
+        out.begin(domain);
+        out.value(self);
+        out.digest()
     }
+}
 
-    fn encode_into(&self, out: &mut Vec<u8>) {
+/// Equal values have equal hashes: both zeros are one.
+impl Hash for Value {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        std::mem::discriminant(self).hash(state);
         match self {
-            Self::Null => out.push(0),
-            Self::Bool(value) => out.extend([1, u8::from(*value)]),
-            Self::Int(value) => {
-                out.push(2);
-                out.extend(value.to_le_bytes());
-            }
-            Self::Float(value) => {
-                let value = if value.is_nan() { f64::NAN } else { *value + 0.0 };
-                out.push(3);
-                out.extend(value.to_bits().to_le_bytes());
-            }
-            Self::Str(text) => {
-                out.push(4);
-                encode_text(text, out);
-            }
-            Self::List(items) => {
-                out.push(5);
-                out.extend((items.len() as u64).to_le_bytes());
-                items.iter().for_each(|item| item.encode_into(out));
-            }
-            Self::Map(fields) => {
-                out.push(6);
-                out.extend((fields.len() as u64).to_le_bytes());
-                for (name, value) in fields {
-                    encode_text(name, out);
-                    value.encode_into(out);
-                }
-            }
-            Self::Digest(digest) => {
-                out.push(7);
-                out.extend(digest.as_bytes());
-            }
+            Self::Null => {}
+            Self::Bool(value) => value.hash(state),
+            Self::Int(value) => value.hash(state),
+            Self::Float(value) => (value + 0.0).to_bits().hash(state),
+            Self::Digest(digest) => digest.hash(state),
+            Self::Str(text) => text.hash(state),
+            Self::List(items) => items.hash(state),
+            Self::Map(fields) => fields.hash(state),
         }
     }
 }
 
-fn encode_text(text: &str, out: &mut Vec<u8>) {
-    out.extend((text.len() as u64).to_le_bytes());
-    out.extend(text.as_bytes());
+/// Writes the canonical encoding part by part, for what is hashed too often to build a [`Value`] of it.
+#[derive(Clone, Debug, Default)]
+pub struct Encoder {
+    bytes: Vec<u8>,
+    /// Where the domain tag ends.
+    start: usize,
+}
+
+impl Encoder {
+    /// Starts anew, with a domain tag.
+    pub fn begin(&mut self, domain: &str) {
+        self.bytes.clear();
+        self.text(domain);
+        self.start = self.bytes.len();
+    }
+
+    /// Returns the digest of all written since [`Encoder::begin`], as [`Value::digest`] does.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.bytes)
+    }
+
+    /// Returns the value written since [`Encoder::begin`].
+    ///
+    /// # Panics
+    /// When what was written is no value.
+    pub fn decoded(&self) -> Value {
+        Value::decode(&self.bytes[self.start..]).expect("what was written is one value")
+    }
+
+    /// Writes null.
+    pub fn null(&mut self) {
+        self.bytes.push(0);
+    }
+
+    /// Writes a whole number.
+    pub fn int(&mut self, value: i64) {
+        self.bytes.push(2);
+        self.bytes.extend_from_slice(&value.to_le_bytes());
+    }
+
+    /// Writes a text.
+    pub fn text(&mut self, text: &str) {
+        self.bytes.push(4);
+        self.key(text);
+    }
+
+    /// Writes the head of a list; its items follow.
+    pub fn list(&mut self, count: usize) {
+        self.bytes.push(5);
+        self.count(count);
+    }
+
+    /// Writes the head of a map; keys and values follow, in the order of the keys.
+    pub fn map(&mut self, count: usize) {
+        self.bytes.push(6);
+        self.count(count);
+    }
+
+    /// Writes a key of a map; its value follows.
+    pub fn key(&mut self, name: &str) {
+        self.count(name.len());
+        self.bytes.extend_from_slice(name.as_bytes());
+    }
+
+    /// Writes a digest.
+    pub fn digest_value(&mut self, digest: &Digest) {
+        self.bytes.push(7);
+        self.bytes.extend_from_slice(digest.as_bytes());
+    }
+
+    /// Writes a value.
+    pub fn value(&mut self, value: &Value) {
+        match value {
+            Value::Null => self.null(),
+            Value::Bool(value) => self.bytes.extend([1, u8::from(*value)]),
+            Value::Int(value) => self.int(*value),
+            Value::Float(value) => {
+                let value = if value.is_nan() { f64::NAN } else { *value + 0.0 };
+                self.bytes.push(3);
+                self.bytes.extend_from_slice(&value.to_bits().to_le_bytes());
+            }
+            Value::Str(text) => self.text(text),
+            Value::List(items) => {
+                self.list(items.len());
+                items.iter().for_each(|item| self.value(item));
+            }
+            Value::Map(fields) => {
+                self.map(fields.len());
+                for (name, value) in fields {
+                    self.key(name);
+                    self.value(value);
+                }
+            }
+            Value::Digest(digest) => self.digest_value(digest),
+        }
+    }
+
+    fn count(&mut self, count: usize) {
+        self.bytes.extend_from_slice(&(count as u64).to_le_bytes());
+    }
 }

@@ -1,5 +1,6 @@
 //! Words and numbers for people: plurals, suggestions, sizes, durations.
 
+use std::fmt::Display;
 use std::path::Path;
 
 /// Returns `1 step`, `2 steps`.
@@ -8,7 +9,7 @@ pub fn plural(count: usize, noun: &str) -> String {
 }
 
 /// Returns a step's label with its axis values: `r2[arm=hard, rate=50%]`.
-pub fn name_at(label: &str, point: &[(String, String)]) -> String {
+pub fn name_at<S: Display>(label: &str, point: &[(S, S)]) -> String {
     if point.is_empty() {
         return label.to_owned();
     }

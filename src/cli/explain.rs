@@ -1,7 +1,7 @@
 //! `tlm plan`, `tlm why`, `tlm graph`: what would run, and why.
 
 use std::cell::LazyCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::base::text;
 use crate::cli::recipe::{self, Plans, Session};
@@ -45,12 +45,11 @@ pub(super) fn why(
 ) -> Result<(), Exit> {
     let machine = Machine::of(console.world, None);
     let session = recipe::plan(recipe, &Plans::All, store, machine, console)?;
-    let is_wanted = |planned: &&Planned| {
-        [&planned.step.name(), &planned.step.label].iter().any(|name| *name == wanted)
-    };
-    let steps: Vec<_> = session.plan.steps.iter().filter(is_wanted).collect();
+    let is_wanted =
+        |planned: &Planned<'_>| planned.step.label() == wanted || planned.step.name() == wanted;
+    let steps: Vec<_> = session.plan.steps().filter(is_wanted).collect();
     if steps.is_empty() {
-        let names: Vec<_> = session.plan.steps.iter().map(|planned| planned.step.name()).collect();
+        let names: Vec<_> = session.plan.steps().map(|planned| planned.step.name()).collect();
         let help = match text::did_you_mean(wanted, names.iter().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("steps are {}", names.join(", ")),
@@ -69,40 +68,35 @@ pub(super) fn told(session: &Session) -> String {
     let seconds = estimates(&session.plan, &session.store);
     let due = session.plan.due();
     let history = LazyCell::new(|| History::of(&session.store));
-    let line = |planned: &Planned| PlanLine {
+    let line = |planned: Planned<'_>| PlanLine {
         name: planned.step.name(),
-        stage: planned.step.stage.name.clone(),
-        state: match due.contains(&planned.id) {
-            true => state(planned, &history.why(planned), &due, session),
-            false => PlanState::Fresh,
-        },
+        stage: planned.step.stage().name.clone(),
+        state: state(planned, &history.why(&session.plan, planned), session),
         expected_seconds: seconds.get(&planned.id).copied(),
     };
-    summary(&session.plan.steps.iter().map(line).collect::<Vec<_>>())
+    let lines = due.iter().filter_map(|id| session.plan.get(*id)).map(line);
+    summary(session.plan.len(), &lines.collect::<Vec<_>>())
 }
 
-/// Returns what reporters need to know of every step.
+/// Returns what reporters need to know of every step to run.
 pub(super) fn facts(session: &Session) -> BTreeMap<StepId, StepFacts> {
     let seconds = estimates(&session.plan, &session.store);
-    let due = session.plan.due();
-    let fact = |planned: &Planned| {
-        let id = planned.id;
-        let seconds = seconds.get(&id).copied();
-        (id, StepFacts::new(&planned.step, seconds, due.contains(&id)))
+    let fact = |planned: Planned<'_>| {
+        (planned.id, StepFacts::new(planned.step, seconds.get(&planned.id).copied()))
     };
-    session.plan.steps.iter().map(fact).collect()
+    session.plan.due().iter().filter_map(|id| session.plan.get(*id)).map(fact).collect()
 }
 
-fn state(planned: &Planned, why: &Why, due: &BTreeSet<StepId>, session: &Session) -> PlanState {
+fn state(planned: Planned<'_>, why: &Why, session: &Session) -> PlanState {
     let own: Vec<_> = why.changes.iter().filter(|change| !is_upstream(change)).collect();
     if why.nearest.is_some() && !own.is_empty() {
         let changes: Vec<_> = own.iter().map(|change| change_text(change)).collect();
         return PlanState::Due { why: changes.join(", ") };
     }
-    let inputs: BTreeSet<_> = session.plan.inputs(planned.id).collect();
-    let on: Vec<_> = inputs
-        .into_iter()
-        .filter(|input| due.contains(input))
+    let on: Vec<_> = session
+        .plan
+        .inputs(planned.id)
+        .filter(|input| session.plan.due().contains(input))
         .filter_map(|input| session.plan.get(input))
         .map(|input| input.step.name())
         .collect();
@@ -137,14 +131,14 @@ fn change_text(change: &Change) -> String {
     }
 }
 
-fn reasons(planned: &Planned, session: &Session, history: &History) -> String {
+fn reasons(planned: Planned<'_>, session: &Session, history: &History) -> String {
     let name = planned.step.name();
-    let stage = &planned.step.stage.name;
+    let stage = &planned.step.stage().name;
     let head = format!("{name} ({stage}), key {}", planned.recipe.short());
-    if let Some(record) = planned.status.record() {
-        return format!("{head}: fresh, {}\n", made(record));
+    if let Some(record) = session.plan.record(planned.id, &session.store) {
+        return format!("{head}: fresh, {}\n", made(&record));
     }
-    let why = history.why(planned);
+    let why = history.why(&session.plan, planned);
     let Some(nearest) = &why.nearest else {
         return format!("{head}: has to run; no step of this stage ever ran\n");
     };
@@ -167,14 +161,14 @@ fn reasons(planned: &Planned, session: &Session, history: &History) -> String {
 }
 
 /// Returns the name of the step behind a changed input.
-fn input_of(change: &Change, planned: &Planned, session: &Session) -> Option<String> {
+fn input_of(change: &Change, planned: Planned<'_>, session: &Session) -> Option<String> {
     let field = change.field.split('.').nth(1)?;
-    let (_, input) = planned.step.inputs.iter().find(|(name, _)| name == field)?;
+    let (_, input) = planned.step.inputs().find(|(name, _)| *name == field)?;
     match input {
         crate::sema::steps::Input::Output(output) => {
             session.plan.get(output.step).map(|step| step.step.name())
         }
-        crate::sema::steps::Input::Files { .. } => None,
+        crate::sema::steps::Input::Files(_) => None,
     }
 }
 

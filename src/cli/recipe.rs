@@ -7,7 +7,7 @@ use crate::cli::{Console, ENVIRONMENT, Exit, PROGRAM, PlanArgs, RecipeArgs, Stor
 use crate::diag::{self, Checked, Diagnostic, Severity};
 use crate::exec::Machine;
 use crate::graph::{self, Plan};
-use crate::sema::{self, Expansion, Overlay, Program};
+use crate::sema::{self, Overlay, Program};
 use crate::store::Store;
 use crate::syntax::{self, Unread};
 
@@ -30,7 +30,6 @@ pub(super) struct Source {
 /// A recipe with its plan against a store.
 pub(super) struct Session {
     pub(super) source: Source,
-    pub(super) expansion: Expansion,
     pub(super) store: Store,
     pub(super) plan: Plan,
     pub(super) machine: Machine,
@@ -170,9 +169,9 @@ pub(super) fn plan(
         return Err(console.fail(PROGRAM, message, "add a plan: `plan default = ...`"));
     }
     let store = open_store(store, &source.folder, console)?;
-    let plan = graph::plan(&expansion, &store, &machine.numerics());
+    let plan = graph::plan(expansion, &store, &machine.numerics());
     let plan = gate(plan, &source.sources, console)?;
-    Ok(Session { source, expansion, store, plan, machine })
+    Ok(Session { source, store, plan, machine })
 }
 
 /// Opens the store of a recipe in `folder`, creating it if missing.

@@ -1,6 +1,7 @@
 //! `tlm run`
 
 use std::io::{self, Write, stderr};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -50,7 +51,7 @@ pub(super) fn run(
     );
     let seconds = began.elapsed().as_secs_f64();
     let results = Results { plan: &session.plan, outcome: &outcome, store: &session.store };
-    let tables = results.tables(&session.expansion);
+    let tables = results.tables();
     let (ending, written) = watch.close(outcome.interrupted);
     console.say(ending);
     let report = write_report(&results, &session, options.report.as_deref(), &tables, console);
@@ -61,6 +62,8 @@ pub(super) fn run(
     });
     let written = written.and_then(|()| console.out.flush()).map_err(|e| console.closed(&e));
     let codes = [code(&outcome), report.err(), written.err()];
+    // The process ends; giving back the memory of each step would only take time.
+    mem::forget(session);
     codes.into_iter().flatten().next().map_or(Ok(()), |code| Err(Exit::Code(code)))
 }
 
@@ -73,7 +76,7 @@ fn show(tables: &[Table], console: &mut Console<'_>) -> io::Result<()> {
     tables.iter().try_for_each(|table| writeln!(console.out, "{}", draw(table, format)))
 }
 
-/// Writes the HTML report; the error is an exit code.
+/// Writes the HTML report, unless the one that is there tells the same; the error is an exit code.
 fn write_report(
     results: &Results<'_>,
     session: &Session,
@@ -86,15 +89,21 @@ fn write_report(
         Some(path) => console.world.cwd().join(path),
         None => default_report(session, recipe),
     };
+    let (machine, source) = (machine(session), session.source.text());
+    let mark = results.mark(recipe, source, &machine, tables);
+    if results.outcome.is_idle() && html::mark_of(&path).as_deref() == Some(&*mark) {
+        console.say(format_args!("report: {}\n", path.display()));
+        return Ok(());
+    }
     let ran = results.outcome.ran.len();
     let now = jiff::Timestamp::try_from(console.world.now()).unwrap_or_default();
     let facts = vec![
         ("when".to_owned(), local(now)),
-        ("steps".to_owned(), format!("{}, {ran} ran now", session.plan.steps.len())),
-        ("machine".to_owned(), machine(session)),
+        ("steps".to_owned(), format!("{}, {ran} ran now", session.plan.len())),
+        ("machine".to_owned(), machine),
         ("tlm".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
     ];
-    let page = results.page(recipe, session.source.text(), facts, tables.to_vec());
+    let page = results.page(recipe, source, facts, tables.to_vec(), mark);
     let (error, code, help) = match html::write(&page, &path) {
         Ok(()) => {
             console.say(format_args!("report: {}\n", path.display()));

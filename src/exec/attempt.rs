@@ -17,7 +17,7 @@ use crate::exec::log::Log;
 use crate::exec::machine::{Machine, Share};
 use crate::exec::stop::Stop;
 use crate::exec::worker::{Line, Worker, describe};
-use crate::graph::{Planned, key};
+use crate::graph::{Plan, Planned};
 use crate::sema::steps::{OutputKind, StepId};
 use crate::stage::action::PROTOCOL;
 use crate::stage::{self, Action, Failure, FailureKind};
@@ -60,8 +60,9 @@ pub(super) struct Shared<'r> {
 
 /// A step that is about to run.
 pub(super) struct Attempt<'r> {
-    pub(super) planned: &'r Planned,
-    pub(super) content_manifest: Value,
+    pub(super) plan: &'r Plan,
+    pub(super) planned: Planned<'r>,
+    pub(super) content: Digest,
     pub(super) inputs: BTreeMap<String, Vec<PathBuf>>,
     pub(super) params: BTreeMap<String, Value>,
     pub(super) share: Share,
@@ -97,31 +98,29 @@ impl Attempt<'_> {
             Begin::GivenUp => return Ok(End::Interrupted),
             Begin::Miss(lease) => lease,
         };
-        let content = key::content(&self.content_manifest);
-        if let Some(record) = shared.store.lookup(content) {
-            let record = alias(self.planned, record);
-            shared.store.record(record.clone())?;
+        if let Some(record) = shared.store.lookup(self.content) {
+            let record = alias(self.plan, self.planned, record);
+            shared.store.record(&record)?;
             return Ok(End::Found(Box::new(record)));
         }
-        self.make(shared, lease, content, tell)
+        self.make(shared, lease, tell)
     }
 
     fn make(
         &self,
         shared: &Shared<'_>,
         lease: Lease,
-        content: Digest,
         tell: &dyn Fn(Message),
     ) -> Result<End, StoreError> {
         let mut log = Log::open(shared.store, self.planned, shared.world.now());
-        let action = self.action(&lease, content);
-        let mut retries = self.planned.step.run.retries;
+        let action = self.action(&lease);
+        let mut retries = self.planned.step.run().retries;
         let failure = loop {
             let began = Instant::now();
             match self.act(shared, &action, &mut log, tell) {
                 Acted::Done(scalars) => {
                     let seconds = began.elapsed().as_secs_f64();
-                    let record = self.record(shared, content, scalars, seconds);
+                    let record = self.record(shared, scalars, seconds);
                     match self.undeclared(&record) {
                         None => {
                             let made = shared.store.publish(lease, &self.artifacts(), record)?;
@@ -160,7 +159,7 @@ impl Attempt<'_> {
         log: &mut Log,
         tell: &dyn Fn(Message),
     ) -> Acted {
-        let tensor = self.planned.step.stage.tensor;
+        let tensor = self.planned.step.stage().tensor;
         let warm = shared.warm_worker(tensor);
         let is_warm = warm.is_some();
         let mut worker = match warm.map_or_else(|| shared.new_worker(tensor), Ok) {
@@ -253,7 +252,7 @@ impl Attempt<'_> {
 
     fn died(&self, how: io::Result<ExitStatus>) -> Failure {
         let how = match how {
-            Ok(status) if status.code() == Some(UNLOADABLE) && self.planned.step.stage.tensor => {
+            Ok(status) if status.code() == Some(UNLOADABLE) && self.planned.step.stage().tensor => {
                 return unloadable();
             }
             Ok(status) => describe(status),
@@ -263,39 +262,38 @@ impl Attempt<'_> {
         Failure { kind: FailureKind::Crashed, message, help: None }
     }
 
-    fn action(&self, lease: &Lease, content: Digest) -> Action {
+    fn action(&self, lease: &Lease) -> Action {
         Action {
             protocol: PROTOCOL,
             key: self.planned.recipe,
-            stage: self.planned.step.stage.name.clone(),
+            stage: self.planned.step.stage().name.clone(),
             params: self.params.clone(),
             inputs: self.inputs.clone(),
             out: lease.out_dir().to_owned(),
             state: lease.state_dir(),
-            seed: content.seed(),
+            seed: self.content.seed(),
             threads: self.share.cpus,
             device: self.device.clone(),
-            micro_batch: self.planned.step.run.micro_batch,
-            shell: command(&self.planned.step.stage, &self.inputs, &self.params, lease.out_dir()),
+            micro_batch: self.planned.step.run().micro_batch,
+            shell: command(self.planned.step.stage(), &self.inputs, &self.params, lease.out_dir()),
         }
     }
 
     fn record(
         &self,
         shared: &Shared<'_>,
-        content: Digest,
         outputs: BTreeMap<String, Output>,
         seconds: f64,
     ) -> Record {
         let now = shared.world.now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Record {
             recipe: self.planned.recipe,
-            content,
-            stage: self.planned.step.stage.name.clone(),
-            label: self.planned.step.label.clone(),
-            point: self.planned.step.point.clone(),
+            content: self.content,
+            stage: self.planned.step.stage().name.clone(),
+            label: self.planned.step.label().to_owned(),
+            point: point(self.planned),
             outputs,
-            manifest: self.planned.manifest.clone(),
+            manifest: self.plan.manifest(self.planned.id),
             seconds,
             finished_unix: now.as_secs() as i64,
         }
@@ -303,14 +301,14 @@ impl Attempt<'_> {
 
     /// Returns the names of the outputs that are files or folders.
     fn artifacts(&self) -> Vec<String> {
-        let outputs = &self.planned.step.stage.outputs;
+        let outputs = &self.planned.step.stage().outputs;
         let artifacts = outputs.iter().filter(|(_, kind)| **kind == OutputKind::Artifact);
         artifacts.map(|(name, _)| name.clone()).collect()
     }
 
     /// Returns what is wrong when a declared number was not told.
     fn undeclared(&self, record: &Record) -> Option<Failure> {
-        let outputs = &self.planned.step.stage.outputs;
+        let outputs = &self.planned.step.stage().outputs;
         let mut scalars = outputs.iter().filter(|(_, kind)| **kind == OutputKind::Scalar);
         let (name, _) = scalars.find(|(name, _)| !record.outputs.contains_key(*name))?;
         Some(Failure {
@@ -367,14 +365,20 @@ fn bug(panic: &(dyn Any + Send)) -> Failure {
 }
 
 /// Returns what another step's record says under this step's key.
-pub(super) fn alias(planned: &Planned, record: Record) -> Record {
+pub(super) fn alias(plan: &Plan, planned: Planned<'_>, record: Record) -> Record {
     Record {
         recipe: planned.recipe,
-        label: planned.step.label.clone(),
-        point: planned.step.point.clone(),
-        manifest: planned.manifest.clone(),
+        label: planned.step.label().to_owned(),
+        point: point(planned),
+        manifest: plan.manifest(planned.id),
         ..record
     }
+}
+
+/// Returns a step's axis values as its record has them.
+fn point(planned: Planned<'_>) -> Vec<(String, String)> {
+    let values = planned.step.point().iter();
+    values.map(|(axis, value)| (axis.to_string(), value.to_string())).collect()
 }
 
 fn store_failure(error: &StoreError) -> Failure {
@@ -384,7 +388,7 @@ fn store_failure(error: &StoreError) -> Failure {
             FailureKind::Internal
         }
         StoreError::Io { .. }
-        | StoreError::Newer { .. }
+        | StoreError::OtherFormat { .. }
         | StoreError::NotAStore { .. }
         | StoreError::NotUtf8 { .. } => FailureKind::Environment,
     };

@@ -18,10 +18,10 @@ pub fn estimates(plan: &Plan, store: &Store) -> BTreeMap<StepId, f64> {
     for record in &records {
         latest.insert((&record.stage, &record.label), record.seconds);
     }
-    due.into_iter()
-        .filter_map(|id| plan.get(id))
+    due.iter()
+        .filter_map(|id| plan.get(*id))
         .filter_map(|planned| {
-            let name = (planned.step.stage.name.as_str(), planned.step.label.as_str());
+            let name = (planned.step.stage().name.as_str(), planned.step.label());
             latest.get(&name).map(|seconds| (planned.id, *seconds))
         })
         .collect()

@@ -6,7 +6,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use crate::base::text::name_at;
 use crate::graph::Planned;
 use crate::store::Store;
 
@@ -22,7 +21,7 @@ pub(super) struct Log {
 
 impl Log {
     /// Opens the log of a step for appending: what earlier attempts wrote stays.
-    pub(super) fn open(store: &Store, planned: &Planned, now: SystemTime) -> Self {
+    pub(super) fn open(store: &Store, planned: Planned<'_>, now: SystemTime) -> Self {
         let (path, file) = (store.log_path(planned.recipe), store.open_log(planned.recipe).ok());
         let mut log = Self { path, file, tail: VecDeque::new() };
         let time = jiff::Timestamp::try_from(now).unwrap_or_default();
@@ -51,9 +50,8 @@ impl Log {
     }
 }
 
-fn head(planned: &Planned, time: &str) -> String {
-    let step = &planned.step;
-    format!("step {} ({}) at {time}", name_at(&step.label, &step.point), step.stage.name)
+fn head(planned: Planned<'_>, time: &str) -> String {
+    format!("step {} ({}) at {time}", planned.step.name(), planned.step.stage().name)
 }
 
 /// Returns the name of the step, as `r2[rate=50%]`, whose log starts with this line.

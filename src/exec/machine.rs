@@ -53,8 +53,8 @@ impl Machine {
 
     /// Returns what a step takes when `others` more could start now. A tensor step takes all cores, or a GPU and one core;
     /// others share the cores.
-    pub(super) fn share(&self, planned: &Planned, free_cpus: u32, others: usize) -> Share {
-        let (run, stage) = (&planned.step.run, &planned.step.stage);
+    pub(super) fn share(&self, planned: Planned<'_>, free_cpus: u32, others: usize) -> Share {
+        let (run, stage) = (planned.step.run(), planned.step.stage());
         let gpus = match (run.gpus, stage.tensor && self.uses_gpu(planned)) {
             (Some(gpus), _) => gpus,
             (None, true) => 1,
@@ -69,8 +69,8 @@ impl Machine {
     }
 
     /// Returns whether a tensor step runs on a GPU.
-    pub(super) fn uses_gpu(&self, planned: &Planned) -> bool {
-        match planned.step.run.device.as_deref() {
+    pub(super) fn uses_gpu(&self, planned: Planned<'_>) -> bool {
+        match planned.step.run().device.as_deref() {
             Some(device) => device == "cuda",
             None => self.gpus > 0,
         }
@@ -86,17 +86,16 @@ fn has_cuda(world: &World) -> bool {
 
 /// Returns a finding for each step that has to run but never can: it wants more than there is, or its worker is missing.
 pub fn fits(plan: &Plan, machine: &Machine) -> Vec<Diagnostic> {
-    let due = plan.due();
-    let due = || due.iter().filter_map(|id| plan.get(*id));
+    let due = || plan.due().iter().filter_map(|id| plan.get(*id));
     let mut found: Vec<_> = due().filter_map(|planned| never_fits(planned, machine)).collect();
-    found.extend(due().find(|planned| planned.step.stage.version == 0).map(not_made));
-    if let Some(planned) = due().find(|planned| planned.step.stage.tensor)
+    found.extend(due().find(|planned| planned.step.stage().version == 0).map(not_made));
+    if let Some(planned) = due().find(|planned| planned.step.stage().tensor)
         && !machine.torch.exists()
     {
         found.push(
             Diagnostic::error("tlm::exec::no_worker", "the tensor worker is missing")
                 .label(
-                    planned.step.span,
+                    planned.step.span(),
                     format!("this step needs it at `{}`", machine.torch.display()),
                 )
                 .help(
@@ -109,15 +108,15 @@ pub fn fits(plan: &Plan, machine: &Machine) -> Vec<Diagnostic> {
 }
 
 /// Version 0 is that of a stage which recipes can plan with, but which is still to be written.
-fn not_made(planned: &Planned) -> Diagnostic {
-    let name = &planned.step.stage.name;
+fn not_made(planned: Planned<'_>) -> Diagnostic {
+    let name = &planned.step.stage().name;
     let message = format!("this tlm can plan `{name}`, but not run it yet");
     Diagnostic::error("tlm::exec::not_made", message)
-        .label(planned.step.span, "this step needs it")
+        .label(planned.step.span(), "this step needs it")
         .help("leave it out, or declare a stage of your own with `shell`")
 }
 
-fn never_fits(planned: &Planned, machine: &Machine) -> Option<Diagnostic> {
+fn never_fits(planned: Planned<'_>, machine: &Machine) -> Option<Diagnostic> {
     let share = machine.share(planned, machine.cpus, 0);
     let (what, wanted, there) = if share.cpus > machine.cpus {
         ("cpus", share.cpus.to_string(), machine.cpus.to_string())
@@ -127,10 +126,10 @@ fn never_fits(planned: &Planned, machine: &Machine) -> Option<Diagnostic> {
         let mem = machine.mem.filter(|mem| share.mem > *mem)?;
         ("mem", text::bytes(share.mem), text::bytes(mem))
     };
-    let message = format!("`{}` can never run here", planned.step.label);
+    let message = format!("`{}` can never run here", planned.step.label());
     Some(
         Diagnostic::error("tlm::exec::never_fits", message)
-            .label(planned.step.span, format!("wants {wanted} of `{what}`; there are {there}"))
+            .label(planned.step.span(), format!("wants {wanted} of `{what}`; there are {there}"))
             .help("ask for less in its `run { }`, or run it on a larger machine"),
     )
 }

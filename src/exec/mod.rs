@@ -39,7 +39,7 @@ pub enum Event {
     Retrying(StepId, Failure),
     /// The step's outputs are in the store.
     Finished(StepId, Box<Record>),
-    /// The step's outputs were in the store.
+    /// The step's outputs were in the store, under the key of what its inputs came out as.
     Reused(StepId),
     /// The step failed.
     Failed {
@@ -66,8 +66,10 @@ pub enum Event {
 /// How a run ended.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// What is known of each step that has its outputs.
+    /// What is known of each step that has its outputs now, but for those that the plan has as fresh.
     pub records: BTreeMap<StepId, Record>,
+    /// How many steps had their outputs in the store before.
+    pub done: usize,
     /// Steps that ran.
     pub ran: Vec<StepId>,
     /// Steps whose inputs came out as before, so that their outputs were found in the store.
@@ -78,4 +80,14 @@ pub struct Outcome {
     pub skipped: BTreeMap<StepId, StepId>,
     /// Whether it was stopped before the end.
     pub interrupted: bool,
+}
+
+impl Outcome {
+    /// Returns whether all was as it was before.
+    pub fn is_idle(&self) -> bool {
+        self.records.is_empty()
+            && self.failed.is_empty()
+            && self.skipped.is_empty()
+            && !self.interrupted
+    }
 }

@@ -34,7 +34,7 @@ pub fn run(
     store.sweep();
     let shared = Shared { store, machine, world, stop, idle: Mutex::new(Vec::new()) };
     let controls: BTreeMap<StepId, Control> =
-        plan.due().into_iter().map(|id| (id, Control::default())).collect();
+        plan.due().iter().map(|id| (*id, Control::default())).collect();
     let (shared, controls) = (&shared, &controls);
     thread::scope(|scope| {
         let (events, told) = channel();
@@ -56,6 +56,8 @@ struct Scheduler<'r> {
     controls: &'r BTreeMap<StepId, Control>,
     sender: Sender<(StepId, Message)>,
     events: Sender<Event>,
+    /// The records of fresh steps that were asked for.
+    fresh: BTreeMap<StepId, Record>,
     /// Steps by the length of the longest path behind each, the longest first.
     ranks: BTreeMap<StepId, usize>,
     /// Steps to run that need others first, and how many.
@@ -89,6 +91,7 @@ impl<'r> Scheduler<'r> {
             controls,
             sender,
             events,
+            fresh: BTreeMap::new(),
             ranks: ranks(plan, &estimates(plan, shared.store)),
             waiting: BTreeMap::new(),
             ready: BTreeSet::new(),
@@ -99,7 +102,7 @@ impl<'r> Scheduler<'r> {
                 mem: machine.mem.unwrap_or(u64::MAX),
             },
             gpus: (0..machine.gpus).collect(),
-            outcome: Outcome::default(),
+            outcome: Outcome { done: plan.done(), ..Outcome::default() },
         }
     }
 
@@ -108,19 +111,13 @@ impl<'r> Scheduler<'r> {
         let _ = self.events.send(event);
     }
 
-    /// Takes over what the plan found in the store.
+    /// Takes over what the plan found in the store by content.
     fn reuse(&mut self) {
-        for planned in &self.plan.steps {
-            let record = match &planned.status {
-                Status::Fresh(record) => (**record).clone(),
-                Status::Same(record) => {
-                    let record = alias(planned, (**record).clone());
-                    // Without it the step is found by content again the next time.
-                    let _ = self.shared.store.record(record.clone());
-                    record
-                }
-                Status::Stale | Status::Waiting => continue,
-            };
+        for planned in self.plan.steps() {
+            let Status::Same(record) = planned.status else { continue };
+            let record = alias(self.plan, planned, (**record).clone());
+            // Without it the step is found by content again the next time.
+            let _ = self.shared.store.record(&record);
             self.outcome.records.insert(planned.id, record);
             self.tell(Event::Reused(planned.id));
         }
@@ -152,8 +149,8 @@ impl<'r> Scheduler<'r> {
     /// Sorts the steps to run into those that can start and those that need others first.
     fn line_up(&mut self) {
         for id in self.controls.keys() {
-            let made = |input: &StepId| self.outcome.records.contains_key(input);
-            match self.plan.inputs(*id).filter(|input| !made(input)).count() {
+            let is_due = |input: &StepId| self.controls.contains_key(input);
+            match self.plan.inputs(*id).filter(is_due).count() {
                 0 => drop(self.ready.insert((self.ranks[id], *id))),
                 needed => drop(self.waiting.insert(*id, needed)),
             }
@@ -199,9 +196,9 @@ impl<'r> Scheduler<'r> {
     fn start<'scope>(&mut self, scope: &'scope Scope<'scope, 'r>, id: StepId, share: Share) {
         self.ready.pop_first();
         let Some(planned) = self.plan.get(id) else { return };
-        let records = &self.outcome.records;
-        let manifest = self.plan.content_manifest(id, |output| find(records, output).cloned());
-        let (Some(content_manifest), Some(params)) = (manifest, params(planned, records)) else {
+        self.read_fresh(id);
+        let content = self.plan.content_key(id, |output| self.find(output).cloned());
+        let (Some(content), Some(params)) = (content, self.params(planned)) else {
             let message = "an input is missing in the store's record".to_owned();
             let failure = Failure { kind: FailureKind::Internal, message, help: None };
             self.fail(id, failure, Vec::new(), None);
@@ -213,8 +210,9 @@ impl<'r> Scheduler<'r> {
         let gpus: Vec<u32> = self.gpus.iter().take(share.gpus as usize).copied().collect();
         self.gpus.retain(|gpu| !gpus.contains(gpu));
         let attempt = Attempt {
+            plan: self.plan,
             planned,
-            content_manifest,
+            content,
             inputs: self.inputs(planned),
             params,
             share,
@@ -222,26 +220,59 @@ impl<'r> Scheduler<'r> {
             control: &self.controls[&id],
         };
         let limit =
-            planned.step.run.limit_s.and_then(|limit| Duration::try_from_secs_f64(limit).ok());
+            planned.step.run().limit_s.and_then(|limit| Duration::try_from_secs_f64(limit).ok());
         self.running.insert(id, Running { share, gpus, limit });
         let (shared, sender) = (self.shared, self.sender.clone());
         scope.spawn(move || attempt.run(shared, &sender));
     }
 
-    fn inputs(&self, planned: &Planned) -> BTreeMap<String, Vec<PathBuf>> {
-        let paths = |(name, input): &(String, Input)| {
+    /// Reads what the store has of the fresh steps that one uses.
+    fn read_fresh(&mut self, id: StepId) {
+        for input in self.plan.inputs(id) {
+            if !self.outcome.records.contains_key(&input) && !self.fresh.contains_key(&input) {
+                let record = self.plan.record(input, self.shared.store);
+                self.fresh.extend(record.map(|record| (input, record)));
+            }
+        }
+    }
+
+    fn find(&self, output: &OutputRef) -> Option<&Output> {
+        let made = self.outcome.records.get(&output.step);
+        made.or_else(|| self.fresh.get(&output.step))?.outputs.get(&*output.output)
+    }
+
+    /// Returns all parameters, those that other steps computed looked up.
+    fn params(&self, planned: Planned<'_>) -> Option<BTreeMap<String, Value>> {
+        let value = |(name, arg): (&str, &Arg)| {
+            let value = match arg {
+                Arg::Value(value) => value.clone(),
+                Arg::Late(output) => match self.find(output)? {
+                    Output::Scalar(value) => value.clone(),
+                    Output::Object { .. } => return None,
+                },
+            };
+            Some((name.to_owned(), value))
+        };
+        let mut params: BTreeMap<_, _> = planned.step.params().map(value).collect::<Option<_>>()?;
+        let unkeyed = planned.step.unkeyed();
+        params.extend(unkeyed.map(|(name, value)| (name.to_owned(), value.clone())));
+        Some(params)
+    }
+
+    fn inputs(&self, planned: Planned<'_>) -> BTreeMap<String, Vec<PathBuf>> {
+        let paths = |(name, input): (&str, &Input)| {
             let paths = match input {
-                Input::Files { .. } => planned.files.get(name).cloned().unwrap_or_default(),
-                Input::Output(output) => match find(&self.outcome.records, output) {
+                Input::Files(_) => self.plan.files(planned.id, name).to_vec(),
+                Input::Output(output) => match self.find(output) {
                     Some(Output::Object { digest, .. }) => {
                         vec![self.shared.store.object_path(*digest)]
                     }
                     _ => Vec::new(),
                 },
             };
-            (name.clone(), paths)
+            (name.to_owned(), paths)
         };
-        planned.step.inputs.iter().map(paths).collect()
+        planned.step.inputs().map(paths).collect()
     }
 
     // ---- hearing
@@ -311,40 +342,15 @@ impl<'r> Scheduler<'r> {
     }
 }
 
-fn find<'o>(records: &'o BTreeMap<StepId, Record>, output: &OutputRef) -> Option<&'o Output> {
-    records.get(&output.step)?.outputs.get(&output.output)
-}
-
-/// Returns all parameters, those that other steps computed looked up.
-fn params(
-    planned: &Planned,
-    records: &BTreeMap<StepId, Record>,
-) -> Option<BTreeMap<String, Value>> {
-    let value = |(name, arg): (&String, &Arg)| {
-        let value = match arg {
-            Arg::Value(value) => value.clone(),
-            Arg::Late(output) => match find(records, output)? {
-                Output::Scalar(value) => value.clone(),
-                Output::Object { .. } => return None,
-            },
-        };
-        Some((name.clone(), value))
-    };
-    let mut params: BTreeMap<_, _> =
-        planned.step.params.iter().map(value).collect::<Option<_>>()?;
-    params.extend(planned.step.unkeyed.clone());
-    Some(params)
-}
-
-/// Returns the place of each step when the one with the longest path to the end, in seconds, is the first; a step of
+/// Returns the place of each step to run when the one with the longest path to the end, in seconds, is the first; a step of
 /// unknown length counts as one second.
 fn ranks(plan: &Plan, estimates: &BTreeMap<StepId, f64>) -> BTreeMap<StepId, usize> {
     let mut weights: BTreeMap<StepId, f64> = BTreeMap::new();
-    for planned in plan.steps.iter().rev() {
-        let users = plan.users(planned.id).filter_map(|user| weights.get(&user));
+    for id in plan.due().iter().rev() {
+        let users = plan.users(*id).filter_map(|user| weights.get(&user));
         let behind = users.fold(0.0, |longest: f64, weight| longest.max(*weight));
-        let own = estimates.get(&planned.id).copied().unwrap_or(1.0);
-        weights.insert(planned.id, own + behind);
+        let own = estimates.get(id).copied().unwrap_or(1.0);
+        weights.insert(*id, own + behind);
     }
     let mut order: Vec<_> = weights.into_iter().collect();
     order.sort_by(|(a, a_weight), (b, b_weight)| b_weight.total_cmp(a_weight).then(a.cmp(b)));

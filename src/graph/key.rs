@@ -1,88 +1,96 @@
 //! What a step's keys are made of (`docs/cache.md`).
 //!
-//! One function builds the manifest for both levels, and the manifest is what is hashed, stored and explained, so
-//! an explanation can't drift from a key. Labels, spans, axis points and `run { }` have no way in,
+//! One function writes the manifest for both levels. Its bytes are what is hashed, and what is stored and explained is read
+//! back from them, so an explanation can't drift from a key. Labels, spans, axis points and `run { }` have no way in,
 //! but for the device, as results differ between classes of devices.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::base::{Digest, Value};
+use crate::base::{Digest, Encoder};
 use crate::sema::steps::{Arg, Input, OutputRef, Step};
 use crate::store::Output;
 
 /// The version of the manifest's form; a new one makes every key new.
 pub const FORMAT: i64 = 1;
 
-/// What a step is made of: `resolve` says what stands for an output of another step, `files` has the digests of local files by
-/// input, and `numerics` is the class of results that tensor stages give on this machine, as `cpu/libtorch-2.11.0`.
+/// The domain of keys by what the inputs are made of.
+pub const RECIPE: &str = "tlm recipe key";
+
+/// The domain of keys by the inputs' contents.
+pub const CONTENT: &str = "tlm content key";
+
+/// Writes what a step is made of: `resolve` writes what stands for an output of another step, `files` has the digests of
+/// local files by input, and `numerics` is the class of results that tensor stages give on this machine, as
+/// `cpu/libtorch-2.11.0`. The order is that of the names.
 pub fn manifest(
+    out: &mut Encoder,
     step: &Step,
     numerics: &str,
     files: &BTreeMap<String, Vec<Digest>>,
-    mut resolve: impl FnMut(&OutputRef) -> Value,
-) -> Value {
-    let mut params = BTreeMap::new();
-    for (name, arg) in &step.params {
-        let value = match arg {
-            Arg::Value(value) => value.clone(),
-            Arg::Late(output) => resolve(output),
-        };
-        params.insert(name.clone(), value);
-    }
-    let mut inputs = BTreeMap::new();
-    for (name, input) in &step.inputs {
-        let value = match input {
-            Input::Output(output) => resolve(output),
-            Input::Files { .. } => {
+    mut resolve: impl FnMut(&mut Encoder, &OutputRef),
+) {
+    let stage = step.stage();
+    out.map(5 + usize::from(stage.tensor) + usize::from(stage.shell.is_some()));
+    out.key("format");
+    out.int(FORMAT);
+    out.key("inputs");
+    out.map(step.inputs_by_name().len());
+    for (name, input) in step.inputs_by_name() {
+        out.key(name);
+        match input {
+            Input::Output(output) => resolve(out, output),
+            Input::Files(_) => {
                 let digests = files.get(name).map_or(&[][..], Vec::as_slice);
-                Value::List(digests.iter().copied().map(Value::Digest).collect())
+                out.list(digests.len());
+                digests.iter().for_each(|digest| out.digest_value(digest));
             }
-        };
-        inputs.insert(name.clone(), value);
+        }
     }
-    let mut fields = vec![
-        ("format", Value::Int(FORMAT)),
-        ("stage", Value::Str(step.stage.name.clone())),
-        ("version", Value::Int(i64::from(step.stage.version))),
-        ("params", Value::Map(params)),
-        ("inputs", Value::Map(inputs)),
-    ];
-    if let Some(shell) = &step.stage.shell {
-        fields.push(("shell", Value::Str(shell.template())));
+    if stage.tensor {
+        out.key("numerics");
+        out.text(&class(step, numerics));
     }
-    if step.stage.tensor {
-        fields.push(("numerics", Value::Str(class(step, numerics))));
+    out.key("params");
+    out.map(step.params().count());
+    for (name, arg) in step.params() {
+        out.key(name);
+        match arg {
+            Arg::Value(value) => out.value(value),
+            Arg::Late(output) => resolve(out, output),
+        }
     }
-    Value::map(fields)
+    if let Some(shell) = &stage.shell {
+        out.key("shell");
+        out.text(&shell.template());
+    }
+    out.key("stage");
+    out.text(&stage.name);
+    out.key("version");
+    out.int(i64::from(stage.version));
 }
 
 /// Returns the class of a step's results: the machine's, but on the device that the step's `run { }` chooses.
-fn class(step: &Step, numerics: &str) -> String {
-    match (&step.run.device, numerics.split_once('/')) {
-        (Some(device), Some((_, version))) => format!("{device}/{version}"),
-        _ => numerics.to_owned(),
+fn class<'n>(step: &Step, numerics: &'n str) -> Cow<'n, str> {
+    match (step.device(), numerics.split_once('/')) {
+        (Some(device), Some((_, version))) => format!("{device}/{version}").into(),
+        _ => numerics.into(),
     }
 }
 
-/// Returns the key by what the inputs are made of.
-pub fn recipe(manifest: &Value) -> Digest {
-    manifest.digest("tlm recipe key")
+/// Writes what stands for an output in a recipe key: the step that makes it, and its name.
+pub fn by_recipe(out: &mut Encoder, step: &Digest, output: &str) {
+    out.map(2);
+    out.key("output");
+    out.text(output);
+    out.key("step");
+    out.digest_value(step);
 }
 
-/// Returns the key by the inputs' contents.
-pub fn content(manifest: &Value) -> Digest {
-    manifest.digest("tlm content key")
-}
-
-/// What stands for an output in a recipe key: the step that makes it, and its name.
-pub fn by_recipe(step: Digest, output: &str) -> Value {
-    Value::map([("step", Value::Digest(step)), ("output", Value::Str(output.to_owned()))])
-}
-
-/// What stands for an output in a content key: its digest or value.
-pub fn by_content(output: &Output) -> Value {
+/// Writes what stands for an output in a content key: its digest or value.
+pub fn by_content(out: &mut Encoder, output: &Output) {
     match output {
-        Output::Object { digest, .. } => Value::Digest(*digest),
-        Output::Scalar(value) => value.clone(),
+        Output::Object { digest, .. } => out.digest_value(digest),
+        Output::Scalar(value) => out.value(value),
     }
 }

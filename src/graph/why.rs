@@ -2,11 +2,13 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::sync::Arc;
 
 use crate::base::text::name_at;
 use crate::base::{Span, Value};
-use crate::graph::plan::Planned;
+use crate::graph::plan::{Plan, Planned};
+use crate::sema::steps::Step;
 use crate::store::{Record, Store};
 
 /// A field that differs.
@@ -84,17 +86,18 @@ impl History {
 
     /// Compares a step with the stored record of its stage that differs in the fewest fields; of equals the one of the same
     /// label, then of the same axis values, then the latest.
-    pub fn why(&self, planned: &Planned) -> Why {
-        let now = fields(&planned.manifest);
-        let step = &planned.step;
-        let group = |name| self.groups.get(&(step.stage.name.clone(), name)).into_iter().flatten();
+    pub fn why(&self, plan: &Plan, planned: Planned<'_>) -> Why {
+        let now = fields(&plan.manifest(planned.id));
+        let step = planned.step;
+        let group =
+            |name| self.groups.get(&(step.stage().name.clone(), name)).into_iter().flatten();
         // In order, and `min_by_key` takes the first of equals.
         let near: BTreeSet<usize> =
-            names(&step.label, &step.point).into_iter().flat_map(group).copied().collect();
+            names(step.label(), step.point()).into_iter().flat_map(group).copied().collect();
         let distance = |past: &&Past| {
             let record = &past.record;
             let differing = differing(past.fields(), &now).count();
-            (differing, record.label != step.label, record.point != step.point)
+            (differing, record.label != step.label(), !is_at(&record.point, step))
         };
         let nearest = near.into_iter().map(|at| &self.records[at]).min_by_key(distance);
         let Some(past) = nearest else {
@@ -104,7 +107,7 @@ impl History {
             field: field.clone(),
             before: past.fields().get(field).cloned(),
             now: now.get(field).cloned(),
-            span: argument(field).and_then(|name| step.arg_spans.get(name)).copied(),
+            span: argument(field).and_then(|name| step.arg_span(name)),
         };
         let mut changes: Vec<_> = differing(past.fields(), &now).map(change).collect();
         changes.sort_by(|a, b| a.field.cmp(&b.field));
@@ -113,8 +116,14 @@ impl History {
 }
 
 /// Returns the names by which a step's like are found, each once.
-fn names(label: &str, point: &[(String, String)]) -> BTreeSet<String> {
+fn names<S: Display>(label: &str, point: &[(S, S)]) -> BTreeSet<String> {
     BTreeSet::from([name_at(label, point), label.to_owned(), String::new()])
+}
+
+/// Returns whether a step has these axis values.
+fn is_at(point: &[(String, String)], step: &Step) -> bool {
+    let own = step.point().iter().map(|(axis, value)| (&**axis, &**value));
+    own.eq(point.iter().map(|(axis, value)| (&**axis, &**value)))
 }
 
 fn argument(field: &str) -> Option<&str> {

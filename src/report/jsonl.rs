@@ -199,7 +199,7 @@ pub fn close(
     tables.iter().flat_map(cells).try_for_each(|line| write(out, &line))?;
     let summary = Line::Summary {
         ran: outcome.ran.len(),
-        reused: outcome.records.len() - outcome.ran.len(),
+        reused: outcome.done + outcome.reused.len(),
         failed: outcome.failed.len(),
         skipped: outcome.skipped.len(),
         interrupted: outcome.interrupted,

@@ -26,7 +26,7 @@ impl Live {
     pub(super) fn new(board: &Board, target: ProgressDrawTarget) -> Self {
         let lines = MultiProgress::with_draw_target(target);
         let whole = lines.add(ProgressBar::new(board.counts().1 as u64));
-        let names = board.all_facts().filter(|f| f.due).map(|facts| columns(&facts.name));
+        let names = board.all_facts().map(|facts| columns(&facts.name));
         let name_columns = names.max().unwrap_or(0).clamp(5, NAME_COLUMNS);
         whole.set_style(style("{prefix} {bar:18.green/dim} {time:>6}  {pos}/{len} steps{msg}"));
         whole.set_prefix(fit("total", name_columns));

@@ -4,7 +4,7 @@ use crate::sema::steps::Step;
 
 pub use crate::base::text::name_at;
 
-/// What a reporter knows of a step before it starts.
+/// What a reporter knows of a step that has to run, before it starts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepFacts {
     /// `r2[rate=50%]`
@@ -13,14 +13,12 @@ pub struct StepFacts {
     pub stage: String,
     /// Seconds it took when it last ran with other parameters, if it ever did.
     pub expected_seconds: Option<f64>,
-    /// Whether the run has to execute it, as far as the plan knows.
-    pub due: bool,
 }
 
 impl StepFacts {
     /// Returns what is known of a step.
-    pub fn new(step: &Step, expected_seconds: Option<f64>, due: bool) -> Self {
-        Self { name: step.name(), stage: step.stage.name.clone(), expected_seconds, due }
+    pub fn new(step: &Step, expected_seconds: Option<f64>) -> Self {
+        Self { name: step.name(), stage: step.stage().name.clone(), expected_seconds }
     }
 }
 

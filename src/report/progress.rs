@@ -90,16 +90,14 @@ pub enum End {
     Interrupted,
 }
 
-/// All steps of a run. Nothing asked at each event looks at more than the running ones.
+/// The steps that a run has to execute. Nothing asked at each event looks at more than the running ones.
 #[derive(Clone, Debug)]
 pub struct Board {
     facts: BTreeMap<StepId, StepFacts>,
     running: BTreeMap<StepId, Running>,
     ended: BTreeMap<StepId, End>,
-    /// How many steps have to run.
-    due: usize,
-    /// How many of them ended.
-    done: usize,
+    /// Steps that need not run: how many, and how many of them have their outputs.
+    others: (usize, usize),
     idle: Idle,
 }
 
@@ -115,15 +113,19 @@ struct Idle {
 impl Board {
     /// Returns the board of a run that has not begun.
     pub fn new(facts: BTreeMap<StepId, StepFacts>) -> Self {
-        let (mut due, mut idle) = (0, Idle::default());
-        for facts in facts.values().filter(|facts| facts.due) {
-            due += 1;
+        let mut idle = Idle::default();
+        for facts in facts.values() {
             match facts.expected_seconds {
                 Some(seconds) => idle.expected_us += microseconds(seconds),
                 None => idle.unknown += 1,
             }
         }
-        Self { facts, running: BTreeMap::new(), ended: BTreeMap::new(), due, done: 0, idle }
+        Self { facts, running: BTreeMap::new(), ended: BTreeMap::new(), others: (0, 0), idle }
+    }
+
+    /// Notes how many more steps the plan has, and how many of them have their outputs.
+    pub fn others(&mut self, steps: usize, reused: usize) {
+        self.others = (steps, reused);
     }
 
     /// Returns what is known of a step.
@@ -131,9 +133,14 @@ impl Board {
         self.facts.get(&step)
     }
 
-    /// Returns what is known of all steps.
-    pub fn all_facts(&self) -> impl ExactSizeIterator<Item = &StepFacts> {
+    /// Returns what is known of all steps to run.
+    pub fn all_facts(&self) -> impl Iterator<Item = &StepFacts> {
         self.facts.values()
+    }
+
+    /// Returns how many steps the plan has.
+    pub fn steps(&self) -> usize {
+        self.facts.len() + self.others.0
     }
 
     /// Notes that a step began.
@@ -145,7 +152,7 @@ impl Board {
     }
 
     fn leave_idle(&mut self, step: StepId) {
-        let Some(facts) = self.facts.get(&step).filter(|facts| facts.due) else { return };
+        let Some(facts) = self.facts.get(&step) else { return };
         match facts.expected_seconds {
             Some(seconds) => self.idle.expected_us -= microseconds(seconds),
             None => self.idle.unknown -= 1,
@@ -175,10 +182,7 @@ impl Board {
         if self.running.remove(&step).is_none() && !self.ended.contains_key(&step) {
             self.leave_idle(step);
         }
-        let is_due = self.facts.get(&step).is_some_and(|facts| facts.due);
-        if self.ended.insert(step, end).is_none() && is_due {
-            self.done += 1;
-        }
+        self.ended.insert(step, end);
     }
 
     /// Returns a step in progress.
@@ -193,12 +197,13 @@ impl Board {
 
     /// Returns how many of the steps that had to run are over, and how many there are.
     pub fn counts(&self) -> (usize, usize) {
-        (self.done, self.due)
+        (self.ended.len(), self.facts.len())
     }
 
     /// Returns how many steps ended so.
     pub fn ended_as(&self, end: End) -> usize {
-        self.ended.values().filter(|e| **e == end).count()
+        let others = if end == End::Reused { self.others.1 } else { 0 };
+        others + self.ended.values().filter(|e| **e == end).count()
     }
 
     /// Returns the seconds to go, a step after the other, and whether every step's time is known.
@@ -206,7 +211,7 @@ impl Board {
         let mut left = self.idle.expected_us as f64 / 1e6;
         let mut known = self.idle.unknown == 0;
         for (step, running) in &self.running {
-            let Some(facts) = self.facts.get(step).filter(|facts| facts.due) else { continue };
+            let Some(facts) = self.facts.get(step) else { continue };
             let spent = now_s - running.started_s;
             let expected = facts.expected_seconds.map(|all| (all - spent).max(0.0));
             match running.left_s().or(expected) {
@@ -245,7 +250,6 @@ mod tests {
         let facts = |name: &str, expected_seconds| StepFacts {
             name: name.into(),
             expected_seconds,
-            due: true,
             ..StepFacts::default()
         };
         Board::new(BTreeMap::from([
@@ -286,7 +290,7 @@ mod tests {
     #[test]
     fn an_event_costs_the_same_however_many_steps_there_are() {
         const STEPS: u32 = 20_000;
-        let facts = || StepFacts { due: true, expected_seconds: Some(1.0), ..StepFacts::default() };
+        let facts = || StepFacts { expected_seconds: Some(1.0), ..StepFacts::default() };
         let mut board = Board::new((0..STEPS).map(|id| (StepId(id), facts())).collect());
         let began = Instant::now();
         for id in 0..STEPS {

@@ -1,16 +1,18 @@
 //! What came out: tables and the HTML page, from a plan and how its run ended.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::base::{Encoder, Value};
 use crate::exec::Outcome;
 use crate::graph::{Plan, Planned};
+use crate::report::draw::{Format, draw};
 use crate::report::html::{Artifact, Curve, Page, Status, StepCard, read_log};
 use crate::report::number;
 use crate::report::table::{Found, Shown, Source, Table, resolve};
-use crate::sema::Expansion;
 use crate::sema::steps::{OutputRef, StepId};
-use crate::store::{Output, Store};
+use crate::store::{Output, Record, Store};
 
 /// A plan and how its run ended.
 #[derive(Clone, Copy, Debug)]
@@ -25,11 +27,11 @@ pub struct Results<'r> {
 
 impl Results<'_> {
     /// Returns the tables of all reports that have a cell some plan asks for.
-    pub fn tables(&self, expansion: &Expansion) -> Vec<Table> {
-        let asked = expansion
-            .reports
-            .iter()
-            .filter(|report| report.rows.iter().any(|row| row.cells.iter().any(Option::is_some)));
+    pub fn tables(&self) -> Vec<Table> {
+        let asked =
+            self.plan.expansion.reports.iter().filter(|report| {
+                report.rows.iter().any(|row| row.cells.iter().any(Option::is_some))
+            });
         asked.map(|report| resolve(report, &|output| self.find(output))).collect()
     }
 
@@ -40,6 +42,7 @@ impl Results<'_> {
         source: &str,
         facts: Vec<(String, String)>,
         tables: Vec<Table>,
+        mark: String,
     ) -> Page {
         let ran: BTreeSet<StepId> = self.outcome.ran.iter().copied().collect();
         Page {
@@ -48,9 +51,34 @@ impl Results<'_> {
             facts,
             tables,
             curves: self.curves(),
-            steps: self.plan.steps.iter().map(|planned| self.card(planned, &ran)).collect(),
+            steps: self.plan.steps().map(|planned| self.card(planned, &ran)).collect(),
             source: source.to_owned(),
+            mark,
         }
+    }
+
+    /// Returns what stands for all that the page of a run tells, but for when it was drawn and which steps ran just then.
+    /// `machine` is what it tells of that.
+    pub fn mark(&self, recipe: &Path, source: &str, machine: &str, tables: &[Table]) -> String {
+        let mut out = Encoder::default();
+        out.begin("tlm report");
+        let tables = tables.iter().map(|table| draw(table, Format::Markdown));
+        for text in [env!("CARGO_PKG_VERSION"), &recipe.to_string_lossy(), source, machine] {
+            out.text(text);
+        }
+        tables.for_each(|table| out.text(&table));
+        for planned in self.plan.steps() {
+            out.digest_value(&planned.recipe);
+            out.text(planned.step.label());
+            for (axis, value) in planned.step.point() {
+                out.text(axis);
+                out.text(value);
+            }
+            let is_done =
+                planned.status.is_done() || self.outcome.records.contains_key(&planned.id);
+            out.value(&Value::Bool(is_done));
+        }
+        out.digest().to_string()
     }
 
     fn find(&self, output: &OutputRef) -> Found {
@@ -59,8 +87,8 @@ impl Results<'_> {
             name: planned.step.name(),
             key: planned.recipe,
         });
-        let record = self.outcome.records.get(&output.step);
-        let shown = match record.and_then(|record| record.outputs.get(&output.output)) {
+        let record = self.record(output.step);
+        let shown = match record.as_ref().and_then(|record| record.outputs.get(&*output.output)) {
             Some(Output::Scalar(value)) => Shown::Value(value.clone()),
             _ if self.has_failed(output.step) => Shown::Failed,
             _ => Shown::Pending,
@@ -68,22 +96,29 @@ impl Results<'_> {
         Found { shown, source }
     }
 
+    /// Returns what is known of a step that has its outputs.
+    fn record(&self, step: StepId) -> Option<Cow<'_, Record>> {
+        let made = self.outcome.records.get(&step).map(Cow::Borrowed);
+        made.or_else(|| self.plan.record(step, self.store).map(Cow::Owned))
+    }
+
     fn has_failed(&self, step: StepId) -> bool {
         self.outcome.failed.contains_key(&step) || self.outcome.skipped.contains_key(&step)
     }
 
-    fn card(&self, planned: &Planned, ran: &BTreeSet<StepId>) -> StepCard {
+    fn card(&self, planned: Planned<'_>, ran: &BTreeSet<StepId>) -> StepCard {
         let name_of = |id| self.plan.get(id).map(|step| step.step.name()).unwrap_or_default();
-        let mut card = StepCard::new(planned.id, &planned.step, planned.recipe, &name_of);
+        let mut card = StepCard::new(planned.id, planned.step, planned.recipe, &name_of);
+        let record = self.record(planned.id);
         card.status = match planned.id {
             id if ran.contains(&id) => Status::Ran,
-            id if self.outcome.records.contains_key(&id) => Status::Reused,
+            _ if record.is_some() => Status::Reused,
             id if self.has_failed(id) => Status::Failed,
             _ => Status::NotRun,
         };
         let log = self.store.log_path(planned.recipe);
         card.log = log.exists().then(|| log.display().to_string());
-        let Some(record) = self.outcome.records.get(&planned.id) else { return card };
+        let Some(record) = record else { return card };
         card.seconds = Some(record.seconds);
         for (name, output) in &record.outputs {
             match output {
@@ -100,14 +135,15 @@ impl Results<'_> {
 
     /// Returns the loss curves of all training logs, in the order of the plan.
     fn curves(&self) -> Vec<Curve> {
-        let curve = |planned: &Planned| {
-            let output = self.outcome.records.get(&planned.id)?.outputs.get("log")?;
-            let Output::Object { digest, .. } = output else { return None };
+        let curve = |planned: Planned<'_>| {
+            planned.step.stage().outputs.get("log")?;
+            let record = self.record(planned.id)?;
+            let Output::Object { digest, .. } = record.outputs.get("log")? else { return None };
             // A log that was removed by hand leaves a gap, not a failed report.
             let points = read_log(&self.store.object_path(*digest)).ok()?;
             Some(Curve { name: planned.step.name(), points })
         };
-        let curves = self.plan.steps.iter().filter_map(curve);
+        let curves = self.plan.steps().filter_map(curve);
         curves.filter(|curve| !curve.points.is_empty()).collect()
     }
 }

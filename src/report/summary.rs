@@ -2,24 +2,22 @@
 
 use crate::base::text::{duration, plural};
 
-/// A step of a plan, as far as a reader cares.
+/// A step to run, as far as a reader cares.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlanLine {
     /// `r2[rate=50%]`
     pub name: String,
     /// `train.run`
     pub stage: String,
-    /// Whether it runs.
+    /// Why it runs.
     pub state: PlanState,
     /// Seconds it may take, from an earlier run.
     pub expected_seconds: Option<f64>,
 }
 
-/// Whether a step runs, and why.
+/// Why a step runs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PlanState {
-    /// Its outputs are in the store.
-    Fresh,
     /// It runs: `lr: 0.001 -> 0.002`.
     Due {
         /// Why.
@@ -32,18 +30,17 @@ pub enum PlanState {
     },
 }
 
-/// Returns the summary: a line for the whole, and one per step that is not fresh.
-pub fn summary(lines: &[PlanLine]) -> String {
-    let due: Vec<_> = lines.iter().filter(|line| line.state != PlanState::Fresh).collect();
-    let fresh = lines.len() - due.len();
+/// Returns the summary of so many steps: a line for the whole, and one per step to run.
+pub fn summary(steps: usize, due: &[PlanLine]) -> String {
     if due.is_empty() {
-        return format!("{}, all fresh\n", plural(lines.len(), "step"));
+        return format!("{}, all fresh\n", plural(steps, "step"));
     }
     let mut out = format!(
-        "{}: {fresh} fresh, {} to run{}\n",
-        plural(lines.len(), "step"),
+        "{}: {} fresh, {} to run{}\n",
+        plural(steps, "step"),
+        steps - due.len(),
         due.len(),
-        time(&due)
+        time(due)
     );
     let width = due.iter().map(|line| super::names::columns(&line.name)).max().unwrap_or(0).min(40);
     for line in due {
@@ -53,7 +50,6 @@ pub fn summary(lines: &[PlanLine]) -> String {
             super::names::fit(&line.name, width)
         };
         let why = match &line.state {
-            PlanState::Fresh => continue,
             PlanState::Due { why } => why.clone(),
             PlanState::Waiting { on } => format!("after {}", some(on)),
         };
@@ -62,7 +58,7 @@ pub fn summary(lines: &[PlanLine]) -> String {
     out
 }
 
-fn time(due: &[&PlanLine]) -> String {
+fn time(due: &[PlanLine]) -> String {
     let known: Vec<_> = due.iter().filter_map(|line| line.expected_seconds).collect();
     let sum = duration(known.iter().sum());
     match known.len() {

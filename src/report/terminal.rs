@@ -51,6 +51,11 @@ impl Terminal {
         Self { board, view, began: Instant::now(), resume: resume.to_owned(), failures: Vec::new() }
     }
 
+    /// Tells how many steps need not run, and how many of them have their outputs.
+    pub fn others(&mut self, steps: usize, reused: usize) {
+        self.board.others(steps, reused);
+    }
+
     /// Tells that a step began.
     pub fn started(&mut self, step: StepId) {
         let now_s = self.now_s();
@@ -79,9 +84,8 @@ impl Terminal {
 
     /// Tells that a step that was thought due has its outputs already.
     pub fn reused(&mut self, step: StepId) {
-        // Steps that were fresh from the start are in the plan's summary; a line each would only bury the others.
-        if !self.board.facts(step).is_some_and(|facts| facts.due) {
-            self.board.end(step, End::Reused);
+        // The others are in the plan's summary; a line each would only bury the rest.
+        if self.board.facts(step).is_none() {
             return;
         }
         let text = format!("reused {}: its inputs came out as before", self.board.name(step));
@@ -153,10 +157,7 @@ impl Terminal {
             );
         }
         if ran + failed == 0 {
-            return format!(
-                "nothing to do: all {} fresh\n",
-                plural(self.board.all_facts().len(), "step")
-            );
+            return format!("nothing to do: all {} fresh\n", plural(self.board.steps(), "step"));
         }
         let also =
             [(failed, "failed"), (count(End::Skipped), "skipped"), (count(End::Reused), "reused")];
@@ -185,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_live_run_survives_a_terminal_that_is_not_there() {
-        let facts = StepFacts { name: "r1".into(), due: true, ..StepFacts::default() };
+        let facts = StepFacts { name: "r1".into(), ..StepFacts::default() };
         let facts = BTreeMap::from([(StepId(0), facts)]);
         let mut terminal = Terminal::on(facts, ProgressDrawTarget::hidden(), "tlm run a.tlm");
         terminal.started(StepId(0));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use crate::exec::Event;
-use crate::graph::Plan;
+use crate::graph::{Plan, Planned, Status};
 use crate::report::Terminal;
 use crate::report::jsonl::{self, Line, StepName};
 use crate::sema::steps::StepId;
@@ -13,26 +13,24 @@ use crate::store::{Output, Record};
 
 /// Tells what happens during a run.
 pub struct Watch<'w> {
+    plan: &'w Plan,
     terminal: Terminal,
     json: Option<&'w mut dyn Write>,
-    names: BTreeMap<StepId, StepName>,
     /// Why JSON lines could not be written; the run goes on all the same.
     broken: Option<io::Error>,
 }
 
 impl<'w> Watch<'w> {
     /// Returns a watch of a run of `plan`; JSON lines go to `json`.
-    pub fn new(plan: &Plan, terminal: Terminal, json: Option<&'w mut dyn Write>) -> Self {
-        let name = |planned: &crate::graph::Planned| StepName {
-            id: planned.id.0,
-            name: planned.step.name(),
-            stage: planned.step.stage.name.clone(),
-            key: planned.recipe,
-        };
-        let names = plan.steps.iter().map(|planned| (planned.id, name(planned))).collect();
-        let mut watch = Self { terminal, json, names, broken: None };
-        let (steps, due) = (plan.steps.len(), plan.due().len());
-        watch.write(|_| Some(Line::Plan { steps, fresh: steps - due }));
+    pub fn new(plan: &'w Plan, mut terminal: Terminal, json: Option<&'w mut dyn Write>) -> Self {
+        let (steps, fresh) = (plan.len(), plan.len() - plan.due().len());
+        terminal.others(fresh, plan.done());
+        let mut watch = Self { plan, terminal, json, broken: None };
+        watch.write(|_| Some(Line::Plan { steps, fresh }));
+        if watch.json.is_some() {
+            let fresh = plan.steps().filter(|planned| *planned.status == Status::Fresh);
+            fresh.for_each(|planned| watch.write(|_| Some(Line::Reused { step: name(planned) })));
+        }
         watch
     }
 
@@ -77,7 +75,7 @@ impl<'w> Watch<'w> {
     }
 
     fn name(&self, step: StepId) -> StepName {
-        self.names[&step].clone()
+        name(self.plan.get(step).expect("what happens is about steps of the plan"))
     }
 
     fn line(&self, event: &Event) -> Option<Line> {
@@ -105,6 +103,15 @@ impl<'w> Watch<'w> {
             }
             Event::Interrupted(step) => Line::Interrupted { step: self.name(*step) },
         })
+    }
+}
+
+fn name(planned: Planned<'_>) -> StepName {
+    StepName {
+        id: planned.id.0,
+        name: planned.step.name(),
+        stage: planned.step.stage().name.clone(),
+        key: planned.recipe,
     }
 }
 

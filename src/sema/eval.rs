@@ -1,17 +1,20 @@
 //! Evaluation: a checked expression at one point of the axes. Stage calls become steps, each different one once.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::base::units::Dim;
-use crate::base::{Digest, Span, Value};
+use crate::base::{FastMap, Span, Value};
 use crate::diag::Diagnostic;
-use crate::sema::make::field;
-use crate::sema::node::{Apply, AxisId, BindingId, Bounds, Builtin, Fold, Kind, Node, Program};
+use crate::sema::make::Called;
+use crate::sema::memo::{AlongAll, AlongId, Label, Texts};
+use crate::sema::node::{
+    Apply, AxisId, Binding, BindingId, Bounds, Builtin, Fold, Kind, Node, Program,
+};
 use crate::sema::steps::{Step, StepId};
 use crate::sema::ty::Ty;
-use crate::sema::value::{Misfit, NoResult, Val, arithmetic, function, real};
+use crate::sema::value::{Fields, Misfit, NoResult, Val, arithmetic, function, real};
 use crate::syntax::ast::BinaryOp;
 
 /// For each axis, which of its values.
@@ -30,10 +33,14 @@ const PARTS_MAX: usize = 100_000;
 pub(super) struct Eval<'p> {
     pub(super) program: &'p Program,
     pub(super) steps: Vec<Step>,
-    /// Steps by what they are made of.
-    pub(super) known: HashMap<Digest, StepId>,
-    /// Values of bindings, by the part of the point that they depend on; none where an error was told.
-    values: HashMap<(BindingId, Point), Option<Val>>,
+    /// Steps by the hash of what they do, or the next number that is free.
+    pub(super) known: FastMap<u64, StepId>,
+    /// What was learned of stage calls when they were first evaluated, by their address.
+    pub(super) called: FastMap<usize, Rc<Called>>,
+    pub(super) texts: Texts<'p>,
+    pub(super) along: AlongAll,
+    /// Values of each binding, by the part of the point that it depends on; none where an error was told.
+    values: Vec<Bound>,
     /// How many bindings are being evaluated within each other.
     depth: usize,
     /// The binding, at a point, that has to be evaluated before what was tried: evaluating it there would go too deep.
@@ -45,6 +52,12 @@ pub(super) struct Eval<'p> {
     pub(super) found: Vec<Diagnostic>,
 }
 
+/// What is known of a binding.
+struct Bound {
+    along: AlongId,
+    values: FastMap<u64, Option<Val>>,
+}
+
 /// How deep bindings are evaluated within each other. Longer chains are begun at their far end, so that the stack does not
 /// grow with them.
 const DEPTH_MAX: usize = 50;
@@ -53,7 +66,7 @@ const DEPTH_MAX: usize = 50;
 #[derive(Clone, Copy)]
 pub(super) struct At<'a, 'p> {
     pub(super) point: &'a [usize],
-    pub(super) label: &'a str,
+    pub(super) label: Label<'a>,
     pub(super) env: &'a Rc<Env<'p>>,
 }
 
@@ -78,16 +91,25 @@ enum Meaning<'p> {
 struct Argument<'p> {
     node: &'p Node,
     env: Rc<Env<'p>>,
-    values: RefCell<HashMap<Point, Option<Val>>>,
+    values: RefCell<FastMap<Point, Option<Val>>>,
 }
 
 impl<'p> Eval<'p> {
     pub(super) fn new(program: &'p Program) -> Self {
+        let mut along = AlongAll::default();
+        let bound = |binding: &Binding| {
+            let along = along.of(&binding.typed.axes, &program.axes);
+            Bound { along, values: FastMap::default() }
+        };
+        let values = program.bindings.iter().map(bound).collect();
         Self {
             program,
             steps: Vec::new(),
-            known: HashMap::new(),
-            values: HashMap::new(),
+            known: FastMap::default(),
+            called: FastMap::default(),
+            texts: Texts::new(&program.axes),
+            along,
+            values,
             depth: 0,
             first: None,
             outside: Rc::new(Env::default()),
@@ -99,6 +121,7 @@ impl<'p> Eval<'p> {
     /// Returns the value of an expression at a point; none when an error was told. `label` names the steps made for it.
     pub(super) fn at(&mut self, node: &'p Node, point: &[usize], label: &str) -> Option<Val> {
         let env = Rc::clone(&self.outside);
+        let label = Label::Name(label);
         self.until_settled(|eval| eval.node(node, At { point, label, env: &env }))
     }
 
@@ -123,10 +146,8 @@ impl<'p> Eval<'p> {
     }
 
     fn bound(&mut self, id: BindingId, point: &[usize]) -> Option<Val> {
-        let program = self.program;
-        let binding = &program.bindings[id];
-        let part: Point = binding.typed.axes.iter().map(|axis| point[*axis]).collect();
-        if let Some(value) = self.values.get(&(id, part.clone())) {
+        let number = self.along.number(self.values[id].along, point);
+        if let Some(value) = self.values[id].values.get(&number) {
             return value.clone();
         }
         if self.depth == DEPTH_MAX {
@@ -135,11 +156,12 @@ impl<'p> Eval<'p> {
         }
         self.depth += 1;
         let env = Rc::clone(&self.outside);
-        let at = At { point, label: &binding.name, env: &env };
+        let binding = &self.program.bindings[id];
+        let at = At { point, label: Label::Name(&binding.name), env: &env };
         let value = self.node(&binding.typed.node, at);
         self.depth -= 1;
         if self.first.is_none() {
-            self.values.insert((id, part), value.clone());
+            self.values[id].values.insert(number, value.clone());
         }
         value
     }
@@ -159,19 +181,20 @@ impl<'p> Eval<'p> {
                 self.bounded(list, node.span)
             }
             Kind::Record(fields) => {
-                let fields: Vec<_> = fields
-                    .iter()
-                    .map(|(name, v)| Some((name.clone(), self.node(v, at)?)))
-                    .collect();
-                let record = fields.into_iter().collect::<Option<_>>().map(Val::Record)?;
-                self.bounded(record, node.span)
+                let field = |(name, value): &'p (String, Node)| {
+                    let value = self.node(value, at)?;
+                    Some((self.texts.shared(name), value))
+                };
+                let fields: Vec<_> = fields.iter().map(field).collect();
+                let fields: Option<Fields> = fields.into_iter().collect();
+                self.bounded(Val::Record(Rc::new(fields?)), node.span)
             }
             Kind::Field(base, name) => match self.node(base, at)? {
-                Val::Record(mut fields) => fields.remove(name),
+                Val::Record(fields) => fields.get(name).cloned(),
                 _ => None,
             },
             Kind::ArtifactField(base, name, ty) => match self.node(base, at)? {
-                Val::Artifact(output, tokenizer) => Some(field(&output, tokenizer, name, ty)),
+                Val::Artifact(output, tokenizer) => Some(self.field(&output, tokenizer, name, ty)),
                 _ => None,
             },
             Kind::Not(inner) => {
@@ -209,12 +232,13 @@ impl<'p> Eval<'p> {
             Kind::Update(base, changed) => {
                 let Val::Record(mut fields) = self.node(base, at)? else { return None };
                 for (name, value) in changed {
-                    fields.insert(name.clone(), self.node(value, at)?);
+                    let value = self.node(value, at)?;
+                    Rc::make_mut(&mut fields).set(name, value);
                 }
                 self.bounded(Val::Record(fields), node.span)
             }
             Kind::Item(list, place) => match self.node(list, at)? {
-                Val::List(mut items) if *place < items.len() => Some(items.swap_remove(*place)),
+                Val::List(items) => items.get(*place).cloned(),
                 _ => None,
             },
             Kind::Text(parts) => self.text(parts, at),
@@ -448,12 +472,12 @@ impl<'p> Eval<'p> {
     pub(super) fn places(&mut self, axis: AxisId, list: &'p Node, point: &[usize]) -> Vec<usize> {
         let items = match self.at(list, point, "only") {
             Some(Val::List(items)) => items,
-            _ => Vec::new(),
+            _ => Rc::default(),
         };
         let env = Rc::clone(&self.outside);
-        let at = At { point, label: "only", env: &env };
-        let place = |item| self.place(axis, &item, list.span, at);
-        items.into_iter().filter_map(place).collect()
+        let at = At { point, label: Label::Name("only"), env: &env };
+        let place = |item| self.place(axis, item, list.span, at);
+        items.iter().filter_map(place).collect()
     }
 
     /// Returns which value of an axis this is.

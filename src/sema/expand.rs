@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use crate::base::FastMap;
 use crate::base::text::did_you_mean;
 use crate::diag::{Checked, Diagnostic};
 use crate::sema::eval::{Eval, Point};
+use crate::sema::memo::AlongId;
 use crate::sema::node::{AxisId, BindingId, Kind, Plan, Program, Report, Term, Typed};
 use crate::sema::points::{only, points_of};
 use crate::sema::steps::{
-    Cell, Expansion, Goal, OutputRef, Report as Table, ReportRow, Step, StepId,
+    self, Cell, Expansion, Goal, OutputRef, Report as Table, ReportRow, Step, StepId,
 };
 use crate::sema::value::Val;
 
@@ -19,19 +21,17 @@ pub(super) fn expand(program: &Program, names: &[String]) -> Checked<Expansion> 
     let mut expansion = Expansion::default();
     let mut points = Vec::new();
     let only = only(&mut eval);
-    for (plan, term) in
-        plans.iter().flat_map(|plan| plan.terms.iter().map(move |term| (plan, term)))
-    {
+    for term in plans.iter().flat_map(|plan| &plan.terms) {
         for point in points_of(term, &only, &mut eval) {
             let outputs = outputs(term, &point, &mut eval);
-            expansion.goals.push(goal(program, plan, term, &point, outputs));
+            expansion.goals.push(Goal { outputs });
             points.push(point);
         }
     }
     if !selectors.is_empty() {
         expansion.goals = vec![selected(&selectors, &expansion.goals, &points, &mut eval)];
     }
-    let made = needed(&eval.steps, expansion.goals.iter().flat_map(|goal| &goal.outputs));
+    let made = needed(&eval.steps, &expansion.goals);
     for report in &program.reports {
         let mut table = table(program, report, &points, &mut eval);
         if !expansion.goals.is_empty() {
@@ -43,22 +43,18 @@ pub(super) fn expand(program: &Program, names: &[String]) -> Checked<Expansion> 
     Checked { value: expansion, diagnostics: eval.found }
 }
 
-/// Returns the steps behind some outputs, with all that they use.
-fn needed<'o>(steps: &[Step], outputs: impl Iterator<Item = &'o OutputRef>) -> BTreeSet<StepId> {
-    let mut needed = BTreeSet::new();
-    let mut next: Vec<StepId> = outputs.map(|output| output.step).collect();
-    while let Some(id) = next.pop() {
-        if needed.insert(id) {
-            next.extend(steps[id.0 as usize].uses().map(|output| output.step));
-        }
-    }
-    needed
+/// Returns for each step whether it is behind some goal.
+fn needed(steps: &[Step], goals: &[Goal]) -> Vec<bool> {
+    let outputs = goals.iter().flat_map(|goal| &goal.outputs);
+    steps::needed(steps, outputs.map(|output| output.step))
 }
 
 /// Empties the cells that no plan makes: a report shows results, it asks for none.
-fn leave_out(table: &mut Table, made: &BTreeSet<StepId>) {
+fn leave_out(table: &mut Table, made: &[bool]) {
     for cell in table.rows.iter_mut().flat_map(|row| &mut row.cells) {
-        if matches!(cell, Some(Cell::Output(output)) if !made.contains(&output.step)) {
+        // What only a report asks for was made after that was looked at.
+        let is_made = |id: StepId| made.get(id.0 as usize) == Some(&true);
+        if matches!(cell, Some(Cell::Output(output)) if !is_made(output.step)) {
             *cell = None;
         }
     }
@@ -159,7 +155,7 @@ fn unknown_plan(program: &Program, name: &str, value: &str) -> Diagnostic {
 /// Returns a goal for the values that are named, at the points of the plans; of what the plans need, also what is made of them
 /// where that is asked.
 fn selected(selectors: &[Selector], goals: &[Goal], points: &[Point], eval: &mut Eval<'_>) -> Goal {
-    let planned = needed(&eval.steps, goals.iter().flat_map(|goal| &goal.outputs));
+    let planned = needed(&eval.steps, goals);
     let baseline = [baseline(eval.program)];
     let points = if points.is_empty() { &baseline[..] } else { points };
     let (mut outputs, mut spread) = (Vec::new(), BTreeSet::new());
@@ -175,33 +171,21 @@ fn selected(selectors: &[Selector], goals: &[Goal], points: &[Point], eval: &mut
         }
     }
     // Inputs come before their users.
-    for id in planned {
-        let step = &eval.steps[id.0 as usize];
+    for (index, _) in planned.into_iter().enumerate().filter(|(_, planned)| *planned) {
+        let (id, step) = (StepId(index as u32), &eval.steps[index]);
         if step.uses().any(|used| spread.contains(&used.step)) {
             spread.insert(id);
-            let output = step.stage.outputs.keys().next();
-            outputs.extend(output.map(|name| OutputRef { step: id, output: name.clone() }));
+            let output = step.stage().outputs.keys().next();
+            outputs.extend(output.map(|name| OutputRef { step: id, output: name.as_str().into() }));
         }
     }
     outputs.sort();
     outputs.dedup();
-    Goal { plan: "selection".to_owned(), point: Vec::new(), outputs }
+    Goal { outputs }
 }
 
 fn baseline(program: &Program) -> Point {
     vec![0; program.axes.len()]
-}
-
-fn goal(
-    program: &Program,
-    plan: &Plan,
-    term: &Term,
-    point: &[usize],
-    outputs: Vec<OutputRef>,
-) -> Goal {
-    let axes = term.over.iter().chain(&term.vary).chain(&term.each);
-    let point = axes.map(|id| shown(program, *id, point[*id])).collect();
-    Goal { plan: plan.name.clone(), point, outputs }
 }
 
 /// Evaluates what a term of a plan asks for at a point.
@@ -240,7 +224,7 @@ fn table<'p>(
         })
     });
     let asked: Vec<Asked> =
-        report.columns.iter().map(|(_, typed)| Asked::new(&typed.axes, points)).collect();
+        report.columns.iter().map(|(_, typed)| Asked::new(&typed.axes, points, eval)).collect();
     let mut row = |values: &[usize]| {
         let mut point = baseline(program);
         report.rows.iter().zip(values).for_each(|(axis, value)| point[*axis] = *value);
@@ -251,7 +235,7 @@ fn table<'p>(
                 if let Some((axis, value)) = col {
                     point[*axis] = *value;
                 }
-                let asked = asked.has(&point);
+                let asked = asked.has(&point, eval);
                 cells.push(asked.then(|| cell(typed, &point, head, eval)).flatten());
             }
         }
@@ -268,25 +252,23 @@ fn table<'p>(
 }
 
 /// The points that some plan has, as far as a value depends on them. Without any plan, reports ask themselves.
-struct Asked<'a> {
-    axes: &'a BTreeSet<AxisId>,
-    points: BTreeSet<Point>,
+struct Asked {
+    along: AlongId,
+    /// By their numbers.
+    points: FastMap<u64, ()>,
     all: bool,
 }
 
-impl<'a> Asked<'a> {
-    fn new(axes: &'a BTreeSet<AxisId>, points: &[Point]) -> Self {
-        let points_asked = points.iter().map(|point| along(axes, point)).collect();
-        Self { axes, points: points_asked, all: points.is_empty() }
+impl Asked {
+    fn new(axes: &BTreeSet<AxisId>, points: &[Point], eval: &mut Eval<'_>) -> Self {
+        let along = eval.along.of(axes, &eval.program.axes);
+        let numbers = points.iter().map(|point| (eval.along.number(along, point), ()));
+        Self { along, points: numbers.collect(), all: points.is_empty() }
     }
 
-    fn has(&self, point: &[usize]) -> bool {
-        self.all || self.points.contains(&along(self.axes, point))
+    fn has(&self, point: &[usize], eval: &mut Eval<'_>) -> bool {
+        self.all || self.points.contains_key(&eval.along.number(self.along, point))
     }
-}
-
-fn along<'a>(axes: impl IntoIterator<Item = &'a AxisId>, point: &[usize]) -> Point {
-    axes.into_iter().map(|axis| point[*axis]).collect()
 }
 
 /// Returns the values of the row axes, a row a combination that some plan has, in the order of the axes' values. Without any
@@ -295,8 +277,11 @@ fn row_values(program: &Program, report: &Report, points: &[Point]) -> Vec<Point
     if points.is_empty() {
         return combinations(program, &report.rows);
     }
-    let rows: BTreeSet<Point> = points.iter().map(|point| along(&report.rows, point)).collect();
-    rows.into_iter().collect()
+    let values = |point: &Point| report.rows.iter().map(|axis| point[*axis]).collect();
+    let mut rows: Vec<Point> = points.iter().map(values).collect();
+    rows.sort_unstable();
+    rows.dedup();
+    rows
 }
 
 fn cell<'p>(typed: &'p Typed, point: &[usize], label: &str, eval: &mut Eval<'p>) -> Option<Cell> {

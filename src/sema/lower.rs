@@ -564,7 +564,7 @@ fn settle_axes(program: &mut Program, found: &mut Vec<Diagnostic>) {
         let mut eval = Eval::new(program);
         let items = match eval.at(list, &vec![0; program.axes.len()], &axis.name) {
             Some(Val::List(items)) => items,
-            _ => Vec::new(),
+            _ => [].into(),
         };
         if items.is_empty() && eval.found.is_empty() && found.is_empty() {
             found.push(no_axis_values(&axis.name, axis.span));

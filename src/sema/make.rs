@@ -1,98 +1,241 @@
 //! Steps: stage calls with all arguments evaluated, each different one once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ptr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::{Span, Value};
 use crate::diag::Diagnostic;
 use crate::sema::eval::{At, Eval};
-use crate::sema::node::{AxisId, Call, InputArg, Slot, Stage};
-use crate::sema::steps::{Arg, Input, OutputRef, RunSpec, Shell, Step, StepId};
+use crate::sema::memo::{AlongId, Label};
+use crate::sema::node::{Call, InputArg, Kind, Node, Slot, Stage};
+use crate::sema::steps::{
+    Arg, Files, Input, Names, OutputRef, Param, Parts, Rule, RunSpec, Site, Step, StepId,
+};
 use crate::sema::ty::Ty;
-use crate::sema::value::{Misfit, Val, real};
+use crate::sema::value::{Fields, Misfit, Val, real};
 
 /// What `source.fetch` knows how to fetch.
 const SCHEMES: [&str; 2] = ["pypi", "file"];
 
+/// What is learned of a stage call when it is first evaluated.
+pub(super) struct Called {
+    site: Arc<Site>,
+    /// The given parameters that may have another value elsewhere, by name.
+    open: Box<[usize]>,
+    /// The `run { }` block, if it is the same everywhere.
+    run: Option<Arc<RunSpec>>,
+    /// The axes it depends on.
+    along: AlongId,
+    /// What the latest step is called.
+    label: RefCell<Arc<str>>,
+    /// What it makes, and whether that is a record.
+    makes: Box<[Made]>,
+    fields: Option<Rc<[Arc<str>]>>,
+}
+
+/// An output of a stage call.
+struct Made {
+    name: Arc<str>,
+    carries: Carries,
+}
+
+/// The tokenizer that the token ids of an output mean something under.
+enum Carries {
+    /// The output is a number or text.
+    Late,
+    None,
+    Itself,
+    /// That of the inputs; else the output of that name.
+    Inputs(Option<Arc<str>>),
+}
+
 impl<'p> Eval<'p> {
     pub(super) fn call(&mut self, call: &'p Call, span: Span, at: At<'_, 'p>) -> Option<Val> {
         // All arguments are evaluated before any missing one ends it, so that all mistakes are told.
-        let inputs: Vec<_> = call
-            .inputs
-            .iter()
-            .zip(&call.stage.signature.inputs)
-            .map(|(input, slot)| self.input(call, input, slot, at))
-            .collect();
-        let params = self.params(call, at);
-        let run = self.run_spec(call, at);
-        let inputs: Vec<(Input, Option<OutputRef>)> = inputs.into_iter().collect::<Option<_>>()?;
-        let (params, unkeyed) = params?;
-        let tokenizer = self.tokenizer(call, &inputs, span)?;
-        let names = call.stage.signature.inputs.iter().map(|slot| slot.name.clone());
-        let mut arg_spans: BTreeMap<_, _> =
-            names.clone().zip(call.inputs.iter().map(|input| input.node().span)).collect();
-        let given = call.params.iter();
-        arg_spans
-            .extend(given.map(|(at, v)| (call.stage.signature.params[*at].name.clone(), v.span)));
-        let uses = call.stage.uses.iter().map(|file| {
-            let base = self.program.folder_at(file.span).to_owned();
-            let input = Input::Files { pattern: file.node.clone(), base, span: file.span };
-            (format!("uses {}", file.node), input)
-        });
+        let inputs = self.inputs(call, at);
+        let known = self.called.get(&ptr::from_ref(call).addr()).cloned();
+        let args = self.args(call, known.as_deref(), at);
+        let run = match known.as_ref().and_then(|known| known.run.clone()) {
+            Some(run) => Some(run),
+            None => self.run_spec(call, at).map(Arc::new),
+        };
+        let (mut inputs, tokenizers) = inputs?;
+        inputs.extend(call.stage.uses.iter().map(|file| self.files(file.node.clone(), file.span)));
+        let mut args = args?;
+        let tokenizer = self.tokenizer(call, &tokenizers, span)?;
+        let run = run?;
+        let called = match known {
+            Some(known) => known,
+            None => self.learn(call, span, &mut args, &run, at),
+        };
         let step = Step {
-            stage: Arc::clone(&call.stage.decl),
-            label: at.label.to_owned(),
-            point: self.point(&call.axes, at),
-            inputs: names.zip(inputs.into_iter().map(|(input, _)| input)).chain(uses).collect(),
-            params,
-            unkeyed,
-            run: run?,
-            span,
-            arg_spans,
+            site: Arc::clone(&called.site),
+            label: self.label(&called, at),
+            point: self.point(called.along, call, at),
+            inputs: inputs.into(),
+            args: args.into(),
+            run,
         };
         let id = self.intern(step);
-        Some(result(&call.stage, id, tokenizer.as_ref()))
+        Some(called.result(id, tokenizer.as_ref()))
     }
 
-    /// Returns the axis values and turns of folds that a call depends on.
-    fn point(&self, axes: &BTreeSet<AxisId>, at: At<'_, 'p>) -> Vec<(String, String)> {
-        let axes = axes.union(&at.env.axes).map(|id| (&self.program.axes[*id], at.point[*id]));
-        let values = axes.map(|(axis, at)| (axis.name.clone(), axis.shown[at].clone()));
-        let mut point: Vec<_> = values.chain(at.env.turns.iter().cloned()).collect();
+    /// Notes what all steps of a call share, and leaves of its arguments those that they do not.
+    fn learn(
+        &mut self,
+        call: &'p Call,
+        span: Span,
+        args: &mut Vec<Arg>,
+        run: &Arc<RunSpec>,
+        at: At<'_, 'p>,
+    ) -> Rc<Called> {
+        let signature = &call.stage.signature;
+        let (mut params, mut open) = (Vec::new(), Vec::new());
+        for ((index, slot), arg) in signature.params.iter().enumerate().zip(args.drain(..)) {
+            let given = call.params.iter().position(|(at, _)| *at == index);
+            let moving = given.filter(|given| !self.is_fixed(&call.params[*given].1));
+            let fixed = match moving {
+                None => Some(arg),
+                Some(given) => {
+                    open.push((&slot.name, given, arg));
+                    None
+                }
+            };
+            params.push(Param { name: self.texts.shared(&slot.name), rule: rule(slot), fixed });
+        }
+        open.sort_by_key(|(name, ..)| *name);
+        let (open, own): (Vec<_>, Vec<_>) =
+            open.into_iter().map(|(_, given, arg)| (given, arg)).unzip();
+        *args = own;
+        let given = call.params.iter();
+        let spans = given.map(|(at, node)| (&signature.params[*at].name, node.span));
+        let inputs = signature.inputs.iter().zip(&call.inputs);
+        let spans = spans.chain(inputs.map(|(slot, input)| (&slot.name, input.node().span)));
+        let spans = spans.map(|(name, span)| (self.texts.shared(name), span)).collect();
+        let names = signature.inputs.iter().map(|slot| slot.name.clone());
+        let names = names.chain(call.stage.uses.iter().map(|file| format!("uses {}", file.node)));
+        let names = names.map(|name| self.texts.shared(&name)).collect();
+        let site = Site::new(Arc::clone(&call.stage.decl), names, params, span, spans);
+        let (makes, fields) = self.makes(&call.stage);
+        let called = Rc::new(Called {
+            site: Arc::new(site),
+            open: open.into(),
+            run: call.run.iter().all(|(_, node)| self.is_fixed(node)).then(|| Arc::clone(run)),
+            along: self.along.of(&call.axes, &self.program.axes),
+            label: RefCell::new(self.texts.written(|text| at.label.write(text))),
+            makes,
+            fields,
+        });
+        self.called.insert(ptr::from_ref(call).addr(), Rc::clone(&called));
+        called
+    }
+
+    /// Returns whether a node has the same value at every point and in every function call.
+    fn is_fixed(&self, node: &Node) -> bool {
+        let mut fixed = true;
+        node.walk(&mut |node| {
+            fixed &= match &node.kind {
+                Kind::Binding(id) => self.program.bindings[*id].typed.axes.is_empty(),
+                Kind::Axis(_)
+                | Kind::Local(_)
+                | Kind::Apply(_)
+                | Kind::Fold(_)
+                | Kind::At(..)
+                | Kind::AtBaseline(..)
+                | Kind::Call(_) => false,
+                _ => true,
+            }
+        });
+        fixed
+    }
+
+    /// Returns what a stage makes, and the names of the fields if that is a record.
+    fn makes(&mut self, stage: &Stage) -> (Box<[Made]>, Option<Rc<[Arc<str>]>>) {
+        let mut made = |name: &str, ty: &Ty| {
+            let carries = match ty {
+                Ty::Artifact(artifact) => match artifact.as_str() {
+                    "Tokenizer" => Carries::Itself,
+                    "File" | "Corpus" | "TrainLog" => Carries::None,
+                    _ => {
+                        let own = format!("{name}.tokenizer");
+                        let makes = stage.decl.outputs.contains_key(&own);
+                        Carries::Inputs(makes.then(|| self.texts.shared(&own)))
+                    }
+                },
+                _ => Carries::Late,
+            };
+            Made { name: self.texts.shared(name), carries }
+        };
+        match &stage.result {
+            Ty::Record(fields) => {
+                let makes: Box<[Made]> =
+                    fields.iter().map(|(name, field)| made(name, &field.ty)).collect();
+                let names = makes.iter().map(|made| Arc::clone(&made.name)).collect();
+                (makes, Some(names))
+            }
+            one => ([made("out", one)].into(), None),
+        }
+    }
+
+    fn label(&mut self, called: &Called, at: At<'_, 'p>) -> Arc<str> {
+        let mut label = called.label.borrow_mut();
+        if !at.label.is(&label) {
+            *label = self.texts.written(|text| at.label.write(text));
+        }
+        Arc::clone(&label)
+    }
+
+    /// Returns the axis values and turns of folds that a call depends on. `along` are the axes of the call itself.
+    fn point(&mut self, along: AlongId, call: &Call, at: At<'_, 'p>) -> Names {
+        let along = match at.env.axes.is_subset(&call.axes) {
+            true => along,
+            false => self.along.of(&(&call.axes | &at.env.axes), &self.program.axes),
+        };
+        let values = self.along.shown(along, at.point, &mut self.texts);
+        if at.env.turns.is_empty() {
+            return values;
+        }
+        let turns = at.env.turns.iter();
+        let turns = turns.map(|(name, turn)| (self.texts.shared(name), self.texts.shared(turn)));
+        let mut point: Vec<_> = values.iter().cloned().chain(turns).collect();
         point.sort();
-        point
+        point.into()
     }
 
     /// Returns the number of the step, which is a known one when it does the same.
     fn intern(&mut self, step: Step) -> StepId {
-        let reference = |output: &OutputRef| {
-            let step = Value::Int(i64::from(output.step.0));
-            Value::List(vec![step, Value::Str(output.output.clone())])
-        };
-        let input = |input: &Input| match input {
-            Input::Output(output) => reference(output),
-            Input::Files { pattern, .. } => Value::Str(pattern.clone()),
-        };
-        let arg = |arg: &Arg| match arg {
-            Arg::Value(value) => Value::List(vec![value.clone()]),
-            Arg::Late(output) => reference(output),
-        };
-        // Results differ between classes of devices, so what is chosen for a tensor stage is part of what it does.
-        let device = step.run.device.clone().filter(|_| step.stage.tensor);
-        let shell = step.stage.shell.as_ref().map(Shell::template);
-        let what = Value::List(vec![
-            Value::Str(step.stage.name.clone()),
-            shell.map_or(Value::Null, Value::Str),
-            device.map_or(Value::Null, Value::Str),
-            Value::List(step.inputs.iter().map(|(_, value)| input(value)).collect()),
-            Value::map(step.params.iter().map(|(name, value)| (name, arg(value)))),
-        ]);
-        let next = StepId(self.steps.len() as u32);
-        let id = *self.known.entry(what.digest("tlm step")).or_insert(next);
-        if id == next {
-            self.steps.push(step);
+        let mut place = step.hash();
+        while let Some(id) = self.known.get(&place) {
+            if self.steps[id.0 as usize].is_same(&step) {
+                return *id;
+            }
+            place = place.wrapping_add(1);
         }
+        let id = StepId(self.steps.len() as u32);
+        self.known.insert(place, id);
+        self.steps.push(step);
         id
+    }
+
+    /// Returns the inputs, and the tokenizer of each.
+    fn inputs(
+        &mut self,
+        call: &'p Call,
+        at: At<'_, 'p>,
+    ) -> Option<(Vec<Input>, Vec<Option<OutputRef>>)> {
+        let slots = &call.stage.signature.inputs;
+        let mut inputs = Vec::with_capacity(slots.len());
+        let mut tokenizers = Vec::with_capacity(slots.len());
+        for (input, slot) in call.inputs.iter().zip(slots) {
+            if let Some((input, tokenizer)) = self.input(call, input, slot, at) {
+                inputs.push(input);
+                tokenizers.push(tokenizer);
+            }
+        }
+        (inputs.len() == slots.len()).then_some((inputs, tokenizers))
     }
 
     fn input(
@@ -102,8 +245,7 @@ impl<'p> Eval<'p> {
         slot: &Slot,
         at: At<'_, 'p>,
     ) -> Option<(Input, Option<OutputRef>)> {
-        let label = format!("{}.{}", at.label, slot.name);
-        let inner = At { label: &label, ..at };
+        let inner = At { label: Label::Within(&at.label, &slot.name), ..at };
         match input {
             InputArg::Artifact(node) => match self.node(node, inner)? {
                 Val::Artifact(output, tokenizer) => Some((Input::Output(output), tokenizer)),
@@ -128,8 +270,7 @@ impl<'p> Eval<'p> {
                 );
                 return None;
             }
-            let base = self.program.folder_at(span).to_owned();
-            return Some(Input::Files { pattern: text, base, span });
+            return Some(self.files(text, span));
         };
         if !SCHEMES.contains(&scheme) {
             let known = SCHEMES.map(|scheme| format!("`{scheme}:`")).join(", ");
@@ -143,10 +284,13 @@ impl<'p> Eval<'p> {
         let sha256 = self.sha256(call, span, at)?;
         let uri = self.absolute(&text, span);
         let fetch = self.program.fetch.as_ref()?;
-        let id = self.intern(Step {
+        let along = self.along.of(&call.axes, &self.program.axes);
+        let point = self.point(along, call, at);
+        let label = self.texts.written(|text| at.label.write(text));
+        let mut step = Step::new(Parts {
             stage: Arc::clone(&fetch.decl),
-            label: at.label.to_owned(),
-            point: self.point(&call.axes, at),
+            label: label.to_string(),
+            point: Vec::new(),
             inputs: Vec::new(),
             params: BTreeMap::from([("sha256".to_owned(), Arg::Value(Value::Str(sha256)))]),
             unkeyed: BTreeMap::from([("uri".to_owned(), Value::Str(uri))]),
@@ -154,7 +298,14 @@ impl<'p> Eval<'p> {
             span,
             arg_spans: BTreeMap::from([("uri".to_owned(), span)]),
         });
-        Some(Input::Output(OutputRef { step: id, output: "out".to_owned() }))
+        step.point = point;
+        let id = self.intern(step);
+        Some(Input::Output(OutputRef { step: id, output: self.texts.shared("out") }))
+    }
+
+    fn files(&self, pattern: String, span: Span) -> Input {
+        let base = self.program.folder_at(span).to_owned();
+        Input::Files(Box::new(Files { pattern, base, span }))
     }
 
     /// Returns a URI whose path does not depend on where tlm is called.
@@ -187,46 +338,50 @@ impl<'p> Eval<'p> {
         None
     }
 
-    /// Returns identity parameters, and those that the worker gets but the key does not.
-    fn params(
-        &mut self,
-        call: &'p Call,
-        at: At<'_, 'p>,
-    ) -> Option<(BTreeMap<String, Arg>, BTreeMap<String, Value>)> {
-        let (mut params, mut unkeyed) = (BTreeMap::new(), BTreeMap::new());
+    /// Returns the parameters by their places in the signature, or of a known call those that are open.
+    fn args(&mut self, call: &'p Call, known: Option<&Called>, at: At<'_, 'p>) -> Option<Vec<Arg>> {
+        let slots = &call.stage.signature.params;
         let mut complete = true;
-        for (index, slot) in call.stage.signature.params.iter().enumerate() {
-            let given = call.params.iter().find(|(at, _)| *at == index).map(|(_, node)| node);
-            let value = match given {
-                Some(node) => self.node(node, at),
-                None => slot.default.clone(),
-            };
-            let Some(value) = value else {
-                complete = false;
-                continue;
-            };
-            let is_default = slot.since && Some(&value) == slot.default.as_ref();
-            match (value.known(), value) {
-                (Some(Value::Str(uri)), _) if slot.place => {
-                    unkeyed.insert(
-                        slot.name.clone(),
-                        Value::Str(self.absolute(&uri, given.map_or(slot.span, |node| node.span))),
-                    );
-                }
-                (Some(value), _) if slot.place || is_default => {
-                    unkeyed.insert(slot.name.clone(), value);
-                }
-                (Some(value), _) => drop(params.insert(slot.name.clone(), Arg::Value(value))),
-                (None, Val::Late(output)) => {
-                    params.insert(slot.name.clone(), Arg::Late(output));
-                }
-                (None, _) => {
-                    self.late(given.map_or(slot.span, |node| node.span));
-                    complete = false;
-                }
+        let mut arg = |slot: &Slot, given: Option<&'p Node>| {
+            let arg = self.arg(slot, given, at);
+            complete &= arg.is_some();
+            arg
+        };
+        let given = |index| call.params.iter().find(|(at, _)| *at == index).map(|(_, node)| node);
+        let args: Vec<Arg> = match known {
+            Some(known) => {
+                let open = known.open.iter().map(|given| &call.params[*given]);
+                open.filter_map(|(index, node)| arg(&slots[*index], Some(node))).collect()
+            }
+            None => {
+                let slots = slots.iter().enumerate();
+                slots.filter_map(|(index, slot)| arg(slot, given(index))).collect()
+            }
+        };
+        complete.then_some(args)
+    }
+
+    fn arg(&mut self, slot: &Slot, given: Option<&'p Node>, at: At<'_, 'p>) -> Option<Arg> {
+        let value = match given {
+            Some(node) => self.node(node, at)?,
+            None => slot.default.clone()?,
+        };
+        let known = match value {
+            Val::Late(output) => return Some(Arg::Late(output)),
+            Val::Plain(value) => Some(value),
+            other => other.known(),
+        };
+        match known {
+            Some(Value::Str(uri)) if slot.place => {
+                let span = given.map_or(slot.span, |node| node.span);
+                Some(Arg::Value(Value::Str(self.absolute(&uri, span))))
+            }
+            Some(value) => Some(Arg::Value(value)),
+            None => {
+                self.late(given.map_or(slot.span, |node| node.span));
+                None
             }
         }
-        complete.then_some((params, unkeyed))
     }
 
     fn run_spec(&mut self, call: &'p Call, at: At<'_, 'p>) -> Option<RunSpec> {
@@ -264,15 +419,17 @@ impl<'p> Eval<'p> {
     fn tokenizer(
         &mut self,
         call: &'p Call,
-        inputs: &[(Input, Option<OutputRef>)],
+        tokenizers: &[Option<OutputRef>],
         span: Span,
     ) -> Option<Option<OutputRef>> {
-        let slots = || call.stage.signature.inputs.iter().zip(inputs).zip(&call.inputs);
-        let given = slots().find(|((slot, _), _)| slot.ty == Ty::Artifact("Tokenizer".to_owned()));
+        let slots = || call.stage.signature.inputs.iter().zip(tokenizers).zip(&call.inputs);
+        let takes =
+            |slot: &Slot, wanted: &str| matches!(&slot.ty, Ty::Artifact(name) if name == wanted);
+        let given = slots().any(|((slot, _), _)| takes(slot, "Tokenizer"));
         let mut first: Option<(&OutputRef, Span)> = None;
-        for ((slot, (_, tokenizer)), arg) in slots() {
+        for ((slot, tokenizer), arg) in slots() {
             // A donor goes with any tokenizer: its embeddings are gathered anew.
-            let free = given.is_some() && slot.ty == Ty::Artifact("Checkpoint".to_owned());
+            let free = given && takes(slot, "Checkpoint");
             let Some(own) = tokenizer.as_ref().filter(|_| !free) else { continue };
             match first {
                 None => first = Some((own, arg.node().span)),
@@ -296,8 +453,27 @@ impl<'p> Eval<'p> {
         Some(first.map(|(tokenizer, _)| tokenizer.clone()))
     }
 
+    /// Returns a field of an artifact. Token ids mean the same to an artifact and its tokenizer, so that is the one carried.
+    pub(super) fn field(
+        &mut self,
+        output: &OutputRef,
+        tokenizer: Option<OutputRef>,
+        name: &str,
+        ty: &Ty,
+    ) -> Val {
+        let full = self.texts.written(|text| text.extend([&*output.output, ".", name]));
+        let inner = OutputRef { step: output.step, output: full };
+        match ty {
+            Ty::Artifact(_) => {
+                let made = tokenizer.unwrap_or(inner);
+                Val::Artifact(made.clone(), Some(made))
+            }
+            _ => Val::Late(inner),
+        }
+    }
+
     fn describe(&self, output: &OutputRef) -> String {
-        let label = &self.steps[output.step.0 as usize].label;
+        let label = self.steps[output.step.0 as usize].label();
         match output.output.strip_prefix("out") {
             Some(rest) => format!("{label}{rest}"),
             None => format!("{label}.{}", output.output),
@@ -305,48 +481,41 @@ impl<'p> Eval<'p> {
     }
 }
 
+impl Called {
+    /// Returns what a step makes, whose inputs agree on a tokenizer.
+    fn result(&self, step: StepId, tokenizer: Option<&OutputRef>) -> Val {
+        let output = |name: &Arc<str>| OutputRef { step, output: Arc::clone(name) };
+        let value = |made: &Made| {
+            let output_of = output(&made.name);
+            let carried = match &made.carries {
+                Carries::Late => return Val::Late(output_of),
+                Carries::None => None,
+                Carries::Itself => Some(output_of.clone()),
+                Carries::Inputs(own) => tokenizer.cloned().or_else(|| own.as_ref().map(output)),
+            };
+            Val::Artifact(output_of, carried)
+        };
+        match &self.fields {
+            None => value(&self.makes[0]),
+            Some(names) => {
+                let values = self.makes.iter().map(value).collect();
+                Val::Record(Rc::new(Fields::new(Rc::clone(names), values)))
+            }
+        }
+    }
+}
+
+/// Returns when a parameter enters the key.
+fn rule(slot: &Slot) -> Rule {
+    match slot.default.as_ref().and_then(Val::known) {
+        _ if slot.place => Rule::Never,
+        Some(default) if slot.since => Rule::Unless(default),
+        _ => Rule::Always,
+    }
+}
+
 fn is_scheme(text: &str) -> bool {
     text.len() > 1
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || b"+-.".contains(&c))
-}
-
-/// Returns a field of an artifact. Token ids mean the same to an artifact and its tokenizer, so that is the one carried.
-pub(super) fn field(output: &OutputRef, tokenizer: Option<OutputRef>, name: &str, ty: &Ty) -> Val {
-    let inner = OutputRef { step: output.step, output: format!("{}.{name}", output.output) };
-    match ty {
-        Ty::Artifact(_) => {
-            let made = tokenizer.unwrap_or(inner);
-            Val::Artifact(made.clone(), Some(made))
-        }
-        _ => Val::Late(inner),
-    }
-}
-
-/// Returns what a step makes.
-fn result(stage: &Stage, id: StepId, tokenizer: Option<&OutputRef>) -> Val {
-    let output = |name: &str, ty: &Ty| {
-        let output = OutputRef { step: id, output: name.to_owned() };
-        match ty {
-            Ty::Artifact(artifact) => {
-                let carried = match artifact.as_str() {
-                    "Tokenizer" => Some(output.clone()),
-                    "File" | "Corpus" | "TrainLog" => None,
-                    _ => tokenizer.cloned().or_else(|| {
-                        let own = format!("{name}.tokenizer");
-                        let makes = stage.decl.outputs.contains_key(&own);
-                        makes.then_some(OutputRef { step: id, output: own })
-                    }),
-                };
-                Val::Artifact(output, carried)
-            }
-            _ => Val::Late(output),
-        }
-    };
-    match &stage.result {
-        Ty::Record(fields) => Val::Record(
-            fields.iter().map(|(name, field)| (name.clone(), output(name, &field.ty))).collect(),
-        ),
-        one => output("out", one),
-    }
 }

@@ -17,6 +17,7 @@ mod import;
 mod lint;
 mod lower;
 mod make;
+mod memo;
 mod node;
 mod outline;
 mod overlay;

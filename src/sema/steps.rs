@@ -2,11 +2,12 @@
 //! call once, in an order in which inputs come first.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::text::name_at;
-use crate::base::{Span, Value};
+use crate::base::{FastHasher, Span, Value};
 
 /// A stage call in an [`Expansion`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,9 +74,106 @@ pub enum OutputKind {
     Scalar,
 }
 
-/// One stage call.
-#[derive(Clone, Debug, PartialEq)]
+/// A stage call in the recipe: what all steps that it makes share.
+#[derive(Debug)]
+pub struct Site {
+    stage: Arc<StageDecl>,
+    span: Span,
+    /// The inputs' names, in declaration order.
+    inputs: Box<[Arc<str>]>,
+    /// The places of the inputs by name.
+    by_name: Box<[usize]>,
+    /// By name.
+    params: Box<[Param]>,
+    /// Where each argument is written, for `why`.
+    arg_spans: Box<[(Arc<str>, Span)]>,
+    /// The outputs that fixed params are.
+    late: Box<[OutputRef]>,
+    /// The hash of all that steps of this call have in common.
+    hash: u64,
+}
+
+/// A parameter at a [`Site`].
+#[derive(Debug)]
+pub(super) struct Param {
+    pub(super) name: Arc<str>,
+    pub(super) rule: Rule,
+    /// The value, where it is the same for all steps.
+    pub(super) fixed: Option<Arg>,
+}
+
+/// When a parameter enters the key. What is known only later always does.
+#[derive(Debug)]
+pub(super) enum Rule {
+    Always,
+    Never,
+    /// Where its value is another.
+    Unless(Value),
+}
+
+impl Param {
+    fn is_keyed(&self, arg: &Arg) -> bool {
+        match (&self.rule, arg) {
+            (Rule::Always, _) | (_, Arg::Late(_)) => true,
+            (Rule::Never, Arg::Value(_)) => false,
+            (Rule::Unless(default), Arg::Value(value)) => value != default,
+        }
+    }
+
+    /// Returns the part that it has in the hash of a step, whose parts are added: parameters come in the order of their
+    /// names, but fixed ones are hashed only once.
+    fn hash(&self, arg: &Arg) -> u64 {
+        match self.is_keyed(arg) {
+            true => hash_of(&(&*self.name, arg)),
+            false => 0,
+        }
+    }
+}
+
+impl Site {
+    pub(super) fn new(
+        stage: Arc<StageDecl>,
+        inputs: Box<[Arc<str>]>,
+        mut params: Vec<Param>,
+        span: Span,
+        arg_spans: Box<[(Arc<str>, Span)]>,
+    ) -> Self {
+        params.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut by_name: Box<[usize]> = (0..inputs.len()).collect();
+        by_name.sort_by_key(|place| &inputs[*place]);
+        let fixed = params.iter().filter_map(|param| Some(param.hash(param.fixed.as_ref()?)));
+        let hash = fixed.fold(hash_of(&stage.name), u64::wrapping_add);
+        let late =
+            params.iter().filter_map(|param| param.fixed.as_ref()?.late().cloned()).collect();
+        Self { stage, span, inputs, by_name, params: params.into(), arg_spans, late, hash }
+    }
+}
+
+fn hash_of(what: &impl Hash) -> u64 {
+    let mut hasher = FastHasher::default();
+    what.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// One stage call, evaluated. There may be very many, so it holds only what the others of its [`Site`] do not.
+#[derive(Clone, Debug)]
 pub struct Step {
+    pub(super) site: Arc<Site>,
+    pub(super) label: Arc<str>,
+    pub(super) point: Names,
+    /// By the site's inputs.
+    pub(super) inputs: Box<[Input]>,
+    /// Of the site's params those that are not fixed.
+    pub(super) args: Box<[Arg]>,
+    pub(super) run: Arc<RunSpec>,
+}
+
+/// Axis values, as (axis, value as written).
+pub type Names = Arc<[(Arc<str>, Arc<str>)]>;
+
+/// A step written out, of which [`Step::new`] makes one.
+#[derive(Clone, Debug)]
+pub struct Parts {
     /// What is called.
     pub stage: Arc<StageDecl>,
     /// The binding it came from: `r2`; not part of any key.
@@ -98,39 +196,178 @@ pub struct Step {
 }
 
 impl Step {
+    /// Returns the step with a site of its own.
+    pub fn new(parts: Parts) -> Self {
+        let keyed = parts.params.into_iter().map(|(name, arg)| (name, Rule::Always, arg));
+        let unkeyed = parts.unkeyed.into_iter();
+        let unkeyed = unkeyed.map(|(name, value)| (name, Rule::Never, Arg::Value(value)));
+        let params = keyed.chain(unkeyed).map(|(name, rule, arg)| Param {
+            name: name.into(),
+            rule,
+            fixed: Some(arg),
+        });
+        let (names, inputs): (Vec<Arc<str>>, Vec<Input>) =
+            parts.inputs.into_iter().map(|(name, input)| (name.into(), input)).unzip();
+        let arg_spans = parts.arg_spans.into_iter().map(|(name, span)| (name.into(), span));
+        let site =
+            Site::new(parts.stage, names.into(), params.collect(), parts.span, arg_spans.collect());
+        let point = parts.point.into_iter().map(|(axis, value)| (axis.into(), value.into()));
+        Self {
+            site: Arc::new(site),
+            label: parts.label.into(),
+            point: point.collect(),
+            inputs: inputs.into(),
+            args: Box::default(),
+            run: Arc::new(parts.run),
+        }
+    }
+
+    /// Returns what is called.
+    pub fn stage(&self) -> &StageDecl {
+        &self.site.stage
+    }
+
+    /// Returns the binding it came from: `r2`; not part of any key.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Returns the axis values it depends on, by axis name; not part of any key.
+    pub fn point(&self) -> &[(Arc<str>, Arc<str>)] {
+        &self.point
+    }
+
     /// Returns the label with the axis values: `r2[arm=hard, rate=50%]`.
     pub fn name(&self) -> String {
         name_at(&self.label, &self.point)
     }
 
+    /// Returns the positional arguments with the parameter's name, in declaration order.
+    pub fn inputs(&self) -> impl ExactSizeIterator<Item = (&str, &Input)> {
+        self.site.inputs.iter().map(|name| &**name).zip(&self.inputs)
+    }
+
+    /// Returns the positional arguments by name.
+    pub fn inputs_by_name(&self) -> impl ExactSizeIterator<Item = (&str, &Input)> {
+        self.site.by_name.iter().map(|at| (&*self.site.inputs[*at], &self.inputs[*at]))
+    }
+
+    /// Returns all identity parameters by name, defaults filled in; without those of [`Step::unkeyed`].
+    pub fn params(&self) -> impl Iterator<Item = (&str, &Arg)> {
+        self.args()
+            .filter(|(param, arg)| param.is_keyed(arg))
+            .map(|(param, arg)| (&*param.name, arg))
+    }
+
+    /// Returns an identity parameter.
+    pub fn param(&self, name: &str) -> Option<&Arg> {
+        self.params().find(|(param, _)| *param == name).map(|(_, arg)| arg)
+    }
+
+    /// Returns the parameters that the worker gets but the key does not: `place`, and `since` at their default.
+    pub fn unkeyed(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.args().filter_map(|(param, arg)| match arg {
+            Arg::Value(value) if !param.is_keyed(arg) => Some((&*param.name, value)),
+            Arg::Value(_) | Arg::Late(_) => None,
+        })
+    }
+
+    /// Returns the `run { }` block, evaluated.
+    pub fn run(&self) -> &RunSpec {
+        &self.run
+    }
+
+    /// Returns the call.
+    pub fn span(&self) -> Span {
+        self.site.span
+    }
+
+    /// Returns where an argument is written.
+    pub fn arg_span(&self, name: &str) -> Option<Span> {
+        let mut spans = self.site.arg_spans.iter();
+        spans.find(|(arg, _)| **arg == *name).map(|(_, span)| *span)
+    }
+
     /// Returns the outputs of other steps that it uses.
     pub fn uses(&self) -> impl Iterator<Item = &OutputRef> {
-        let inputs = self.inputs.iter().filter_map(|(_, input)| match input {
+        let inputs = self.inputs.iter().filter_map(|input| match input {
             Input::Output(output) => Some(output),
-            Input::Files { .. } => None,
+            Input::Files(_) => None,
         });
-        let late = self.params.values().filter_map(|arg| match arg {
-            Arg::Late(output) => Some(output),
-            Arg::Value(_) => None,
-        });
-        inputs.chain(late)
+        let own = self.args.iter().filter_map(Arg::late);
+        inputs.chain(&self.site.late).chain(own)
+    }
+
+    fn args(&self) -> impl Iterator<Item = (&Param, &Arg)> {
+        let mut own = self.args.iter();
+        self.site.params.iter().filter_map(move |param| match &param.fixed {
+            Some(fixed) => Some((param, fixed)),
+            None => Some((param, own.next()?)),
+        })
+    }
+
+    /// Returns a hash of what it does: steps that do the same have the same.
+    pub(super) fn hash(&self) -> u64 {
+        let mut hasher = FastHasher::default();
+        self.device().hash(&mut hasher);
+        for input in &self.inputs {
+            match input {
+                Input::Output(output) => output.hash(&mut hasher),
+                Input::Files(files) => (&files.pattern, &files.base).hash(&mut hasher),
+            }
+        }
+        let open = self.site.params.iter().filter(|param| param.fixed.is_none());
+        let params = open.zip(&self.args).map(|(param, arg)| param.hash(arg));
+        hasher.write_u64(params.fold(self.site.hash, u64::wrapping_add));
+        hasher.finish()
+    }
+
+    /// Returns whether both do the same.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let is_same = |(own, other): (&Input, &Input)| match (own, other) {
+            (Input::Output(own), Input::Output(other)) => own == other,
+            (Input::Files(own), Input::Files(other)) => {
+                (&own.pattern, &own.base) == (&other.pattern, &other.base)
+            }
+            (Input::Output(_), Input::Files(_)) | (Input::Files(_), Input::Output(_)) => false,
+        };
+        let (stage, others) = (&self.site.stage, &other.site.stage);
+        let is_same_command = || {
+            let commands = [stage, others].map(|stage| stage.shell.as_ref().map(Shell::template));
+            stage.name == others.name && commands[0] == commands[1]
+        };
+        (Arc::ptr_eq(stage, others) || is_same_command())
+            && self.device() == other.device()
+            && self.inputs.len() == other.inputs.len()
+            && self.inputs.iter().zip(&other.inputs).all(is_same)
+            && self.params().eq(other.params())
+    }
+
+    /// Returns the device that is chosen for a tensor stage: results differ between classes of devices, so it is part of what
+    /// the step does.
+    pub fn device(&self) -> Option<&str> {
+        self.run.device.as_deref().filter(|_| self.site.stage.tensor)
     }
 }
 
 /// A positional argument.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Input {
     /// An output of another step.
     Output(OutputRef),
-    /// Local files: a path or glob as written, relative to `base`; the key takes their content.
-    Files {
-        /// As written.
-        pattern: String,
-        /// The recipe's folder.
-        base: PathBuf,
-        /// The text in the recipe.
-        span: Span,
-    },
+    /// Local files; the key takes their content.
+    Files(Box<Files>),
+}
+
+/// Local files as a recipe names them.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// A path or glob, as written.
+    pub pattern: String,
+    /// The recipe's folder, which it is relative to.
+    pub base: PathBuf,
+    /// The text in the recipe.
+    pub span: Span,
 }
 
 /// An output of a step.
@@ -139,16 +376,26 @@ pub struct OutputRef {
     /// The step.
     pub step: StepId,
     /// The output's name, as in [`StageDecl::outputs`].
-    pub output: String,
+    pub output: Arc<str>,
 }
 
 /// A named argument.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Hash)]
 pub enum Arg {
     /// Known now.
     Value(Value),
     /// Known once a stage ran.
     Late(OutputRef),
+}
+
+impl Arg {
+    /// Returns the output that it is known from, if it is not known now.
+    fn late(&self) -> Option<&OutputRef> {
+        match self {
+            Self::Late(output) => Some(output),
+            Self::Value(_) => None,
+        }
+    }
 }
 
 /// How to run a step; never changes its result.
@@ -181,13 +428,22 @@ pub struct Expansion {
     pub reports: Vec<Report>,
 }
 
+/// Returns for each step whether the targets need it.
+pub fn needed(steps: &[Step], targets: impl Iterator<Item = StepId>) -> Vec<bool> {
+    let mut needed = vec![false; steps.len()];
+    targets.for_each(|id| needed[id.0 as usize] = true);
+    // Users come after their inputs.
+    for (index, step) in steps.iter().enumerate().rev() {
+        if needed[index] {
+            step.uses().for_each(|output| needed[output.step.0 as usize] = true);
+        }
+    }
+    needed
+}
+
 /// A value some plan asks for, at one point.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Goal {
-    /// The plan's name.
-    pub plan: String,
-    /// The axis values of the point, as written.
-    pub point: Vec<(String, String)>,
     /// What it needs.
     pub outputs: Vec<OutputRef>,
 }

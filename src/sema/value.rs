@@ -1,26 +1,65 @@
 //! Values during evaluation, and arithmetic on them.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::base::Value;
 use crate::base::units::{Dim, UNITS};
 use crate::sema::node::Builtin;
 use crate::sema::steps::OutputRef;
-use crate::sema::ty::Ty;
+use crate::sema::ty::{Field, Ty};
 use crate::syntax::ast::BinaryOp;
 
-/// A value at one point of the axes.
+/// A value at one point of the axes; cheap to clone.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Val {
     /// Null, a truth value, a number or a text.
     Plain(Value),
-    List(Vec<Val>),
-    Record(BTreeMap<String, Val>),
+    List(Rc<[Val]>),
+    Record(Rc<Fields>),
     /// What a step makes, and the tokenizer its token ids mean something under.
     Artifact(OutputRef, Option<OutputRef>),
     /// A number or text that is known once a step ran.
     Late(OutputRef),
+}
+
+/// The fields of a record, by name. Records of the same making share their names.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Fields {
+    names: Rc<[Arc<str>]>,
+    values: Vec<Val>,
+}
+
+impl Fields {
+    /// Returns the fields of these names, which are in order.
+    pub(super) fn new(names: Rc<[Arc<str>]>, values: Vec<Val>) -> Self {
+        Self { names, values }
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Val> {
+        self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    /// Changes a field that is there.
+    pub(super) fn set(&mut self, name: &str, value: Val) {
+        if let Some(place) = self.names.iter().position(|known| **known == *name) {
+            self.values[place] = value;
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Val)> {
+        self.names.iter().map(|name| &**name).zip(&self.values)
+    }
+}
+
+impl FromIterator<(Arc<str>, Val)> for Fields {
+    fn from_iter<I: IntoIterator<Item = (Arc<str>, Val)>>(fields: I) -> Self {
+        let mut fields: Vec<_> = fields.into_iter().collect();
+        fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let (names, values): (Vec<_>, _) = fields.into_iter().unzip();
+        Self { names: names.into(), values }
+    }
 }
 
 /// A number that its slot can't hold.
@@ -39,19 +78,19 @@ impl Val {
             (value, Ty::Optional(inner)) => value.conform(inner),
             (Val::Plain(number), Ty::Number(dim)) => in_dim(number, *dim).map(Val::Plain),
             (Val::List(items), Ty::List(item)) => {
-                let items: Result<_, _> = items.into_iter().map(|v| v.conform(item)).collect();
-                Ok(Val::List(items?))
+                let items = items.iter().map(|value| value.clone().conform(item));
+                Ok(Val::List(items.collect::<Result<_, _>>()?))
             }
-            (Val::Record(mut given), Ty::Record(fields)) => {
-                let mut out = BTreeMap::new();
-                for (name, field) in fields.iter() {
-                    let value = match given.remove(name) {
-                        Some(value) => value.conform(&field.ty)?,
+            (Val::Record(given), Ty::Record(fields)) => {
+                let value = |(name, field): (&String, &Field)| {
+                    let value = match given.get(name) {
+                        Some(value) => value.clone().conform(&field.ty)?,
                         None => field.default.clone().unwrap_or(Val::Plain(Value::Null)),
                     };
-                    out.insert(name.clone(), value);
-                }
-                Ok(Val::Record(out))
+                    Ok((name.as_str().into(), value))
+                };
+                let fields = fields.iter().map(value).collect::<Result<Fields, _>>()?;
+                Ok(Val::Record(Rc::new(fields)))
             }
             (value, _) => Ok(value),
         }
@@ -66,7 +105,7 @@ impl Val {
             }
             Val::Record(fields) => fields
                 .iter()
-                .map(|(name, value)| Some((name.clone(), value.known()?)))
+                .map(|(name, value)| Some((name.to_owned(), value.known()?)))
                 .collect::<Option<_>>()
                 .map(Value::Map),
             Val::Artifact(..) | Val::Late(_) => None,
@@ -90,7 +129,7 @@ impl Val {
         match self {
             Val::Plain(_) | Val::Artifact(..) | Val::Late(_) => 1,
             Val::List(items) => 1 + items.iter().map(Val::parts).sum::<usize>(),
-            Val::Record(fields) => 1 + fields.values().map(Val::parts).sum::<usize>(),
+            Val::Record(fields) => 1 + fields.values.iter().map(Val::parts).sum::<usize>(),
         }
     }
 
@@ -99,7 +138,7 @@ impl Val {
         match self {
             Val::Plain(_) => {}
             Val::List(items) => items.iter().for_each(|item| item.outputs(out)),
-            Val::Record(fields) => fields.values().for_each(|field| field.outputs(out)),
+            Val::Record(fields) => fields.values.iter().for_each(|field| field.outputs(out)),
             Val::Artifact(output, _) | Val::Late(output) => out.push(output.clone()),
         }
     }

@@ -6,38 +6,50 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
+use tempfile::NamedTempFile;
 
 /// Writes a small file under its name at once: a temporary file beside it, fsync, rename, fsync of the folder.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().expect("store paths have a parent");
-    // Others may read a store, so it gets the permissions of any new file, not a temporary's.
-    let open = fs::Permissions::from_mode(0o666);
-    let mut file = tempfile::Builder::new().permissions(open).tempfile_in(folder)?;
-    io::Write::write_all(&mut file, bytes)?;
+    let file = write_beside(path, bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
-    sync_folder(folder)
+    sync_folder(folder_of(path))
+}
+
+/// Writes a file under its name at once. It need not outlive a power cut: its reader tells what is left of it, and makes
+/// it again.
+pub(super) fn write_derived(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_beside(path, bytes)?.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
+    // Others may read a store, so it gets the permissions of any new file, not a temporary's.
+    let open = fs::Permissions::from_mode(0o666);
+    let mut file = tempfile::Builder::new().permissions(open).tempfile_in(folder_of(path))?;
+    io::Write::write_all(&mut file, bytes)?;
+    Ok(file)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().expect("store paths have a parent")
 }
 
 /// Opens a file that is read and appended to under a lock, creating it and its folder if missing.
 pub(super) fn open_shared(path: &Path) -> io::Result<File> {
-    create_folder_of(path)?;
+    fs::create_dir_all(folder_of(path))?;
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
 }
 
 /// Opens a file to append to, creating it and its folder if missing.
 pub(super) fn open_log(path: &Path) -> io::Result<File> {
-    create_folder_of(path)?;
+    fs::create_dir_all(folder_of(path))?;
     OpenOptions::new().create(true).append(true).open(path)
-}
-
-fn create_folder_of(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path.parent().expect("store paths have a parent"))
 }
 
 /// Moves a finished output to its final name: contents to disk, then one rename, then the folder to disk.
 pub(super) fn move_into_place(from: &Path, to: &Path) -> io::Result<()> {
-    let folder = to.parent().expect("store paths have a parent");
+    let folder = folder_of(to);
     fs::create_dir_all(folder)?;
     // Another process may have created the folder and not yet come to this.
     folder.parent().map_or(Ok(()), sync_folder)?;

@@ -1,131 +1,224 @@
-//! The index: an append-only file of checksummed records.
+//! The index: finds records in the log by their keys.
 //!
-//! A frame is [`MARK`], the payload's length (u32 LE), the first 8 bytes of its BLAKE3, and the payload, a [`Record`] as
-//! JSON. What a crash left at the end is cut off by the next writer; after damage elsewhere, reading goes on at the next
-//! mark with a whole frame behind it.
+//! What is far back in the log is found by the table, what came since by having been read. A record is checked when it is
+//! read; if the table turns out to be wrong, or the log damaged, the whole log is read again.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs::{self, File};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::Digest;
-use crate::store::{Record, atomic};
+use crate::store::log::{self, Point};
+use crate::store::presence::Presence;
+use crate::store::record::Encoded;
+use crate::store::table::{Table, Tail};
+use crate::store::{Record, atomic, object_path};
 
-/// Starts a frame; JSON has no such byte.
-const MARK: [u8; 4] = *b"\x89tlm";
+/// How much of the log may lie behind the table before the table is made anew.
+const TAIL_BYTES: u64 = 256 << 10;
 
-const HEADER: usize = 16;
-
-/// All records, by both keys; the last one under a key counts.
+/// All records by both keys; the last one under a key counts.
 #[derive(Debug)]
 pub(super) struct Index {
-    path: PathBuf,
-    /// How far the file has been read.
-    end: u64,
-    records: Vec<Arc<Record>>,
-    by_key: BTreeMap<Digest, usize>,
-    /// Frames whose checksum was wrong.
-    pub(super) damaged: usize,
+    root: PathBuf,
+    /// None while there is none on disk.
+    log: Option<File>,
+    table: Table,
+    tail: Tail,
+    /// How far the log has been read.
+    point: Point,
+    damaged: usize,
+    /// Opened when it is first needed.
+    presence: Option<Presence>,
+    /// How much of the log may lie behind the table.
+    tail_bytes: u64,
 }
 
 impl Index {
-    pub(super) fn open(path: PathBuf) -> io::Result<Self> {
-        let mut index =
-            Self { path, end: 0, records: Vec::new(), by_key: BTreeMap::new(), damaged: 0 };
+    pub(super) fn open(root: &Path) -> io::Result<Self> {
+        Self::with_tail(root, TAIL_BYTES)
+    }
+
+    fn with_tail(root: &Path, tail_bytes: u64) -> io::Result<Self> {
+        let table = fs::read(table_path(root)).ok().and_then(Table::of);
+        let table = table.unwrap_or_else(Table::empty);
+        let mut index = Self {
+            root: root.to_owned(),
+            log: None,
+            tail: Tail::default(),
+            point: table.point(),
+            damaged: table.damaged(),
+            presence: None,
+            tail_bytes,
+            table,
+        };
         index.refresh()?;
+        index.fold();
         Ok(index)
-    }
-
-    pub(super) fn get(&self, key: Digest) -> Option<&Record> {
-        self.by_key.get(&key).map(|at| &*self.records[*at])
-    }
-
-    pub(super) fn records(&self) -> &[Arc<Record>] {
-        &self.records
     }
 
     /// Reads what other processes appended.
     pub(super) fn refresh(&mut self) -> io::Result<()> {
-        match File::open(&self.path) {
-            Ok(mut file) => self.read_from(&mut file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        match File::open(path(&self.root)) {
+            Ok(log) => {
+                self.go_on(&log)?;
+                self.log = Some(log);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.forget();
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }
 
+    /// Returns where the last record under a key lies, without reading it, if its objects are there or were when that was
+    /// first asked.
+    pub(super) fn find(&mut self, key: Digest) -> Option<u64> {
+        if let Some(record) = self.tail.find(&key) {
+            let mut objects = self.tail.objects(record).iter();
+            let are_there = objects.all(|object| object_path(&self.root, *object).exists());
+            return are_there.then(|| self.tail.place(record));
+        }
+        let record = self.table.find(&key)?;
+        let presence = self.presence.get_or_insert_with(|| Presence::open(&self.root, &self.table));
+        let mut objects = self.table.objects(record);
+        let are_there = objects.all(|object| presence.is_there(object, &self.table));
+        are_there.then(|| self.table.place(record))
+    }
+
+    /// Reads the last record under a key.
+    pub(super) fn get(&mut self, key: Digest) -> Option<Record> {
+        let place = self.place(key)?;
+        let found =
+            self.read(place).filter(|record| [record.recipe, record.content].contains(&key));
+        found.or_else(|| {
+            self.distrust();
+            let place = self.place(key)?;
+            self.read(place)
+        })
+    }
+
+    fn place(&self, key: Digest) -> Option<u64> {
+        let in_tail = self.tail.find(&key).map(|record| self.tail.place(record));
+        in_tail.or_else(|| self.table.find(&key).map(|record| self.table.place(record)))
+    }
+
+    /// Reads the record at a place; after damage, what is found next is what the log has.
+    pub(super) fn read_at(&mut self, place: u64) -> Option<Record> {
+        let found = self.read(place);
+        if found.is_none() {
+            self.distrust();
+        }
+        found
+    }
+
+    fn read(&self, place: u64) -> Option<Record> {
+        let bytes = log::read(self.log.as_ref()?, place).ok()??;
+        Encoded::of(&bytes)?.decode()
+    }
+
+    /// Reads the whole log: all records, oldest first, and how many were damaged.
+    pub(super) fn read_all(&self) -> (Vec<Arc<Record>>, usize) {
+        let mut records = Vec::new();
+        let each = |_, bytes: &[u8]| {
+            let record = Encoded::of(bytes).and_then(|record| record.decode());
+            let is_one = record.is_some();
+            records.extend(record.map(Arc::new));
+            is_one
+        };
+        let scanned = self.log.as_ref().map(|log| log::scan(log, Point::default(), each));
+        let damaged = scanned.and_then(Result::ok).map_or(self.damaged, |(_, damaged)| damaged);
+        (records, damaged)
+    }
+
     /// Appends a record durably.
-    pub(super) fn append(&mut self, record: Record) -> io::Result<()> {
-        let payload = serde_json::to_vec(&record)?;
-        let mut frame = MARK.to_vec();
-        frame.extend((payload.len() as u32).to_le_bytes());
-        frame.extend(checksum(&payload));
-        frame.extend(payload);
-        let mut file = atomic::open_shared(&self.path)?;
-        file.lock()?;
-        self.read_from(&mut file)?;
-        file.set_len(self.end)?;
-        file.seek(SeekFrom::Start(self.end))?;
-        if let Err(error) = file.write_all(&frame).and_then(|()| file.sync_all()) {
+    pub(super) fn append(&mut self, record: &Record) -> io::Result<()> {
+        let encoded = record.encode();
+        let mut log = atomic::open_shared(&path(&self.root))?;
+        log.lock()?;
+        self.go_on(&log)?;
+        let (frame, next) = self.point.frame(&encoded)?;
+        log.set_len(self.point.end)?;
+        log.seek(SeekFrom::Start(self.point.end))?;
+        if let Err(error) = log.write_all(&frame).and_then(|()| log.sync_all()) {
             // A full disk must not leave half a frame behind.
-            file.set_len(self.end)?;
+            log.set_len(self.point.end)?;
             return Err(error);
         }
-        if self.end == 0 {
+        if self.point.end == 0 {
             // The file is new, so its name has to reach the disk too.
-            self.path.parent().map_or(Ok(()), atomic::sync_folder)?;
+            atomic::sync_folder(&self.root)?;
         }
-        self.end += frame.len() as u64;
-        self.insert(record);
+        self.tail.push(self.point.end, &encoded);
+        self.point = next;
+        if self.log.is_none() {
+            self.log = Some(File::open(path(&self.root))?);
+        }
         Ok(())
     }
 
-    fn read_from(&mut self, file: &mut File) -> io::Result<()> {
-        file.seek(SeekFrom::Start(self.end))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        let mut at = 0;
-        while let Some(start) = next_frame(&bytes, at) {
-            let payload = frame(&bytes[start..]).expect("a whole frame starts here");
-            // A whole frame of another form was written by another tlm; both are told as damage.
-            self.damaged += usize::from(start > at);
-            match serde_json::from_slice(payload) {
-                Ok(record) => self.insert(record),
-                Err(_) => self.damaged += 1,
-            }
-            at = start + HEADER + payload.len();
+    /// Remembers which objects are there.
+    pub(super) fn keep_presence(&mut self) -> io::Result<()> {
+        self.presence.as_mut().map_or(Ok(()), Presence::keep)
+    }
+
+    /// Reads on in the log, or from its start if it is another one.
+    fn go_on(&mut self, log: &File) -> io::Result<()> {
+        if !self.point.is_on(log) {
+            self.forget();
         }
-        self.end += at as u64;
+        let tail = &mut self.tail;
+        let (point, damaged) = log::scan(log, self.point, |at, bytes| tail.push(at, bytes))?;
+        self.point = point;
+        self.damaged += damaged;
         Ok(())
     }
 
-    fn insert(&mut self, record: Record) {
-        let at = self.records.len();
-        self.by_key.insert(record.recipe, at);
-        self.by_key.insert(record.content, at);
-        self.records.push(Arc::new(record));
+    fn forget(&mut self) {
+        self.log = None;
+        self.table = Table::empty();
+        self.tail = Tail::default();
+        self.point = Point::default();
+        self.damaged = 0;
+        self.presence = None;
+    }
+
+    /// Reads the log from its start.
+    fn distrust(&mut self) {
+        self.forget();
+        // If that fails, nothing is found: steps run again.
+        if self.refresh().is_ok() {
+            self.fold();
+        }
+    }
+
+    /// Makes the table anew when much lies behind it.
+    fn fold(&mut self) {
+        if self.point.end - self.table.point().end <= self.tail_bytes {
+            return;
+        }
+        let mut presence = Presence::open(&self.root, &self.table);
+        self.table = self.table.extended(&self.tail, self.point, self.damaged);
+        self.tail = Tail::default();
+        presence.extend(&self.table);
+        // A store that can only be read is searched all the same.
+        let _ = atomic::write_derived(&table_path(&self.root), self.table.bytes())
+            .and_then(|()| presence.keep());
+        self.presence = Some(presence);
     }
 }
 
-/// Returns where the next whole frame starts.
-fn next_frame(bytes: &[u8], from: usize) -> Option<usize> {
-    (from..bytes.len()).find(|at| bytes[*at] == MARK[0] && frame(&bytes[*at..]).is_some())
-}
-
-/// Returns the payload of the frame that starts here, if it is whole.
-fn frame(bytes: &[u8]) -> Option<&[u8]> {
-    let (header, rest) = bytes.split_at_checked(HEADER)?;
-    let len = u32::from_le_bytes(header[4..8].try_into().ok()?) as usize;
-    let payload = rest.get(..len)?;
-    (header[..4] == MARK && header[8..] == checksum(payload)).then_some(payload)
-}
-
-fn checksum(payload: &[u8]) -> [u8; 8] {
-    Digest::of(payload).seed().to_le_bytes()
-}
-
-/// Returns where the index of a store lies.
+/// Returns where the log of a store lies.
 pub(super) fn path(root: &Path) -> PathBuf {
     root.join("index")
 }
+
+fn table_path(root: &Path) -> PathBuf {
+    root.join("index.table")
+}
+
+#[cfg(test)]
+mod tests;

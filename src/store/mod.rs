@@ -5,8 +5,14 @@
 
 mod atomic;
 mod index;
+mod log;
 pub mod object;
+mod presence;
+mod record;
+mod sealed;
 mod sources;
+mod stamp;
+mod table;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -16,14 +22,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use crate::base::{Digest, Value};
+use crate::base::Digest;
 use crate::store::index::Index;
 use crate::store::sources::Sources;
 
+pub use crate::store::record::{Output, Record};
+
 /// The version of the layout on disk.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What a new store has first; one that is there stays as it is. Backup programs know the tag's signature.
 const SIDE_FILES: [(&str, &str); 2] = [
@@ -45,42 +51,11 @@ pub struct Store {
     sources: Sources,
 }
 
-/// An output of a step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Output {
-    /// A file or folder among the objects.
-    Object {
-        /// Its name.
-        digest: Digest,
-        /// The size of its files.
-        bytes: u64,
-    },
-    /// A number or text.
-    Scalar(Value),
-}
-
-/// What a step made, and how.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    /// The key by what the inputs are made of.
-    pub recipe: Digest,
-    /// The key by the inputs' contents.
-    pub content: Digest,
-    /// The stage's name.
-    pub stage: String,
-    /// The step's name when it was made; for people.
-    pub label: String,
-    /// The axis values when it was made, as written; for people.
-    pub point: Vec<(String, String)>,
-    /// The outputs by name.
-    pub outputs: BTreeMap<String, Output>,
-    /// What the recipe key was computed from.
-    pub manifest: Value,
-    /// How long it took.
-    pub seconds: f64,
-    /// When it was finished, in seconds since 1970.
-    pub finished_unix: i64,
+/// A record that is in the store, not yet read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Where it lies in the log.
+    place: u64,
 }
 
 /// What [`Store::begin`] found.
@@ -125,9 +100,9 @@ pub enum StoreError {
         /// Why not.
         source: io::Error,
     },
-    /// The folder was written by a newer tlm.
+    /// The folder was written by a newer or older tlm.
     #[error("store `{}` has format {found}, this tlm knows {FORMAT}", path.display())]
-    Newer {
+    OtherFormat {
         /// The store.
         path: PathBuf,
         /// Its format.
@@ -168,9 +143,12 @@ impl StoreError {
                     .to_owned()
             }
             Self::Io { .. } => "check the disk and run the same command again".to_owned(),
-            Self::Newer { .. } => {
-                "update tlm, or choose another store with `--store DIR`".to_owned()
-            }
+            Self::OtherFormat { path, found } => match found.parse::<u32>() {
+                Ok(older) if older < FORMAT => {
+                    format!("delete `{}`, or choose another with `--store DIR`", path.display())
+                }
+                _ => "update tlm, or choose another store with `--store DIR`".to_owned(),
+            },
             Self::NotAStore { .. } => "choose an empty or new folder with `--store DIR`".to_owned(),
             Self::NotUtf8 { .. } => {
                 "choose a folder with a name in UTF-8 with `--store DIR`".to_owned()
@@ -198,7 +176,7 @@ impl Store {
     /// Opens a store, creating it if missing. One that exists may be read-only.
     ///
     /// # Errors
-    /// When the folder can't be made or read, has other files, or is of a newer format.
+    /// When the folder can't be made or read, has other files, or is of another format.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         if root.to_str().is_none() {
             return Err(StoreError::NotUtf8 { path: root.to_owned() });
@@ -208,13 +186,12 @@ impl Store {
             Ok(found) if found.trim() == FORMAT.to_string() => {}
             Ok(found) => {
                 let found = found.trim().to_owned();
-                return Err(StoreError::Newer { path: root.to_owned(), found });
+                return Err(StoreError::OtherFormat { path: root.to_owned(), found });
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(root)?,
             Err(error) => return Err(failed("read", &format)(error)),
         }
-        let index = index::path(root);
-        let index = Index::open(index.clone()).map_err(failed("read", &index))?;
+        let index = Index::open(root).map_err(failed("read", &index::path(root)))?;
         let sources = Sources::open(root.join("sources"));
         Ok(Self { root: root.to_owned(), index: Mutex::new(index), sources })
     }
@@ -239,9 +216,21 @@ impl Store {
         self.index.lock().expect("no holder of the index panics")
     }
 
-    /// Returns the record under a recipe key or content key, if all its objects are there.
+    /// Returns whether a record is under a recipe key or content key and all its objects are there, without reading it.
+    ///
+    /// What was seen once is taken for granted until the store is opened again.
+    pub fn find(&self, key: Digest) -> Option<Found> {
+        self.index().find(key).map(|place| Found { place })
+    }
+
+    /// Reads a record that was found; none if it is damaged. Then it will not be found again.
+    pub fn read(&self, found: Found) -> Option<Record> {
+        self.index().read_at(found.place)
+    }
+
+    /// Returns the record under a recipe key or content key, if all its objects are there now.
     pub fn lookup(&self, key: Digest) -> Option<Record> {
-        let record = self.index().get(key)?.clone();
+        let record = self.index().get(key)?;
         record.outputs.values().all(|output| self.is_there(output)).then_some(record)
     }
 
@@ -260,20 +249,21 @@ impl Store {
         self.sources.digest(path)
     }
 
-    /// Remembers the digests of the user's files for the next time.
+    /// Remembers the digests of the user's files, and which objects are there, for the next time.
     pub fn keep_sources(&self) {
         // Forgetting them costs time, nothing else.
         let _ = self.sources.keep();
+        let _ = self.index().keep_presence();
     }
 
-    /// Returns all records, oldest first.
+    /// Reads all records, oldest first.
     pub fn records(&self) -> Vec<Arc<Record>> {
-        self.index().records().to_vec()
+        self.index().read_all().0
     }
 
-    /// Returns how many index records were damaged and left out.
+    /// Reads all records and returns how many were damaged and left out.
     pub fn damaged(&self) -> usize {
-        self.index().damaged
+        self.index().read_all().1
     }
 
     /// Returns where an object lies.
@@ -364,7 +354,7 @@ impl Store {
             }
         }
         for entry in entries("state") {
-            if key(&entry).is_some_and(|key| self.lookup(key).is_some()) {
+            if key(&entry).is_some_and(|key| self.find(key).is_some()) {
                 let _ = remove(&entry.path());
             }
         }
@@ -412,7 +402,7 @@ impl Store {
             }
             record.outputs.insert(name.clone(), Output::Object { digest, bytes });
         }
-        self.record(record.clone())?;
+        self.record(&record)?;
         // The step is done all the same; the next sweep tries again.
         let _ = remove(&lease.state_dir());
         Ok(record)
@@ -422,7 +412,7 @@ impl Store {
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn record(&self, record: Record) -> Result<(), StoreError> {
+    pub fn record(&self, record: &Record) -> Result<(), StoreError> {
         let path = index::path(&self.root);
         self.index().append(record).map_err(failed("write", &path))
     }

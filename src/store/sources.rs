@@ -1,24 +1,23 @@
-//! Digests of the user's own files, remembered by (size, mtime, ctime, inode), so that a plan reads only what changed.
+//! Digests of the user's own files, remembered by size and [`Stamp`], so that a plan reads only what changed.
 //!
-//! A file that changed within two seconds before it was hashed may have changed again without another time stamp, so its
-//! entry does not count (git's "racy" entries). All clocks are the file system's: the memo's own time stamp, less the
-//! time between hashing and writing, says when that was.
+//! The memo is [`sealed`]. For each file it holds the length of its path (u32 LE), the path, and an entry: size (u64 LE),
+//! stamp, digest, and how long before the memo was written the file was hashed (i64 LE, ns).
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
 use crate::base::Digest;
-use crate::store::{atomic, object};
+use crate::store::record::DIGEST;
+use crate::store::stamp::{self, Stamp};
+use crate::store::{atomic, object, sealed};
 
-/// How old a change must be when the file is hashed, in nanoseconds.
-const SETTLED_NS: i128 = 2_000_000_000;
+const NAME: [u8; 8] = *b"tlmfiles";
 
 /// The memo, one file in the store.
 #[derive(Debug)]
@@ -35,30 +34,20 @@ struct Known {
     hashed: BTreeMap<PathBuf, (Entry, Instant)>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 struct Entry {
     size: u64,
-    mtime_ns: i128,
-    ctime_ns: i128,
-    device: u64,
-    inode: u64,
+    stamp: Stamp,
     digest: Digest,
     /// How long before the memo was written the file was hashed; less than that for those that counted before.
-    age_ns: i128,
+    age_ns: i64,
 }
 
 impl Sources {
     /// Reads the memo; one that is missing or damaged is empty.
     pub(super) fn open(path: PathBuf) -> Self {
-        let read = || {
-            let mut settled: BTreeMap<_, Entry> =
-                serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
-            let written_ns = time_ns(&fs::metadata(&path).ok()?).0;
-            // Kept in the memo, the others would count once it is written again.
-            settled.retain(|_, entry| entry.was_settled(written_ns));
-            Some(Known { settled, ..Known::default() })
-        };
-        let known = Mutex::new(read().unwrap_or_default());
+        let settled = read(&path).unwrap_or_default();
+        let known = Mutex::new(Known { settled, hashed: BTreeMap::new() });
         Self { path, known }
     }
 
@@ -77,13 +66,18 @@ impl Sources {
         if known.hashed.is_empty() {
             return Ok(());
         }
-        let aged = |(path, (entry, at)): (&PathBuf, &(Entry, Instant))| {
-            let age_ns = at.elapsed().as_nanos() as i128;
-            (path.clone(), Entry { age_ns, ..entry.clone() })
-        };
-        let mut entries = known.settled.clone();
-        entries.extend(known.hashed.iter().map(aged));
-        atomic::write(&self.path, &serde_json::to_vec(&entries)?)
+        let hashed = known.hashed.iter().map(|(path, (entry, at))| {
+            (path, Entry { age_ns: at.elapsed().as_nanos() as i64, ..entry.clone() })
+        });
+        let mut content = Vec::new();
+        let settled = known.settled.iter().filter(|(path, _)| !known.hashed.contains_key(*path));
+        for (path, entry) in settled.map(|(path, entry)| (path, entry.clone())).chain(hashed) {
+            let name = path.as_os_str().as_bytes();
+            content.extend((name.len() as u32).to_le_bytes());
+            content.extend(name);
+            content.extend(entry.encode());
+        }
+        atomic::write(&self.path, &sealed::seal(NAME, &content))
     }
 
     fn file(&self, path: &Path, metadata: &Metadata) -> io::Result<Digest> {
@@ -103,29 +97,52 @@ impl Sources {
     }
 }
 
+/// Reads the entries that count: kept in the memo, the others would count once it is written again.
+fn read(path: &Path) -> Option<BTreeMap<PathBuf, Entry>> {
+    let file = fs::read(path).ok()?;
+    let written_ns = stamp::modified_ns(&fs::metadata(path).ok()?);
+    let mut rest = sealed::open(NAME, &file)?;
+    let mut settled = BTreeMap::new();
+    while let Some((len, after)) = rest.split_first_chunk() {
+        let (name, after) = after.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+        let (entry, after) = after.split_first_chunk()?;
+        let entry = Entry::decode(entry);
+        if entry.stamp.was_settled(written_ns - i128::from(entry.age_ns)) {
+            settled.insert(PathBuf::from(OsStr::from_bytes(name)), entry);
+        }
+        rest = after;
+    }
+    Some(settled)
+}
+
 impl Entry {
+    /// The bytes of an entry.
+    const LEN: usize = 8 + Stamp::LEN + DIGEST + 8;
+
     fn new(metadata: &Metadata, digest: Digest) -> Self {
-        let (mtime_ns, ctime_ns) = time_ns(metadata);
-        let (size, device, inode) = (metadata.len(), metadata.dev(), metadata.ino());
-        Self { size, mtime_ns, ctime_ns, device, inode, digest, age_ns: 0 }
+        Self { size: metadata.len(), stamp: Stamp::of(metadata), digest, age_ns: 0 }
     }
 
     fn is_of(&self, metadata: &Metadata) -> bool {
-        let other = Self::new(metadata, self.digest);
-        *self == Self { age_ns: self.age_ns, ..other }
+        self.size == metadata.len() && self.stamp == Stamp::of(metadata)
     }
 
-    /// Returns whether the file had lain unchanged for long enough when it was hashed.
-    fn was_settled(&self, written_ns: i128) -> bool {
-        self.mtime_ns.max(self.ctime_ns) + SETTLED_NS <= written_ns - self.age_ns
+    fn encode(&self) -> Vec<u8> {
+        let (size, age) = (self.size.to_le_bytes(), self.age_ns.to_le_bytes());
+        [&size[..], &self.stamp.encode(), self.digest.as_bytes(), &age].concat()
     }
-}
 
-fn time_ns(metadata: &Metadata) -> (i128, i128) {
-    let ns = |seconds: i64, nanoseconds: i64| {
-        i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)
-    };
-    (ns(metadata.mtime(), metadata.mtime_nsec()), ns(metadata.ctime(), metadata.ctime_nsec()))
+    fn decode(bytes: &[u8; Self::LEN]) -> Self {
+        let (size, bytes) = bytes.split_first_chunk().expect("an entry is as long");
+        let (stamp, bytes) = bytes.split_first_chunk().expect("an entry is as long");
+        let (digest, age) = bytes.split_first_chunk::<DIGEST>().expect("an entry is as long");
+        Self {
+            size: u64::from_le_bytes(*size),
+            stamp: Stamp::decode(stamp),
+            digest: (*digest).into(),
+            age_ns: i64::from_le_bytes(age.try_into().expect("an entry is as long")),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -211,7 +228,7 @@ mod tests {
     #[test]
     fn a_damaged_memo_is_empty_and_links_are_followed() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("sources"), "{\"half").unwrap();
+        fs::write(folder.path().join("sources"), b"tlmfiles half").unwrap();
         fs::write(folder.path().join("a.txt"), "one").unwrap();
         let link = folder.path().join("link.txt");
         std::os::unix::fs::symlink("a.txt", &link).unwrap();

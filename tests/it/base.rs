@@ -1,6 +1,8 @@
 //! Digests, texts for people, and places in sources.
 
-use tlm::base::{Digest, SourceMap, Span, text};
+use proptest::collection;
+use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
+use tlm::base::{Digest, SourceMap, Span, Value, text};
 
 #[test]
 fn digests_agree_with_the_published_blake3_vectors() {
@@ -73,4 +75,44 @@ fn places_count_characters_from_one() {
     let file = sources.add("a.tlm", "let a = 1\nlet 变量 = x\n");
     let span = Span::new(file, 23, 24);
     assert_eq!((sources.snippet(span), sources.line_column(span)), ("x", (2, 10)));
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::Bool),
+        any::<i64>().prop_map(Value::Int),
+        (-1e300..1e300).prop_map(Value::Float),
+        ".{0,4}".prop_map(Value::Str),
+        any::<[u8; 32]>().prop_map(|bytes| Value::Digest(bytes.into())),
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        prop_oneof![
+            collection::vec(inner.clone(), 0..4).prop_map(Value::List),
+            collection::btree_map(".{0,2}", inner, 0..4).prop_map(Value::Map),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_value_comes_back_from_its_bytes_and_no_other_bytes_give_it(
+        value in value(), at in any::<usize>(), bit in 0..8,
+    ) {
+        let mut bytes = value.encode();
+        prop_assert_eq!(Value::decode(&bytes), Some(value));
+        prop_assert_eq!(Value::decode(&bytes[..bytes.len() - 1]), None);
+        let at = at % bytes.len();
+        bytes[at] ^= 1u8 << bit;
+        if let Some(other) = Value::decode(&bytes) {
+            prop_assert_eq!(other.encode(), bytes);
+        }
+    }
+}
+
+#[test]
+fn bytes_that_nest_without_end_are_no_value() {
+    let list = [[5, 1, 0, 0, 0, 0, 0, 0, 0]];
+    assert_eq!(Value::decode(list.repeat(1_000_000).as_flattened()), None);
+    assert_eq!(Value::decode(&[5, 255, 255, 255, 255, 255, 255, 255, 255]), None);
 }

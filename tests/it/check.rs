@@ -60,13 +60,13 @@ fn expand_overlaid(
 fn makes(recipe: &str, param: &str, expected: &[&str]) {
     let shown = |step: &Step| {
         let point: Vec<_> =
-            step.point.iter().map(|(axis, value)| format!("{axis}={value}")).collect();
-        let value = match step.params.get(param) {
+            step.point().iter().map(|(axis, value)| format!("{axis}={value}")).collect();
+        let value = match step.param(param) {
             Some(Arg::Value(value)) => format!(" {}", serde_json::to_string(value).expect("plain")),
             Some(Arg::Late(_)) => " late".to_owned(),
             None => String::new(),
         };
-        format!("{}[{}]{value}", step.label, point.join(", "))
+        format!("{}[{}]{value}", step.label(), point.join(", "))
     };
     let made: Vec<_> = expand(recipe).steps.iter().map(shown).collect();
     assert_eq!(made, expected);
@@ -382,7 +382,7 @@ fn plans_cross_repeat_filter_and_join() {
         )
     };
     let check = |plan: &str, expected: &[i64]| {
-        let seed = |step: &Step| match step.params.get("seed") {
+        let seed = |step: &Step| match step.param("seed") {
             Some(Arg::Value(tlm::base::Value::Int(seed))) => Some(*seed),
             _ => None,
         };
@@ -491,7 +491,7 @@ fn needed_seeds(expansion: &Expansion) -> Vec<i64> {
             next.extend(expansion.steps[id.0 as usize].uses().map(|output| output.step));
         }
     }
-    let seed = |step: &Step| match step.params.get("seed") {
+    let seed = |step: &Step| match step.param("seed") {
         Some(Arg::Value(tlm::base::Value::Int(seed))) => Some(*seed),
         _ => None,
     };

@@ -19,7 +19,7 @@ fn expand(recipe: &str, overlay: &Overlay) -> Result<Expansion, &'static str> {
 #[track_caller]
 fn trains(recipe: &str, overlay: &Overlay, expected: &[&str]) {
     let all = expand(recipe, overlay).unwrap_or_else(|code| panic!("{code}"));
-    let trainings = all.steps.iter().filter(|step| step.stage.name == "train.run");
+    let trainings = all.steps.iter().filter(|step| step.stage().name == "train.run");
     let mut names: Vec<_> = trainings.map(|step| step.name()).collect();
     names.sort_unstable();
     assert_eq!(names, expected, "{recipe}");
@@ -60,7 +60,7 @@ fn axes_are_shared_unless_they_depend_on_what_is_given() {
     // `size` of `big` has other values than that of `b0`.
     let depths = |recipe: &str| {
         let all = all(recipe);
-        let steps = all.steps.iter().filter(|step| step.stage.name == "model.init");
+        let steps = all.steps.iter().filter(|step| step.stage().name == "model.init");
         let mut names: Vec<_> = steps.map(|step| step.name()).collect();
         names.sort_unstable();
         names

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use tlm::base::{FileId, Span, Value};
 use tlm::graph::{self, History, Plan, Status, Why};
 use tlm::sema::steps::{
-    Arg, Expansion, Goal, Input, OutputKind, OutputRef, RunSpec, StageDecl, Step, StepId,
+    Arg, Expansion, Files, Goal, Input, OutputKind, OutputRef, Parts, RunSpec, StageDecl, Step,
+    StepId,
 };
 use tlm::store::{Output, Record, Store};
 
@@ -17,10 +18,10 @@ fn span() -> Span {
 }
 
 fn output(step: u32) -> OutputRef {
-    OutputRef { step: StepId(step), output: "out".to_owned() }
+    OutputRef { step: StepId(step), output: "out".into() }
 }
 
-fn step(label: &str, inputs: Vec<(&str, Input)>, params: Vec<(&str, Arg)>) -> Step {
+fn step(label: &str, inputs: Vec<(&str, Input)>, params: Vec<(&str, Arg)>) -> Parts {
     let stage = StageDecl {
         shell: None,
         name: format!("test.{}", label.trim_end_matches(char::is_numeric)),
@@ -28,7 +29,7 @@ fn step(label: &str, inputs: Vec<(&str, Input)>, params: Vec<(&str, Arg)>) -> St
         tensor: label.starts_with("train"),
         outputs: BTreeMap::from([("out".to_owned(), OutputKind::Artifact)]),
     };
-    Step {
+    Parts {
         stage: Arc::new(stage),
         label: label.to_owned(),
         point: Vec::new(),
@@ -46,10 +47,9 @@ fn number(value: i64) -> Arg {
 }
 
 /// text -> split -> { count, train } -> eval, and one step nobody asks for.
-fn expansion(folder: &Path) -> Expansion {
-    let files = Input::Files { pattern: "*.txt".to_owned(), base: folder.to_owned(), span: span() };
+fn expansion(folder: &Path) -> Draft {
     let steps = vec![
-        step("text", vec![("files", files)], vec![]),
+        step("text", vec![("files", files("*.txt", folder))], vec![]),
         step("split", vec![("corpus", Input::Output(output(0)))], vec![("seed", number(7))]),
         step("count", vec![("corpus", Input::Output(output(1)))], vec![]),
         step(
@@ -64,8 +64,24 @@ fn expansion(folder: &Path) -> Expansion {
         ),
         step("unasked", vec![], vec![]),
     ];
-    let goal = Goal { plan: "default".to_owned(), point: Vec::new(), outputs: vec![output(4)] };
-    Expansion { steps, goals: vec![goal], reports: Vec::new() }
+    Draft { steps }
+}
+
+fn files(pattern: &str, folder: &Path) -> Input {
+    let base = folder.to_owned();
+    Input::Files(Box::new(Files { pattern: pattern.to_owned(), base, span: span() }))
+}
+
+/// An expansion that can still be edited; its goal is `eval`.
+struct Draft {
+    steps: Vec<Parts>,
+}
+
+impl Draft {
+    fn expansion(&self) -> Expansion {
+        let steps = self.steps.iter().cloned().map(Step::new).collect();
+        Expansion { steps, goals: vec![Goal { outputs: vec![output(4)] }], reports: Vec::new() }
+    }
 }
 
 struct Space {
@@ -84,43 +100,40 @@ fn space() -> Space {
     Space { _dir: dir, files, store }
 }
 
-fn plan(space: &Space, expansion: &Expansion, numerics: &str) -> Plan {
-    let checked = graph::plan(expansion, &space.store, numerics);
+fn plan(space: &Space, draft: &Draft, numerics: &str) -> Plan {
+    let checked = graph::plan(draft.expansion(), &space.store, numerics);
     checked.finish().expect("no findings").0
 }
 
 /// Pretends to run what is stale, in order, and returns the labels of what ran. Scalars stand for outputs; their value
 /// is `content` of the step.
-fn run(space: &Space, expansion: &Expansion, content: impl Fn(&Step) -> i64) -> Vec<String> {
+fn run(space: &Space, expansion: &Draft, content: impl Fn(&Step) -> i64) -> Vec<String> {
     let plan = plan(space, expansion, "cpu/test");
     let mut outputs: BTreeMap<OutputRef, Output> = BTreeMap::new();
     let mut ran = Vec::new();
-    for planned in &plan.steps {
-        let manifest = plan.content_manifest(planned.id, |used| outputs.get(used).cloned());
-        let manifest = manifest.expect("inputs ran before");
-        let known = space
-            .store
-            .lookup(planned.recipe)
-            .or_else(|| space.store.lookup(graph::key::content(&manifest)));
-        let made = Output::Scalar(Value::Int(content(&planned.step)));
+    for planned in plan.steps() {
+        let key = plan.content_key(planned.id, |used| outputs.get(used).cloned());
+        let key = key.expect("inputs ran before");
+        let known = space.store.lookup(planned.recipe).or_else(|| space.store.lookup(key));
+        let made = Output::Scalar(Value::Int(content(planned.step)));
         let record = Record {
             recipe: planned.recipe,
-            content: graph::key::content(&manifest),
-            stage: planned.step.stage.name.clone(),
-            label: planned.step.label.clone(),
+            content: key,
+            stage: planned.step.stage().name.clone(),
+            label: planned.step.label().to_owned(),
             point: Vec::new(),
             outputs: known
                 .as_ref()
                 .map_or_else(|| BTreeMap::from([("out".to_owned(), made)]), |r| r.outputs.clone()),
-            manifest: planned.manifest.clone(),
+            manifest: plan.manifest(planned.id),
             seconds: 1.0,
             finished_unix: 0,
         };
         if known.is_none() {
-            ran.push(planned.step.label.clone());
+            ran.push(planned.step.label().to_owned());
         }
         outputs.insert(output(planned.id.0), record.outputs["out"].clone());
-        space.store.record(record).expect("records");
+        space.store.record(&record).expect("records");
     }
     ran
 }
@@ -131,7 +144,7 @@ fn same(_: &Step) -> i64 {
 
 #[test]
 fn edits_re_run_exactly_what_depends_on_them() {
-    type Edit = fn(&mut Expansion, &Path);
+    type Edit = fn(&mut Draft, &Path);
     let edits: &[(&str, Edit, &[&str])] = &[
         ("nothing", |_, _| (), &[]),
         ("renamed binding", |e, _| e.steps[3].label = "round".to_owned(), &[]),
@@ -190,6 +203,24 @@ fn edits_re_run_exactly_what_depends_on_them() {
 }
 
 #[test]
+fn what_is_explained_is_what_is_hashed() {
+    let space = space();
+    let mut draft = expansion(&space.files);
+    let place = BTreeMap::from([("uri".to_owned(), Value::Str("a".to_owned()))]);
+    draft.steps[3].unkeyed = place;
+    // Declared in another order than that of their names.
+    draft.steps[4].inputs.extend([
+        ("data".to_owned(), Input::Output(output(1))),
+        ("files".to_owned(), files("*.txt", &space.files)),
+    ]);
+    let plan = plan(&space, &draft, "cpu/test");
+    for planned in plan.steps() {
+        let manifest = plan.manifest(planned.id);
+        assert_eq!(manifest.digest(graph::key::RECIPE), planned.recipe, "{manifest:?}");
+    }
+}
+
+#[test]
 fn equal_contents_cut_off_what_follows() {
     let space = space();
     let mut expansion = expansion(&space.files);
@@ -205,9 +236,8 @@ fn equal_contents_cut_off_what_follows() {
 fn only_tensor_stages_see_the_numerics_class() {
     let space = space();
     let expansion = expansion(&space.files);
-    let keys = |numerics| {
-        plan(&space, &expansion, numerics).steps.into_iter().map(|s| s.recipe).collect::<Vec<_>>()
-    };
+    let keys =
+        |numerics| plan(&space, &expansion, numerics).steps().map(|s| s.recipe).collect::<Vec<_>>();
     let (cpu, cuda) = (keys("cpu/1"), keys("cuda/1"));
     let differ: Vec<_> = cpu.iter().zip(&cuda).map(|(a, b)| a != b).collect();
     assert_eq!(differ, [false, false, false, true, true]);
@@ -218,16 +248,17 @@ fn the_first_stale_step_can_run_and_the_rest_waits() {
     let space = space();
     let expansion = expansion(&space.files);
     let before = plan(&space, &expansion, "cpu/test");
-    let statuses: Vec<_> = before.steps.iter().map(|s| s.status.clone()).collect();
+    let statuses: Vec<_> = before.steps().map(|s| s.status.clone()).collect();
     assert_eq!(statuses[0], Status::Stale);
     assert!(statuses[1..].iter().all(|status| *status == Status::Waiting));
     run(&space, &expansion, same);
     let after = plan(&space, &expansion, "cpu/test");
-    assert!(after.steps.iter().all(|s| matches!(s.status, Status::Fresh(_))));
+    assert!(after.steps().all(|s| *s.status == Status::Fresh));
 }
 
-fn explained(space: &Space, expansion: &Expansion, step: usize) -> Why {
-    History::of(&space.store).why(&plan(space, expansion, "cpu/test").steps[step])
+fn explained(space: &Space, expansion: &Draft, step: u32) -> Why {
+    let plan = plan(space, expansion, "cpu/test");
+    History::of(&space.store).why(&plan, plan.get(StepId(step)).expect("of the plan"))
 }
 
 #[test]
@@ -253,9 +284,9 @@ fn why_names_the_changed_fields_and_their_place() {
 fn missing_files_are_found_with_a_suggestion() {
     let space = space();
     let mut expansion = expansion(&space.files);
-    expansion.steps[0].inputs[0].1 =
-        Input::Files { pattern: "c.txt".to_owned(), base: space.files.clone(), span: span() };
-    let found = graph::plan(&expansion, &space.store, "cpu/test").finish().expect_err("found");
+    expansion.steps[0].inputs[0].1 = files("c.txt", &space.files);
+    let checked = graph::plan(expansion.expansion(), &space.store, "cpu/test");
+    let found = checked.finish().expect_err("found");
     assert_eq!((found.len(), found[0].code), (1, "tlm::graph::missing_file"));
     assert!(
         found[0].help.as_ref().is_some_and(|help| help.starts_with("there is `a.txt`")),

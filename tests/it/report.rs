@@ -83,21 +83,22 @@ impl Write for Shared {
     }
 }
 
-fn facts(name: &str, stage: &str, due: bool) -> StepFacts {
-    StepFacts { name: name.into(), stage: stage.into(), expected_seconds: None, due }
+fn facts(name: &str, stage: &str) -> StepFacts {
+    StepFacts { name: name.into(), stage: stage.into(), expected_seconds: None }
 }
 
 #[test]
 fn plain_lines() {
     let steps = BTreeMap::from([
-        (StepId(0), facts("donor", "model.open", false)),
-        (StepId(1), facts("r1", "train.run", true)),
-        (StepId(2), facts("losses", "rounds.score", true)),
-        (StepId(3), facts("r2[rate=50%]", "train.run", true)),
-        (StepId(4), facts("m[rate=50%]", "eval.perplexity", true)),
+        (StepId(1), facts("r1", "train.run")),
+        (StepId(2), facts("losses", "rounds.score")),
+        (StepId(3), facts("r2[rate=50%]", "train.run")),
+        (StepId(4), facts("m[rate=50%]", "eval.perplexity")),
     ]);
     let out = Shared::default();
     let mut terminal = Terminal::plain(steps, Box::new(out.clone()), "tlm run quickstart.tlm");
+    terminal.others(1, 1);
+    // A fresh step was counted with them, and is not told.
     terminal.reused(StepId(0));
     terminal.started(StepId(1));
     // Progress in the first second stays quiet.
@@ -131,7 +132,6 @@ fn plan_summary() {
         expected_seconds,
     };
     let lines = [
-        line("donor", "model.open", PlanState::Fresh, Some(1.0)),
         line("r1", "train.run", PlanState::Due { why: "lr: 0.001 -> 0.002".into() }, Some(185.0)),
         line(
             "m[rate=50%]",
@@ -140,7 +140,7 @@ fn plan_summary() {
             None,
         ),
     ];
-    check("plan", &format!("{}{}", summary(&lines), summary(&lines[..1])));
+    check("plan", &format!("{}{}", summary(3, &lines), summary(1, &[])));
 }
 
 #[test]
@@ -271,6 +271,7 @@ fn page() -> Page {
         }
     };
     Page {
+        mark: String::new(),
         title: "quickstart <&>".into(),
         recipe: "examples/quickstart.tlm".into(),
         facts: vec![

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use tlm::base::{Digest, Value};
 use tlm::store::{Begin, Damage, Lease, Output, Record, Store, StoreError, object};
+
+use crate::frames;
 
 fn key(name: &str) -> Digest {
     Value::Str(name.to_owned()).digest("test")
@@ -61,6 +64,9 @@ fn what_is_published_is_found_by_both_keys_and_after_reopening() {
         assert_eq!(store.lookup(key("a")).as_ref(), Some(&made));
         assert_eq!(store.lookup(key("a content")).as_ref(), Some(&made));
         assert_eq!(store.lookup(key("b")), None);
+        let found = store.find(key("a")).expect("found");
+        assert_eq!(store.find(key("a content")), Some(found));
+        assert_eq!((store.read(found).as_ref(), store.find(key("b"))), (Some(&made), None));
         assert_eq!(
             fs::read_to_string(object_of(store, &made).join("text")).expect("read"),
             "hello"
@@ -108,7 +114,7 @@ fn a_record_without_its_object_is_a_miss_and_all_damage_is_found() {
     let dir = tempfile::tempdir().expect("a folder");
     let store = open(dir.path());
     let records = ["a", "b", "c", "d"].map(|name| publish(&store, name, name));
-    store.record(Record { recipe: key("again"), ..records[3].clone() }).expect("recorded");
+    store.record(&Record { recipe: key("again"), ..records[3].clone() }).expect("recorded");
     let [gone, changed, unreadable, _] = records.each_ref().map(|made| object_of(&store, made));
     fs::remove_dir_all(gone).expect("removed");
     assert_eq!(store.lookup(key("a")), None);
@@ -196,7 +202,7 @@ fn an_index_cut_anywhere_keeps_its_whole_records() {
         let store = open(dir.path());
         assert_eq!(store.lookup(key("a")).is_some(), cut >= first, "cut at {cut}");
         assert_eq!(store.lookup(key("b")), None, "cut at {cut}");
-        store.record(record("c")).expect("appends");
+        store.record(&record("c")).expect("appends");
         let store = open(dir.path());
         assert_eq!(store.lookup(key("a")).is_some(), cut >= first, "cut at {cut}");
         assert!(store.lookup(key("c")).is_some(), "cut at {cut}");
@@ -286,10 +292,100 @@ fn waiting_for_a_lease_can_be_given_up() {
 fn another_format_is_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     drop(open(dir.path()));
-    fs::write(dir.path().join("format"), "99\n").expect("written");
-    let error = Store::open(dir.path()).expect_err("refused");
-    assert!(error.to_string().contains("has format 99, this tlm knows 1"), "{error}");
-    assert!(error.help().contains("--store"));
+    for (format, help) in [("99", "update tlm"), ("1", "delete `"), ("x", "update tlm")] {
+        fs::write(dir.path().join("format"), format!("{format}\n")).expect("written");
+        let error = Store::open(dir.path()).expect_err("refused");
+        let told = format!("has format {format}, this tlm knows 2");
+        assert!(error.to_string().contains(&told), "{error}");
+        assert!(error.help().contains(help) && error.help().contains("--store"), "{format}");
+    }
+}
+
+/// Runs one of the tests below that are ignored, in a process of its own: its current folder has the store.
+fn child(test: &str, folder: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command.args(["--ignored", "--exact", test]).current_dir(folder);
+    command
+}
+
+#[test]
+fn processes_that_record_at_once_lose_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut children: Vec<_> = ["one", "two"]
+        .map(|name| {
+            fs::create_dir(dir.path().join(name)).expect("created");
+            child("store::records_fifty", &dir.path().join(name))
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("starts")
+        })
+        .into();
+    children.iter_mut().for_each(|child| assert!(child.wait().expect("ends").success()));
+    let store = open(&dir.path().join("store"));
+    assert_eq!((store.records().len(), store.damaged()), (100, 0));
+    for number in 0..50 {
+        for name in ["one", "two"] {
+            assert!(store.find(key(&format!("{name} {number}"))).is_some(), "{name} {number}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "a child of the test above"]
+fn records_fifty() {
+    let folder = fs::canonicalize(".").expect("there");
+    let store = open(Path::new("../store"));
+    for number in 0..50 {
+        let name = folder.file_name().expect("has one").to_string_lossy();
+        store.record(&record(&format!("{name} {number}"))).expect("recorded");
+    }
+}
+
+/// Memory is that of a table, not of the records: 60 MB here.
+#[test]
+fn a_hundred_thousand_records_are_found_in_little_memory() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let root = dir.path().join("store");
+    let outputs = publish(&open(&root), "one", "object").outputs;
+    let long = Value::Str("x".repeat(500));
+    frames::write(
+        &root,
+        (0..100_000).map(|number| Record {
+            outputs: outputs.clone(),
+            manifest: long.clone(),
+            ..record(&number.to_string())
+        }),
+    );
+    assert!(fs::metadata(root.join("index")).expect("there").len() > 60_000_000);
+    // The first one makes the table.
+    for peak_mb in [80, 40] {
+        let ended = child(&format!("store::finds_all_within_{peak_mb}_mb"), dir.path()).output();
+        let ended = ended.expect("starts");
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
+    }
+}
+
+#[test]
+#[ignore = "a child of the test above"]
+fn finds_all_within_80_mb() {
+    finds_all(80);
+}
+
+#[test]
+#[ignore = "a child of the test above"]
+fn finds_all_within_40_mb() {
+    finds_all(40);
+}
+
+fn finds_all(peak_mb: u64) {
+    let store = open(Path::new("store"));
+    for number in 0..100_000 {
+        assert!(store.find(key(&number.to_string())).is_some(), "{number}");
+    }
+    let status = fs::read_to_string("/proc/self/status").expect("Linux tells");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak");
+    let peak_kb: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+    assert!(peak_kb < peak_mb * 1000, "{peak_kb} kB");
 }
 
 #[test]

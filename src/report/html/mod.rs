@@ -9,7 +9,8 @@ mod graph;
 mod layout;
 mod page;
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use minijinja::{AutoEscape, Environment, Value, context};
@@ -19,6 +20,9 @@ use crate::report::table::{Shown, Table};
 
 pub use curves::{Curve, Point, parse_log, read_log};
 pub use page::{Artifact, Page, Status, StepCard};
+
+/// How far from the start of a page its mark may end.
+const HEAD_BYTES: u64 = 1024;
 
 /// Why a report could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +54,7 @@ pub fn render(page: &Page) -> Result<String, HtmlError> {
     let charts = chart::charts(&page.curves)?;
     let html = environment.get_template("page")?.render(context! {
         title => &*page.title,
+        mark => &*page.mark,
         recipe => &*page.recipe,
         facts => pairs(&page.facts),
         tables => page.tables.iter().map(table).collect::<Vec<_>>(),
@@ -69,6 +74,15 @@ pub fn write(page: &Page, path: &Path) -> Result<(), HtmlError> {
     let html = render(page)?;
     write_atomic(path, html.as_bytes())
         .map_err(|source| HtmlError::Write { path: path.to_owned(), source })
+}
+
+/// Returns the mark of the page in a file, if that is one.
+pub fn mark_of(path: &Path) -> Option<String> {
+    let mut head = Vec::new();
+    File::open(path).ok()?.take(HEAD_BYTES).read_to_end(&mut head).ok()?;
+    let head = String::from_utf8_lossy(&head);
+    let (_, mark) = head.split_once("<meta name=\"tlm-mark\" content=\"")?;
+    Some(mark.split_once('"')?.0.to_owned())
 }
 
 fn write_atomic(path: &Path, bytes: &[u8]) -> std::io::Result<()> {

@@ -23,6 +23,8 @@ pub struct Page {
     pub steps: Vec<StepCard>,
     /// The recipe's text.
     pub source: String,
+    /// Stands for all that the page tells but the time; empty when nobody asks.
+    pub mark: String,
 }
 
 /// A step on the page.
@@ -65,27 +67,31 @@ impl StepCard {
             "out" => name_of(output.step),
             name => format!("{}.{}", name_of(output.step), name.trim_start_matches("out.")),
         };
-        for (name, input) in &step.inputs {
+        let mut used = |name: &str, output: &OutputRef| {
+            inputs.push((name.to_owned(), output.step.0, text(output)));
+        };
+        for (name, input) in step.inputs() {
             match input {
-                Input::Output(output) => inputs.push((name.clone(), output.step.0, text(output))),
-                Input::Files { pattern, .. } => {
-                    params.push((name.clone(), format!("\"{pattern}\"")));
+                Input::Output(output) => used(name, output),
+                Input::Files(files) => {
+                    params.push((name.to_owned(), format!("\"{}\"", files.pattern)));
                 }
             }
         }
-        for (name, arg) in &step.params {
+        for (name, arg) in step.params() {
             match arg {
                 Arg::Value(Value::Null) => {}
-                Arg::Value(value) => params.push((name.clone(), number::exact(value))),
-                Arg::Late(output) => inputs.push((name.clone(), output.step.0, text(output))),
+                Arg::Value(value) => params.push((name.to_owned(), number::exact(value))),
+                Arg::Late(output) => used(name, output),
             }
         }
+        let point = step.point().iter();
         Self {
             id: id.0,
-            label: step.label.clone(),
+            label: step.label().to_owned(),
             name: step.name(),
-            point: step.point.clone(),
-            stage: step.stage.name.clone(),
+            point: point.map(|(axis, value)| (axis.to_string(), value.to_string())).collect(),
+            stage: step.stage().name.clone(),
             key: key.to_string(),
             params,
             inputs,
@@ -138,14 +144,14 @@ mod tests {
 
     use super::*;
     use crate::base::{FileId, Span};
-    use crate::sema::steps::{RunSpec, StageDecl};
+    use crate::sema::steps::{Files, Parts, RunSpec, StageDecl};
 
     #[test]
     fn a_card_shows_files_as_parameters_and_late_values_as_inputs() {
         let output = |step, output: &str| OutputRef { step: StepId(step), output: output.into() };
         let span = Span::new(FileId(0), 0, 0);
-        let files = Input::Files { pattern: "data/*.txt".into(), base: "x".into(), span };
-        let step = Step {
+        let files = Files { pattern: "data/*.txt".into(), base: "x".into(), span };
+        let step = Step::new(Parts {
             stage: Arc::new(StageDecl {
                 shell: None,
                 name: "a.b".into(),
@@ -157,7 +163,7 @@ mod tests {
             point: vec![("rate".into(), "50%".into())],
             inputs: vec![
                 ("data".into(), Input::Output(output(0, "train"))),
-                ("files".into(), files),
+                ("files".into(), Input::Files(Box::new(files))),
             ],
             params: BTreeMap::from([
                 ("keep".into(), Arg::Late(output(1, "out.size"))),
@@ -168,7 +174,7 @@ mod tests {
             run: RunSpec::default(),
             span,
             arg_spans: BTreeMap::new(),
-        };
+        });
         let name = |id: StepId| format!("s{}", id.0);
         let card = StepCard::new(StepId(2), &step, Digest::of(b"key"), &name);
         assert_eq!(card.name, "c[rate=50%]");

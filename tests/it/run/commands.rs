@@ -1,11 +1,12 @@
 //! `plan`, `why`, `show`, `log`, `ls`, `graph`, `verify`: what they tell about a recipe that ran.
 
-use std::io::Write;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-use tlm::base::Digest;
+use tlm::base::{Digest, Value};
+use tlm::store::Record;
 
+use crate::frames;
 use crate::run::space::{ALL, Ended, Space, finish};
 
 #[track_caller]
@@ -137,21 +138,6 @@ fn wrong_names_on_the_command_line_are_told_with_near_ones() {
     assert!(!space.path(".tlm").exists(), "a wrong command made a store");
 }
 
-/// Appends records to the index, as `docs/cache.md` describes it.
-fn append(space: &Space, records: impl Iterator<Item = Value>) {
-    let mut index =
-        std::fs::File::options().create(true).append(true).open(space.path(".tlm/index"));
-    let index = index.as_mut().expect("opens");
-    for record in records {
-        let payload = serde_json::to_vec(&record).expect("plain data");
-        let mut frame = b"\x89tlm".to_vec();
-        frame.extend((payload.len() as u32).to_le_bytes());
-        frame.extend(&Digest::of(&payload).as_bytes()[..8]);
-        frame.extend(payload);
-        index.write_all(&frame).expect("written");
-    }
-}
-
 #[test]
 fn a_plan_of_many_stale_steps_does_not_compare_all_with_all() {
     const STEPS: usize = 800;
@@ -170,17 +156,29 @@ fn a_plan_of_many_stale_steps_does_not_compare_all_with_all() {
 
     let prune = |i: usize| {
         let key = |part: &str| Digest::of(format!("{part} {i}").as_bytes());
-        json!({
-            "recipe": key("recipe"), "content": key("content"), "stage": "tokenizer.prune",
-            "label": "tok", "point": [["n", values[i]]], "outputs": {}, "seconds": 2.0,
-            "finished_unix": 1_700_000_000,
-            "manifest": {
-                "format": 1, "stage": "tokenizer.prune", "version": 1, "params": { "keep": 300 + i },
-                "inputs": { "counts": { "output": "out", "step": key("counts") } },
-            },
-        })
+        let counts = Value::map([
+            ("output", Value::Str("out".to_owned())),
+            ("step", Value::Digest(key("counts"))),
+        ]);
+        Record {
+            recipe: key("recipe"),
+            content: key("content"),
+            stage: "tokenizer.prune".to_owned(),
+            label: "tok".to_owned(),
+            point: vec![("n".to_owned(), values[i].clone())],
+            outputs: BTreeMap::new(),
+            manifest: Value::map([
+                ("format", Value::Int(1)),
+                ("stage", Value::Str("tokenizer.prune".to_owned())),
+                ("version", Value::Int(1)),
+                ("params", Value::map([("keep", Value::Int(300 + i as i64))])),
+                ("inputs", Value::map([("counts", counts)])),
+            ]),
+            seconds: 2.0,
+            finished_unix: 1_700_000_000,
+        }
     };
-    append(&space, (0..STEPS).map(prune));
+    frames::write(&space.path(".tlm"), (0..STEPS).map(prune));
     let began = Instant::now();
     let plan = space.tlm(&["plan", "r.tlm"]);
     check(&plan, 0, &["over 26m40s", "tok[n=1000]"]);

@@ -1,5 +1,7 @@
 //! What a run tells: events, tables, progress, the page.
 
+use std::os::unix::fs::MetadataExt;
+
 use serde_json::Value;
 
 use crate::run::space::{ALL, Space, finish, name};
@@ -108,6 +110,31 @@ fn tables_go_to_stdout_progress_to_stderr_and_a_page_into_the_store() {
     let nowhere = space.tlm(&["run", "r.tlm", "--report", "no/such/folder/out.html"]);
     assert_eq!(nowhere.code, Some(4), "{nowhere:?}");
     assert!(nowhere.err.contains("name another place with `--report FILE`"), "{nowhere:?}");
+}
+
+#[test]
+fn a_report_is_drawn_again_only_when_it_would_tell_something_else() {
+    let space = Space::new();
+    let drawn_by = |args: &[&str]| {
+        let ended = space.tlm(&[&["run", "r.tlm"], args].concat());
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(ended.err.contains("report: "), "{ended:?}");
+        std::fs::metadata(space.path(".tlm/r.html")).expect("there").ino()
+    };
+    let first = drawn_by(&[]);
+    assert_eq!(drawn_by(&[]), first, "nothing changed");
+    let steps = drawn_by(&["-s", "keep=265"]);
+    assert_ne!(steps, first, "other steps");
+    let back = drawn_by(&[]);
+    assert_ne!(back, steps, "the first steps again, all in the store");
+    space.write("r.tlm", space.read("r.tlm") + "# edited\n");
+    let text = drawn_by(&[]);
+    assert_ne!(text, back, "another text");
+    space.write(".tlm/r.html", "cut off");
+    drawn_by(&[]);
+    assert!(space.read(".tlm/r.html").contains("</html>"), "no page");
+    std::fs::remove_file(space.path(".tlm/r.html")).expect("removed");
+    drawn_by(&[]);
 }
 
 #[test]

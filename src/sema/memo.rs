@@ -1,0 +1,193 @@
+//! What evaluation keeps so as not to make it twice: numbers of points, names, axis values as texts.
+
+use std::collections::{BTreeSet, HashSet};
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+
+use crate::base::{FastHasher, FastMap};
+use crate::sema::eval::Point;
+use crate::sema::node::{Axis, AxisId};
+use crate::sema::steps::Names;
+
+/// Some axes, by their place in [`AlongAll`].
+pub(super) type AlongId = usize;
+
+/// The sets of axes that values depend on.
+#[derive(Debug, Default)]
+pub(super) struct AlongAll {
+    all: Vec<Along>,
+    known: FastMap<Vec<AxisId>, AlongId>,
+}
+
+/// Some axes, with numbers for the combinations of their values.
+#[derive(Debug)]
+struct Along {
+    /// Each axis with how many values it has.
+    axes: Vec<(AxisId, u64)>,
+    /// Numbers of combinations, where these are too many to compute with.
+    others: Option<FastMap<Point, u64>>,
+    /// The latest point as texts: steps of the same point are made after each other.
+    latest: Option<(u64, Names)>,
+}
+
+impl AlongAll {
+    /// Returns the place of a set of axes.
+    pub(super) fn of(&mut self, axes: &BTreeSet<AxisId>, all: &[Axis]) -> AlongId {
+        let axes: Vec<AxisId> = axes.iter().copied().collect();
+        if let Some(id) = self.known.get(&axes) {
+            return *id;
+        }
+        let sized = axes.iter().map(|axis| (*axis, all[*axis].values.len() as u64));
+        self.all.push(Along::new(sized.collect()));
+        self.known.insert(axes, self.all.len() - 1);
+        self.all.len() - 1
+    }
+
+    /// Returns the number of a point: two points with the same have the same values of these axes.
+    pub(super) fn number(&mut self, id: AlongId, point: &[usize]) -> u64 {
+        self.all[id].number(point)
+    }
+
+    /// Returns the values of these axes at a point as texts, by axis name.
+    pub(super) fn shown(&mut self, id: AlongId, point: &[usize], texts: &mut Texts<'_>) -> Names {
+        let along = &mut self.all[id];
+        let number = along.number(point);
+        if let Some((latest, names)) = &along.latest
+            && *latest == number
+        {
+            return Arc::clone(names);
+        }
+        let mut names: Vec<_> =
+            along.axes.iter().map(|(axis, _)| texts.axis_value(*axis, point[*axis])).collect();
+        names.sort();
+        let names: Names = names.into();
+        along.latest = Some((number, Arc::clone(&names)));
+        names
+    }
+}
+
+impl Along {
+    fn new(axes: Vec<(AxisId, u64)>) -> Self {
+        let count = axes.iter().try_fold(1u64, |count, (_, size)| count.checked_mul(*size));
+        Self { axes, others: count.is_none().then(FastMap::default), latest: None }
+    }
+
+    fn number(&mut self, point: &[usize]) -> u64 {
+        match &mut self.others {
+            None => {
+                let digits = self.axes.iter().map(|(axis, size)| (point[*axis] as u64, *size));
+                digits.fold(0, |number, (digit, size)| number * size + digit)
+            }
+            Some(known) => {
+                let values: Point = self.axes.iter().map(|(axis, _)| point[*axis]).collect();
+                let next = known.len() as u64;
+                *known.entry(values).or_insert(next)
+            }
+        }
+    }
+}
+
+/// Texts that many steps share.
+#[derive(Debug)]
+pub(super) struct Texts<'p> {
+    axes: &'p [Axis],
+    known: HashSet<Arc<str>, BuildHasherDefault<FastHasher>>,
+    /// Room to put texts together.
+    scratch: String,
+}
+
+impl<'p> Texts<'p> {
+    pub(super) fn new(axes: &'p [Axis]) -> Self {
+        Self { axes, known: HashSet::default(), scratch: String::new() }
+    }
+
+    pub(super) fn shared(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.known.get(text) {
+            return Arc::clone(known);
+        }
+        let new: Arc<str> = text.into();
+        self.known.insert(Arc::clone(&new));
+        new
+    }
+
+    /// Returns the text that `write` puts together.
+    pub(super) fn written(&mut self, write: impl FnOnce(&mut String)) -> Arc<str> {
+        let mut text = std::mem::take(&mut self.scratch);
+        text.clear();
+        write(&mut text);
+        let shared = self.shared(&text);
+        self.scratch = text;
+        shared
+    }
+
+    /// Returns the name of an axis and one of its values.
+    pub(super) fn axis_value(&mut self, axis: AxisId, value: usize) -> (Arc<str>, Arc<str>) {
+        let axis = &self.axes[axis];
+        (self.shared(&axis.name), self.shared(&axis.shown[value]))
+    }
+}
+
+/// What steps made at a place are called: a name, or that with a slot behind it. Put together only when a step is made.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Label<'a> {
+    Name(&'a str),
+    Within(&'a Label<'a>, &'a str),
+}
+
+impl Label<'_> {
+    pub(super) fn is(&self, text: &str) -> bool {
+        match self {
+            Self::Name(name) => *name == text,
+            Self::Within(outer, slot) => {
+                let rest = text.strip_suffix(slot).and_then(|rest| rest.strip_suffix('.'));
+                rest.is_some_and(|rest| outer.is(rest))
+            }
+        }
+    }
+
+    pub(super) fn write(&self, out: &mut String) {
+        match self {
+            Self::Name(name) => out.push_str(name),
+            Self::Within(outer, slot) => {
+                outer.write(out);
+                out.push('.');
+                out.push_str(slot);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_have_numbers_of_their_own_however_many_there_are() {
+        for axes in [3, 30, 70] {
+            let mut along = Along::new((0..axes).map(|axis| (axis, 4)).collect());
+            let at = |axis: usize, value| {
+                let mut point = vec![0; axes];
+                point[axis] = value;
+                point
+            };
+            let points: Vec<Point> =
+                (0..axes).flat_map(|axis| (1..4).map(move |value| at(axis, value))).collect();
+            let numbers: BTreeSet<u64> = points.iter().map(|point| along.number(point)).collect();
+            assert_eq!(numbers.len(), points.len(), "{axes}");
+            assert!(points.iter().all(|point| numbers.contains(&along.number(point))), "{axes}");
+        }
+    }
+
+    #[test]
+    fn a_label_is_the_text_that_it_writes() {
+        let (name, slot) = (Label::Name("r2"), "init.model");
+        let inner = Label::Within(&name, slot);
+        let mut text = String::new();
+        inner.write(&mut text);
+        assert_eq!(text, "r2.init.model");
+        assert!(inner.is(&text) && name.is("r2"));
+        for other in ["r2", "r2init.model", "r.init.model", "init.model", ".init.model", ""] {
+            assert!(!inner.is(other), "{other}");
+        }
+    }
+}
