@@ -28,7 +28,7 @@ fn check(name: &str, text: &str) {
 }
 
 fn output(step: u32) -> Option<Cell> {
-    Some(Cell::Output(OutputRef { step: StepId(step), output: "perplexity".into() }))
+    Some(Cell::Late(Late::Output(OutputRef { step: StepId(step), output: "perplexity".into() })))
 }
 
 fn table() -> Table {
