@@ -7,6 +7,7 @@ mod codes;
 mod donor;
 mod fmt;
 mod libtorch;
+mod paper;
 mod parse;
 mod plan;
 #[cfg(feature = "torch")]
