@@ -93,7 +93,7 @@ fn a_command_that_fails_or_leaves_something_out_is_told() {
         let run = space.run(&[]);
         run.check(1, &[]);
         run.says(&[expected, "step `loud` (shout) failed"]);
-        assert_eq!(space.tlm(&["ls"]).out, "");
+        assert_eq!(space.tlm(&["ls"]).out, "0 records\n");
     }
 }
 
