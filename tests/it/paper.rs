@@ -79,12 +79,12 @@ fn trainings(profile: Option<&str>) -> [(&'static str, usize, usize); RECIPES.le
     let store = Store::open(store.path()).expect("opens");
     let mut known: BTreeSet<Digest> = BTreeSet::new();
     RECIPES.map(|(name, ..)| {
-        let planned = graph::plan(&expand(name, &read(name), profile), &store, "cpu/test");
+        let planned = graph::plan(expand(name, &read(name), profile), &store, "cpu/test");
         let is_missing = |found: &Diagnostic| found.code == "tlm::graph::missing_file";
         assert!(planned.diagnostics.iter().all(|found| profile.is_none() && is_missing(found)));
         let is_training =
-            |step: &Planned| matches!(&*step.step.stage.name, "train.run" | "train.keep");
-        let trainings = planned.value.steps.iter().filter(|step| is_training(step));
+            |step: &Planned<'_>| matches!(&*step.step.stage().name, "train.run" | "train.keep");
+        let trainings = planned.value.steps().filter(|step| is_training(step));
         let keys: BTreeSet<_> = trainings.map(|step| step.recipe).collect();
         let (all, new) = (keys.len(), keys.difference(&known).count());
         known.extend(keys);
@@ -213,9 +213,10 @@ fn rounds_share_what_comes_before() {
         let x = rounds.multi_round(r.model, ds, n: n, tokens: 4k, batch: 256, rate: rate)\n\
         plan default = x over n * rate";
     let steps = expand("r.tlm", recipe, None).steps;
+    let param = |step: &tlm::sema::steps::Step, name| step.param(name).cloned().expect("given");
     let tokens = steps.iter().filter_map(|step| {
-        let training = step.stage.name == "train.run";
-        training.then(|| format!("{:?} {:?}", step.params["tokens"], step.params["seed"]))
+        let training = step.stage().name == "train.run";
+        training.then(|| format!("{:?} {:?}", param(step, "tokens"), param(step, "seed")))
     });
     let value = |tokens, seed| format!("Value(Int({tokens})) Value(Int({seed}))");
     assert_eq!(tokens.collect::<Vec<_>>(), [value(4000, 0), value(2000, 2), value(2000, 3)]);

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use tlm::base::{FileId, Span, Value};
 use tlm::graph::{self, History, Plan, Status, Why};
+use tlm::sema::late::Late;
 use tlm::sema::steps::{
-    Arg, Expansion, Files, Goal, Input, OutputKind, OutputRef, Parts, RunSpec, StageDecl, Step,
-    StepId,
+    Arg, Body, Expansion, Files, Goal, Input, OutputKind, OutputRef, Parts, RunSpec, StageDecl,
+    Step, StepId,
 };
 use tlm::store::{Output, Record, Store};
 

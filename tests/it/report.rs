@@ -15,6 +15,7 @@ use tlm::report::html::{self, Artifact, Curve, Page, Point, Status, StepCard};
 use tlm::report::jsonl::{Line, StepName, cells, json};
 use tlm::report::summary::{PlanLine, PlanState, summary};
 use tlm::report::{Found, Shown, Source, StepFacts, Table, Terminal, resolve};
+use tlm::sema::late::Late;
 use tlm::sema::steps::{Cell, OutputRef, Report, ReportRow, StepId};
 use tlm::stage::{Event, Failure, FailureKind};
 

@@ -144,6 +144,7 @@ mod tests {
 
     use super::*;
     use crate::base::{FileId, Span};
+    use crate::sema::late::Late;
     use crate::sema::steps::{Files, Parts, RunSpec, StageDecl};
 
     #[test]
