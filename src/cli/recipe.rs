@@ -164,7 +164,7 @@ pub(super) fn plan(
         Plans::Chosen(names) => names.to_vec(),
     };
     let expansion = gate(sema::expand(&program, &names), &source.sources, console)?;
-    if expansion.goals.is_empty() && expansion.steps.is_empty() {
+    if expansion.goals.is_empty() && expansion.reports.iter().all(|report| report.rows.is_empty()) {
         let message = format!("`{}` asks for nothing", source.path.display());
         return Err(console.fail(PROGRAM, message, "add a plan: `plan default = ...`"));
     }

@@ -7,6 +7,7 @@ use crate::base::text::{did_you_mean, plural};
 use crate::base::units::Dim;
 use crate::base::{Span, Value};
 use crate::diag::Diagnostic;
+use crate::sema::exprs::rooted;
 use crate::sema::lower::Lower;
 use crate::sema::node::{
     Apply, AxisId, Bounds, Builtin, Call, FunctionId, InputArg, Kind, Node, Range, Signature, Slot,
@@ -239,7 +240,7 @@ impl<'r> Lower<'r> {
         let (mut params, mut sha256) = (Vec::new(), None);
         let is_digest = |name: &Name| takes_text && name.node == SHA256;
         if let Some((_, value)) = call.params.iter().find(|(name, _)| is_digest(name)) {
-            sha256 = Some(self.fit(value, &Ty::Str, SHA256, None));
+            sha256 = Some(self.fit(value, &Ty::Optional(Box::new(Ty::Str)), SHA256, None));
         }
         let given = self.named(call, signature, |lower, at, value| {
             params.push((at, lower.argument(value, &signature.params[at], signature)));
@@ -322,7 +323,8 @@ impl<'r> Lower<'r> {
         }
         let (node, ty) = self.expr(value, None);
         match ty {
-            Ty::Str => InputArg::Text(node),
+            Ty::Str => InputArg::Text(rooted(node)),
+            Ty::Path => InputArg::Text(node),
             ty if ty.fits(&slot.ty) => InputArg::Artifact(node),
             ty => {
                 self.found.push(

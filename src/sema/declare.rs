@@ -135,7 +135,8 @@ impl Library {
         }
         match name {
             "Bool" => return Ty::Bool,
-            "Str" | "Path" => return Ty::Str,
+            "Str" => return Ty::Str,
+            "Path" => return Ty::Path,
             _ if self.artifacts.contains_key(name) => return Ty::Artifact(name.to_owned()),
             _ => {}
         }
@@ -330,7 +331,7 @@ fn is_of(value: &Val, ty: &Ty) -> bool {
             (value, ty),
             (Value::Int(_) | Value::Float(_), Ty::Number(_))
                 | (Value::Bool(_), Ty::Bool)
-                | (Value::Str(_), Ty::Str)
+                | (Value::Str(_), Ty::Str | Ty::Path)
         ),
         _ => false,
     }

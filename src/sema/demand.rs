@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::base::Span;
 use crate::base::text::did_you_mean;
-use crate::base::{SourceMap, Span};
 use crate::diag::Diagnostic;
 use crate::sema::lower::Lower;
-use crate::sema::node::{AxisId, Node, Plan, Report, Term, Typed};
+use crate::sema::lower::on_one_line;
+use crate::sema::node::{AxisId, Kind, Node, Plan, Report, Term, Typed};
 use crate::sema::scope::Def;
 use crate::sema::ty::Ty;
 use crate::syntax::ast::{self, Expr, ExprKind, ItemKind, Name};
@@ -196,7 +197,7 @@ impl<'r> Lower<'r> {
             ExprKind::List(items) => &items[..],
             _ => std::slice::from_ref(shown),
         };
-        let columns: Vec<_> = items.iter().map(|item| self.column(item)).collect();
+        let columns: Vec<_> = items.iter().flat_map(|item| self.columns(item)).collect();
         if let Some((name, _)) = call.run.first() {
             self.bad_report(name.span, "a table takes no `run` settings");
         }
@@ -225,7 +226,7 @@ impl<'r> Lower<'r> {
             );
             return None;
         }
-        let columns = heads(&columns, items, self.sources);
+        let columns = heads(columns);
         Some(Report {
             name: report.name.node.clone(),
             span: report.name.span,
@@ -236,9 +237,33 @@ impl<'r> Lower<'r> {
         })
     }
 
-    fn column(&mut self, item: &'r Expr) -> Typed {
+    /// Lowers a value for a table: a record shows its numbers and texts. Each column has its short head and its long one.
+    fn columns(&mut self, item: &'r Expr) -> Vec<(String, String, Typed)> {
         let typed = self.typed(item);
-        if !typed.ty.is_scalar() && typed.ty != Ty::Spread {
+        let long = on_one_line(self.sources.snippet(item.span));
+        if let Ty::Record(fields) = &typed.ty {
+            let shown = fields.iter().filter(|(_, field)| field.ty.is_cell());
+            let columns: Vec<_> = shown
+                .map(|(name, field)| {
+                    let kind = Kind::Field(Box::new(typed.node.clone()), name.clone());
+                    let node = Node { span: item.span, kind };
+                    let typed = Typed { node, ty: field.ty.clone(), axes: typed.axes.clone() };
+                    (name.clone(), format!("{long}.{name}"), typed)
+                })
+                .collect();
+            if !columns.is_empty() {
+                return columns;
+            }
+        }
+        let short = match &item.kind {
+            ExprKind::Field(_, name) => name.node.clone(),
+            _ => long.clone(),
+        };
+        vec![(short, long, self.column(item, typed))]
+    }
+
+    fn column(&mut self, item: &'r Expr, typed: Typed) -> Typed {
+        if !typed.ty.is_cell() {
             let fields = match &typed.ty {
                 Ty::Record(fields) => fields.keys().cloned().collect(),
                 Ty::Artifact(name) => self
@@ -301,16 +326,12 @@ fn dotted(expr: &Expr) -> Option<String> {
     }
 }
 
-/// Heads columns with their last field's name, or with all of their text where that is not enough.
-fn heads(columns: &[Typed], items: &[Expr], sources: &SourceMap) -> Vec<(String, Typed)> {
-    let short = |item: &Expr| match &item.kind {
-        ExprKind::Field(_, name) => name.node.clone(),
-        _ => sources.snippet(item.span).to_owned(),
+/// Heads columns with their short names, or with the long ones where those are not enough.
+fn heads(columns: Vec<(String, String, Typed)>) -> Vec<(String, Typed)> {
+    let shorts: Vec<_> = columns.iter().map(|(short, ..)| short.clone()).collect();
+    let head = |(short, long, typed)| {
+        let is_enough = shorts.iter().filter(|other| **other == short).count() == 1;
+        (if is_enough { short } else { long }, typed)
     };
-    let shorts: Vec<_> = items.iter().map(short).collect();
-    let head = |at: usize| match shorts.iter().filter(|other| **other == shorts[at]).count() {
-        1 => shorts[at].clone(),
-        _ => sources.snippet(items[at].span).to_owned(),
-    };
-    columns.iter().enumerate().map(|(at, typed)| (head(at), typed.clone())).collect()
+    columns.into_iter().map(head).collect()
 }

@@ -183,7 +183,8 @@ impl<'p> Eval<'p> {
             }
             Kind::Record(fields) => {
                 let field = |(name, value): &'p (String, Node)| {
-                    let value = self.node(value, at)?;
+                    let label = Label::Within(&at.label, name);
+                    let value = self.node(value, At { label, ..at })?;
                     Some((self.texts.shared(name), value))
                 };
                 let fields: Vec<_> = fields.iter().map(field).collect();
@@ -273,6 +274,12 @@ impl<'p> Eval<'p> {
                     Err(misfit) => self.misfit(&misfit, node.span),
                 }
             }
+            Kind::Rooted(inner) => match self.node(inner, at)? {
+                Val::Plain(Value::Str(text)) => {
+                    Some(Val::Plain(Value::Str(self.rooted(&text, node.span))))
+                }
+                other => Some(other),
+            },
             Kind::Best(best) => self.best(best, node.span, at),
             Kind::Spread(inner, axis) => self.spread(inner, *axis, at),
             Kind::Call(call) => self.call(call, node.span, at),
@@ -333,7 +340,10 @@ impl<'p> Eval<'p> {
         self.found.push(
             Diagnostic::error("tlm::eval::out_of_range", format!("expected {}", misfit.wanted))
                 .label(span, format!("this is {}", misfit.found))
-                .help(format!("give it {}", misfit.wanted)),
+                .help(match misfit.found.fract() {
+                    0.0 => format!("give it {}", misfit.wanted),
+                    _ => "round it: `round(...)`, `floor(...)` or `ceil(...)`".to_owned(),
+                }),
         );
         None
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::base::text::did_you_mean;
+use crate::base::units::Dim;
 use crate::base::{Span, Value};
 use crate::diag::Diagnostic;
 use crate::sema::declare::dim_of;
@@ -88,7 +89,11 @@ impl<'r> Lower<'r> {
             });
             return Node { span: expr.span, kind: Kind::Error };
         }
-        convert(node, wanted)
+        match (&ty, wanted) {
+            (Ty::Str, Ty::Path) => rooted(node),
+            (Ty::Str, Ty::Optional(inner)) if **inner == Ty::Path => rooted(node),
+            _ => convert(node, wanted),
+        }
     }
 
     /// Lowers expressions of one type; returns that type.
@@ -371,12 +376,16 @@ impl<'r> Lower<'r> {
             self.operands(op, (&left, &left_ty), (&right, &right_ty));
             return Self::error(span);
         };
-        let kind = Kind::Arithmetic(op, Box::new(left), Box::new(right), dim);
+        // A division of whole numbers stays exact until a slot wants it whole, so that it can be rounded as is meant.
+        let is_part = |ty: &Ty| matches!(ty, Ty::Number(Dim::Ratio | Dim::Float));
+        let is_exact = op != BinaryOp::Mul && !is_part(&left_ty) && !is_part(&right_ty);
+        let kept = dim.filter(|dim| !(is_exact && dim.is_whole()));
+        let kind = Kind::Arithmetic(op, Box::new(left), Box::new(right), kept);
         (Node { span, kind }, dim.map_or(Ty::Bare, Ty::Number))
     }
 
     fn operands(&mut self, op: BinaryOp, left: (&Node, &Ty), right: (&Node, &Ty)) {
-        let sign = sign(op);
+        let sign = op.symbol();
         let help = match (left.1, right.1) {
             (Ty::Number(_), Ty::Number(_)) if matches!(op, BinaryOp::Add | BinaryOp::Sub) => {
                 "both sides must count the same"
@@ -413,7 +422,7 @@ impl<'r> Lower<'r> {
         let joined = left.1.join(&right.1);
         let comparable = match &joined {
             Some(Ty::Unknown | Ty::Bare | Ty::Number(_)) => true,
-            Some(Ty::Bool | Ty::Str | Ty::Enum(_)) => !ordered,
+            Some(Ty::Bool | Ty::Str | Ty::Path | Ty::Enum(_)) => !ordered,
             Some(Ty::Optional(inner)) => !ordered && inner.is_scalar(),
             _ => false,
         };
@@ -445,25 +454,13 @@ impl<'r> Lower<'r> {
 }
 
 /// Returns the value of a node as its slot wants it.
-pub(super) fn convert(node: Node, wanted: &Ty) -> Node {
-    Node { span: node.span, kind: Kind::Convert(Box::new(node), Box::new(wanted.clone())) }
+/// Returns the node of a text as a path: relative to the file that it is written in.
+pub(super) fn rooted(node: Node) -> Node {
+    Node { span: node.span, kind: Kind::Rooted(Box::new(node)) }
 }
 
-fn sign(op: BinaryOp) -> &'static str {
-    match op {
-        BinaryOp::Or => "or",
-        BinaryOp::And => "and",
-        BinaryOp::Eq => "==",
-        BinaryOp::Ne => "!=",
-        BinaryOp::Lt => "<",
-        BinaryOp::Le => "<=",
-        BinaryOp::Gt => ">",
-        BinaryOp::Ge => ">=",
-        BinaryOp::Add => "+",
-        BinaryOp::Sub => "-",
-        BinaryOp::Mul => "*",
-        BinaryOp::Div => "/",
-    }
+pub(super) fn convert(node: Node, wanted: &Ty) -> Node {
+    Node { span: node.span, kind: Kind::Convert(Box::new(node), Box::new(wanted.clone())) }
 }
 
 /// What to do where `ty` stands and `wanted` should.

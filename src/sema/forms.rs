@@ -12,7 +12,7 @@ use crate::sema::lower::{FunctionItem, Local, Lower, State};
 use crate::sema::node::{
     AxisId, Best, Builtin, Fold, Function, FunctionId, Kind, Node, Signature, Slot,
 };
-use crate::sema::ty::Ty;
+use crate::sema::ty::{Field, Ty};
 use crate::syntax::ast::{self, Expr, Name, Text, TextPart};
 
 /// What is known of a function: its signature, its result, and the axes that its body depends on.
@@ -221,15 +221,26 @@ impl<'r> Lower<'r> {
             }
         };
         let mut values = Vec::new();
+        let mut types = (*known).clone();
         for (name, value) in fields {
             match known.get(&name.node) {
+                // A number without unit becomes one that counts something.
+                Some(field) if field.ty == Ty::Bare => {
+                    let (node, ty) = match self.expr(value, None) {
+                        (node, ty @ (Ty::Bare | Ty::Number(_))) => (node, ty),
+                        _ => (self.fit(value, &Ty::Bare, &name.node, None), Ty::Unknown),
+                    };
+                    types.insert(name.node.clone(), Field { ty, default: None });
+                    values.push((name.node.clone(), node));
+                }
                 Some(field) => {
                     values.push((name.node.clone(), self.fit(value, &field.ty, &name.node, None)));
                 }
                 None => self.unknown_field(name, "the record", known.keys()),
             }
         }
-        (Node { span, kind: Kind::Update(Box::new(node), values) }, ty)
+        let kind = Kind::Update(Box::new(node), values);
+        (Node { span, kind }, Ty::Record(Arc::new(types)))
     }
 
     /// Lowers `x ?? other`.
@@ -275,8 +286,13 @@ impl<'r> Lower<'r> {
                 (node, ty)
             }
         };
-        let parts = text.parts.iter().map(part).collect();
-        (Node { span, kind: Kind::Text(parts) }, Ty::Str)
+        let parts: Vec<_> = text.parts.iter().map(part).collect();
+        // What begins with a path is one.
+        let ty = match parts.first() {
+            Some((_, Ty::Path)) => Ty::Path,
+            _ => Ty::Str,
+        };
+        (Node { span, kind: Kind::Text(parts) }, ty)
     }
 
     // ---- functions of the language

@@ -603,6 +603,6 @@ fn once(found: &mut Vec<Diagnostic>) {
 }
 
 /// Returns a text with its line breaks and runs of blanks as one blank each.
-fn on_one_line(text: &str) -> String {
+pub(super) fn on_one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -269,7 +269,9 @@ impl<'p> Eval<'p> {
     /// Returns what a text stands for where a file is wanted.
     fn file(&mut self, call: &'p Call, text: String, span: Span, at: At<'_, 'p>) -> Option<Input> {
         let Some((scheme, _)) = text.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) else {
-            if let Some(digest) = &call.sha256 {
+            if let Some(digest) = &call.sha256
+                && self.node(digest, at)? != Val::Plain(Value::Null)
+            {
                 self.found.push(
                     Diagnostic::error("tlm::eval::idle_digest", "a local path takes no `sha256:`")
                         .label(digest.span, "checked against nothing")
@@ -278,7 +280,8 @@ impl<'p> Eval<'p> {
                 );
                 return None;
             }
-            return Some(self.files(text, span));
+            let base = self.program.folder.clone();
+            return Some(Input::Files(Box::new(Files { pattern: text, base, span })));
         };
         if !SCHEMES.contains(&scheme) {
             let known = SCHEMES.map(|scheme| format!("`{scheme}:`")).join(", ");
@@ -290,7 +293,7 @@ impl<'p> Eval<'p> {
             return None;
         }
         let sha256 = self.sha256(call, span, at)?;
-        let uri = self.absolute(&text, span);
+        let uri = self.absolute(&text);
         let fetch = self.program.fetch.as_ref()?;
         let along = self.along.of(&call.axes, &self.program.axes);
         let point = self.point(along, &call.axes, at);
@@ -317,10 +320,24 @@ impl<'p> Eval<'p> {
     }
 
     /// Returns a URI whose path does not depend on where tlm is called.
-    fn absolute(&self, uri: &str, span: Span) -> String {
+    fn absolute(&self, uri: &str) -> String {
         match uri.strip_prefix("file:") {
-            Some(path) => format!("file:{}", self.program.folder_at(span).join(path).display()),
+            Some(path) => format!("file:{}", self.program.folder.join(path).display()),
             None => uri.to_owned(),
+        }
+    }
+
+    /// Returns a text as a path: one of an imported recipe is relative to that.
+    pub(super) fn rooted(&self, text: &str, span: Span) -> String {
+        let folder = self.program.folder_at(span);
+        let (scheme, path) = match text.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) {
+            Some(("file", path)) => ("file:", path),
+            Some(_) => return text.to_owned(),
+            None => ("", text),
+        };
+        match folder == self.program.folder {
+            true => text.to_owned(),
+            false => format!("{scheme}{}", folder.join(path).display()),
         }
     }
 
@@ -333,7 +350,10 @@ impl<'p> Eval<'p> {
             );
             return None;
         };
-        let Val::Plain(Value::Str(digits)) = self.node(node, at)? else { return None };
+        let digits = match self.node(node, at)? {
+            Val::Plain(Value::Str(digits)) => digits,
+            _ => String::new(),
+        };
         let digits = digits.to_ascii_lowercase();
         if digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return Some(digits);
@@ -385,7 +405,7 @@ impl<'p> Eval<'p> {
         match known {
             Some(Value::Str(uri)) if slot.place => {
                 let span = given.map_or(slot.span, |node| node.span);
-                Some(Arg::Value(Value::Str(self.absolute(&uri, span))))
+                Some(Arg::Value(Value::Str(self.absolute(&uri))))
             }
             Some(value) => Some(Arg::Value(value)),
             None => {

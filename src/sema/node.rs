@@ -129,6 +129,7 @@ impl Node {
             | Kind::Not(inner)
             | Kind::AtBaseline(inner, _)
             | Kind::Spread(inner, _)
+            | Kind::Rooted(inner)
             | Kind::Bounded(inner, _)
             | Kind::Convert(inner, ..) => inner.walk(visit),
             Kind::At(inner, fixed) => {
@@ -200,6 +201,8 @@ pub(super) enum Kind {
     Best(Box<Best>),
     /// The values along an axis, of which a table shows mean and spread.
     Spread(Box<Node>, AxisId),
+    /// A text as a path.
+    Rooted(Box<Node>),
     /// The value as a slot wants it.
     Convert(Box<Node>, Box<Ty>),
     Call(Box<Call>),

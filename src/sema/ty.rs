@@ -19,6 +19,8 @@ pub(super) enum Ty {
     Number(Dim),
     Bool,
     Str,
+    /// A text that names a file, relative to the recipe's own folder or absolute.
+    Path,
     /// The names of its variants.
     Enum(Arc<[String]>),
     /// Of `none`.
@@ -59,6 +61,11 @@ impl Ty {
     }
 
     /// Returns whether a table can show it.
+    pub(super) fn is_cell(&self) -> bool {
+        self.is_scalar() || *self == Self::Spread
+    }
+
+    /// Returns whether it is one number, text or truth value.
     pub(super) fn is_scalar(&self) -> bool {
         match self {
             Self::Optional(inner) => inner.is_scalar(),
@@ -77,6 +84,7 @@ impl Ty {
         match (self, slot) {
             (Self::Unknown, _) | (_, Self::Unknown) | (Self::Bare, Self::Number(_)) => true,
             (Self::None, Self::Optional(_)) => true,
+            (Self::Str, Self::Path) | (Self::Path, Self::Str) => true,
             (Self::Optional(own), Self::Optional(wanted)) => own.fits(wanted),
             (_, Self::Optional(wanted)) => self.fits(wanted),
             (Self::Number(own), Self::Number(wanted)) => own == wanted || converts(*own, *wanted),
@@ -95,6 +103,7 @@ impl Ty {
                 Self::Optional(_) => Some(some.clone()),
                 _ => Some(Self::Optional(Box::new(some.clone()))),
             },
+            (Self::Str, Self::Path) | (Self::Path, Self::Str) => Some(Self::Path),
             (Self::Unknown, known) => Some(known.clone()),
             (Self::Number(own), Self::Number(wanted)) => join_dims(*own, *wanted).map(Self::Number),
             (Self::Optional(own), Self::Optional(wanted)) => {
@@ -143,6 +152,7 @@ impl fmt::Display for Ty {
             Self::Number(dim) => dim.fmt(f),
             Self::Bool => f.write_str("Bool"),
             Self::Str => f.write_str("Str"),
+            Self::Path => f.write_str("Path"),
             Self::Enum(names) => f.write_str(&names.join(" | ")),
             Self::None => f.write_str("none"),
             Self::Optional(inner) => write!(f, "{inner}?"),
