@@ -4,14 +4,17 @@ use crate::base::text::did_you_mean;
 use crate::base::{SourceMap, Span};
 use crate::cli::{Console, Exit, USAGE};
 use crate::sema::STDLIB;
-use crate::syntax::ast::{Artifact, ItemKind, Parameter, RecordField, Stage, Type, TypeKind};
+use crate::syntax::ast::{
+    Artifact, Binding, ExprKind, Fn, ItemKind, Parameter, RecordField, Stage, Type, TypeKind,
+};
 use crate::syntax::parse;
 
 /// What stands above all modules in the written reference.
 const HEAD: &str = "# The standard library
 
 Written by `tlm doc --markdown` from `stdlib/*.tlm`; `tlm doc NAME` shows a part of it. A signature has what must be given:
-inputs by position, then parameters by name; `...` where there are more, with defaults. Ranges include both ends.
+inputs by position, then parameters by name; `...` where there are more, with defaults. Ranges include both ends. What is planned
+can be checked and planned with; it can't run yet.
 ";
 
 /// The modules of the standard library in the order of their names.
@@ -27,7 +30,7 @@ struct Module {
     entries: Vec<Entry>,
 }
 
-/// A stage or an artifact type.
+/// A stage, a function, a constant or an artifact type.
 struct Entry {
     /// `train.run`, `Checkpoint`
     name: String,
@@ -51,6 +54,13 @@ pub(super) fn doc(
     Ok(())
 }
 
+impl Entry {
+    /// Returns whether recipes can plan with it, but not run it yet.
+    fn is_planned(&self) -> bool {
+        matches!(&self.kind, ItemKind::Stage(stage) if stage.version.node == 0)
+    }
+}
+
 impl Library {
     fn read() -> Self {
         let mut sources = SourceMap::default();
@@ -59,6 +69,8 @@ impl Library {
             let entry = |item: crate::syntax::ast::Item| {
                 let own = match &item.kind {
                     ItemKind::Stage(stage) => format!("{name}.{}", stage.name.node),
+                    ItemKind::Fn(function) => format!("{name}.{}", function.name.node),
+                    ItemKind::Let(constant) => format!("{name}.{}", constant.name.node),
                     ItemKind::Artifact(artifact) => artifact.name.node.clone(),
                     _ => return None,
                 };
@@ -83,7 +95,9 @@ impl Library {
         for module in &self.modules {
             out += &format!("{}: {}\n", module.name, module.about);
             for entry in &module.entries {
-                out += &format!("  {:wide$}  {}\n", entry.name, first_sentence(&entry.doc));
+                let planned = if entry.is_planned() { " (planned)" } else { "" };
+                out +=
+                    &format!("  {:wide$}  {}{planned}\n", entry.name, first_sentence(&entry.doc));
             }
         }
         out
@@ -94,7 +108,7 @@ impl Library {
         HEAD.to_owned() + &modules.collect::<String>()
     }
 
-    /// Returns the reference of a module, a stage or an artifact type.
+    /// Returns the reference of a module, or of one thing in it.
     fn find(&self, name: &str) -> Option<String> {
         let name = name.strip_prefix("std.").unwrap_or(name);
         let module = self.modules.iter().find(|module| module.name == name);
@@ -128,6 +142,8 @@ impl Library {
         let body = match &entry.kind {
             ItemKind::Stage(stage) => self.stage(&entry.name, &entry.doc, stage),
             ItemKind::Artifact(artifact) => self.artifact(&entry.doc, artifact),
+            ItemKind::Fn(function) => self.function(&entry.name, &entry.doc, function),
+            ItemKind::Let(constant) => self.constant(&entry.name, &entry.doc, constant),
             _ => String::new(),
         };
         format!("### {}\n\n{body}", entry.name)
@@ -144,13 +160,15 @@ impl Library {
     }
 
     fn stage(&self, name: &str, doc: &str, stage: &Stage) -> String {
-        let mut out = format!("    {}\n\n{doc}\n", self.signature(name, stage));
-        if !stage.params.is_empty() {
-            out += "\nParameters:\n\n";
-            out += &stage.params.iter().map(|param| self.parameter(param)).collect::<String>();
-        }
+        let result = Some(&stage.result);
+        let signature = self.signature(name, &stage.inputs, &stage.params, result);
+        let mut out = format!("    {signature}\n\n{doc}\n");
+        out += &self.parameters("Parameters", &stage.params);
         out += &format!("\nResult:\n\n{}\n", self.result(&stage.result));
-        out += &format!("Version {}. ", stage.version.node);
+        out += &match stage.version.node {
+            0 => "Planned; can't run yet. ".to_owned(),
+            version => format!("Version {version}. "),
+        };
         out += match stage.tensor {
             true => {
                 "Run by `tlm-torch`; the class of its numerics is part of the key (`cache.md`).\n"
@@ -160,19 +178,53 @@ impl Library {
         out
     }
 
+    fn function(&self, name: &str, doc: &str, function: &Fn) -> String {
+        let (inputs, params) = (&function.inputs, &function.params);
+        let signature = self.signature(name, inputs, params, function.result.as_ref());
+        let mut out = format!("    {signature}\n\n{doc}\n");
+        if inputs.iter().any(|input| input.doc.is_some()) {
+            out += &self.parameters("Inputs", inputs);
+        }
+        out += &self.parameters("Parameters", params);
+        if let (None, ExprKind::Record(fields)) = (&function.result, &function.body.kind) {
+            let fields: Vec<_> =
+                fields.iter().map(|(field, _)| format!("`{}`", field.node)).collect();
+            out += &format!("\nResult: a record of {}.\n", fields.join(", "));
+        }
+        out += "\nA function.\n";
+        out
+    }
+
+    fn constant(&self, name: &str, doc: &str, constant: &Binding) -> String {
+        let value = self.sources.snippet(constant.value.span);
+        format!("    {name} = {value}\n\n{doc}\n\nA constant.\n")
+    }
+
     /// Returns a call with all that must be given.
-    fn signature(&self, name: &str, stage: &Stage) -> String {
+    fn signature(
+        &self,
+        name: &str,
+        inputs: &[Parameter],
+        params: &[Parameter],
+        result: Option<&Type>,
+    ) -> String {
         let typed =
             |param: &Parameter| format!("{}: {}", text(&param.name), self.short_ty(&param.ty));
-        let inputs: Vec<_> = stage.inputs.iter().map(typed).collect();
-        let required = stage.params.iter().filter(|param| param.default.is_none());
-        let mut params: Vec<_> = required.map(typed).collect();
-        if params.len() < stage.params.len() {
-            params.push("...".to_owned());
+        let inputs: Vec<_> = inputs.iter().map(typed).collect();
+        let required = params.iter().filter(|param| param.default.is_none());
+        let mut shown: Vec<_> = required.map(typed).collect();
+        if shown.len() < params.len() {
+            shown.push("...".to_owned());
         }
-        let parts: Vec<_> = [inputs, params].iter().map(|part| part.join(", ")).collect();
+        let parts: Vec<_> = [inputs, shown].iter().map(|part| part.join(", ")).collect();
         let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-        format!("{name}({}) -> {}", parts.join("; "), self.ty(&stage.result))
+        let result = result.map_or_else(String::new, |ty| format!(" -> {}", self.one_line(ty)));
+        format!("{name}({}){result}", parts.join("; "))
+    }
+
+    fn parameters(&self, head: &str, params: &[Parameter]) -> String {
+        let params: String = params.iter().map(|param| self.parameter(param)).collect();
+        if params.is_empty() { params } else { format!("\n{head}:\n\n{params}") }
     }
 
     /// Returns a parameter and, below it, the fields of its record.
@@ -189,7 +241,8 @@ impl Library {
         }
         let mut out = bullet("", &written, param.doc.as_deref());
         if let TypeKind::Record(fields) = &param.ty.kind {
-            out += &fields.iter().map(|field| self.field(field)).collect::<String>();
+            let told = fields.iter().filter(|field| field.doc.is_some());
+            out += &told.map(|field| self.field(field)).collect::<String>();
         }
         out
     }
@@ -211,7 +264,8 @@ impl Library {
         };
         let line = |field: &RecordField| {
             let written = format!("{}: {}", text(&field.name), self.ty(&field.ty));
-            format!("- `{written}`{}\n", self.artifact_fields(&field.ty))
+            let doc = field.doc.as_ref().map_or_else(String::new, |doc| format!(": {doc}"));
+            format!("- `{written}`{}{doc}\n", self.artifact_fields(&field.ty))
         };
         fields.iter().map(line).collect()
     }
@@ -234,6 +288,14 @@ impl Library {
         self.sources.snippet(ty.span)
     }
 
+    /// Returns a type on one line, a record's without what is told of its fields.
+    fn one_line(&self, ty: &Type) -> String {
+        let TypeKind::Record(fields) = &ty.kind else { return self.ty(ty).to_owned() };
+        let fields =
+            fields.iter().map(|field| format!("{}: {}", text(&field.name), self.ty(&field.ty)));
+        format!("{{ {} }}", fields.collect::<Vec<_>>().join(", "))
+    }
+
     /// Returns a type without the fields of a record.
     fn short_ty(&self, ty: &Type) -> &str {
         if matches!(ty.kind, TypeKind::Record(_)) { "{...}" } else { self.ty(ty) }
@@ -245,8 +307,8 @@ fn text(name: &crate::syntax::ast::Name) -> &str {
 }
 
 fn bullet(indent: &str, written: &str, doc: Option<&str>) -> String {
-    let doc = doc.unwrap_or_default().replace('\n', &format!("\n{indent}  "));
-    format!("{indent}- `{written}`: {doc}\n")
+    let doc = doc.map(|doc| format!(": {}", doc.replace('\n', &format!("\n{indent}  "))));
+    format!("{indent}- `{written}`{}\n", doc.unwrap_or_default())
 }
 
 fn first_sentence(doc: &str) -> String {

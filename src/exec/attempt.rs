@@ -64,6 +64,8 @@ pub(super) struct Attempt<'r> {
     pub(super) planned: Planned<'r>,
     pub(super) content: Digest,
     pub(super) inputs: BTreeMap<String, Vec<PathBuf>>,
+    /// The outputs, of a step that chooses among those of others.
+    pub(super) chosen: Option<BTreeMap<String, Output>>,
     pub(super) params: BTreeMap<String, Value>,
     pub(super) share: Share,
     pub(super) device: String,
@@ -102,6 +104,11 @@ impl Attempt<'_> {
             let record = alias(self.plan, self.planned, record);
             shared.store.record(&record)?;
             return Ok(End::Found(Box::new(record)));
+        }
+        if let Some(outputs) = &self.chosen {
+            let record = self.record(shared, outputs.clone(), 0.0);
+            shared.store.record(&record)?;
+            return Ok(End::Made(Box::new(record)));
         }
         self.make(shared, lease, tell)
     }

@@ -14,7 +14,7 @@ pub(super) fn command(
     params: &BTreeMap<String, Value>,
     out: &Path,
 ) -> Option<Shell> {
-    let shell = stage.shell.as_ref()?;
+    let shell = stage.shell()?;
     let part = |part: &ShellPart| match part {
         ShellPart::Text(text) => text.clone(),
         ShellPart::Input(name) => words(inputs.get(name).into_iter().flatten().map(|p| path(p))),

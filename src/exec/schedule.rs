@@ -13,7 +13,8 @@ use crate::exec::control::Control;
 use crate::exec::machine::{Machine, Share};
 use crate::exec::{Event, Outcome, Stop, estimates};
 use crate::graph::{Plan, Planned, Status};
-use crate::sema::steps::{Arg, Input, OutputRef, StepId};
+use crate::sema::least;
+use crate::sema::steps::{Arg, Body, Input, OutputRef, StepId};
 use crate::stage::{Failure, FailureKind};
 use crate::store::{Output, Record, Store};
 
@@ -197,8 +198,13 @@ impl<'r> Scheduler<'r> {
         self.ready.pop_first();
         let Some(planned) = self.plan.get(id) else { return };
         self.read_fresh(id);
+        let params = match self.params(planned) {
+            Ok(params) => params,
+            Err(failure) => return self.fail(id, failure, Vec::new(), None),
+        };
         let content = self.plan.content_key(id, |output| self.find(output).cloned());
-        let (Some(content), Some(params)) = (content, self.params(planned)) else {
+        let chosen = self.chosen(planned, &params);
+        let Some(content) = content.filter(|_| chosen.is_ok()) else {
             let message = "an input is missing in the store's record".to_owned();
             let failure = Failure { kind: FailureKind::Internal, message, help: None };
             self.fail(id, failure, Vec::new(), None);
@@ -214,6 +220,7 @@ impl<'r> Scheduler<'r> {
             planned,
             content,
             inputs: self.inputs(planned),
+            chosen: chosen.ok().flatten(),
             params,
             share,
             device: gpus.first().map_or_else(|| "cpu".to_owned(), |gpu| format!("cuda:{gpu}")),
@@ -242,21 +249,64 @@ impl<'r> Scheduler<'r> {
     }
 
     /// Returns all parameters, those that other steps computed looked up.
-    fn params(&self, planned: Planned<'_>) -> Option<BTreeMap<String, Value>> {
+    fn params(&self, planned: Planned<'_>) -> Result<BTreeMap<String, Value>, Failure> {
         let value = |(name, arg): (&str, &Arg)| {
             let value = match arg {
                 Arg::Value(value) => value.clone(),
-                Arg::Late(output) => match self.find(output)? {
-                    Output::Scalar(value) => value.clone(),
-                    Output::Object { .. } => return None,
-                },
+                Arg::Late(late) => {
+                    late.value(&|output| self.scalar(output)).map_err(|why| Failure {
+                        kind: FailureKind::Input,
+                        message: format!("its `{name}` came out as {why}"),
+                        help: Some("look at the numbers that it is computed of".to_owned()),
+                    })?
+                }
             };
-            Some((name.to_owned(), value))
+            Ok((name.to_owned(), value))
         };
-        let mut params: BTreeMap<_, _> = planned.step.params().map(value).collect::<Option<_>>()?;
+        let mut params: BTreeMap<_, _> =
+            planned.step.params().map(value).collect::<Result<_, _>>()?;
         let unkeyed = planned.step.unkeyed();
         params.extend(unkeyed.map(|(name, value)| (name.to_owned(), value.clone())));
-        Some(params)
+        Ok(params)
+    }
+
+    fn scalar(&self, output: &OutputRef) -> Option<Value> {
+        match self.find(output)? {
+            Output::Scalar(value) => Some(value.clone()),
+            Output::Object { .. } => None,
+        }
+    }
+
+    /// Returns the outputs of a step that chooses: those of the winner. An error when one is missing.
+    fn chosen(
+        &self,
+        planned: Planned<'_>,
+        params: &BTreeMap<String, Value>,
+    ) -> Result<Option<BTreeMap<String, Output>>, ()> {
+        let stage = planned.step.stage();
+        let Some(Value::List(numbers)) = params.get("by").filter(|_| stage.body == Body::Best)
+        else {
+            return Ok(None);
+        };
+        let place = least(numbers).ok_or(())?;
+        let inputs: BTreeMap<&str, &Input> = planned.step.inputs().collect();
+        let output = |name: &String| {
+            if let Some(value) = params.get(&format!("{name}.{place}")) {
+                return Some((name.clone(), Output::Scalar(value.clone())));
+            }
+            // An artifact, or a field of one.
+            let mut artifact = name.as_str();
+            let winner = loop {
+                match inputs.get(&*format!("{artifact}.{place}")) {
+                    Some(Input::Output(winner)) => break winner,
+                    _ => artifact = artifact.rsplit_once('.')?.0,
+                }
+            };
+            let full = format!("{}{}", winner.output, &name[artifact.len()..]);
+            let winner = OutputRef { step: winner.step, output: full.into() };
+            Some((name.clone(), self.find(&winner)?.clone()))
+        };
+        stage.outputs.keys().map(output).collect::<Option<_>>().map(Some).ok_or(())
     }
 
     fn inputs(&self, planned: Planned<'_>) -> BTreeMap<String, Vec<PathBuf>> {

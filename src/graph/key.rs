@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::base::{Digest, Encoder};
+use crate::sema::late::Late;
 use crate::sema::steps::{Arg, Input, OutputRef, Step};
 use crate::store::Output;
 
@@ -20,6 +21,14 @@ pub const RECIPE: &str = "tlm recipe key";
 /// The domain of keys by the inputs' contents.
 pub const CONTENT: &str = "tlm content key";
 
+/// What stands for outputs in a manifest.
+pub trait Resolve {
+    /// Writes what stands for an output of another step.
+    fn output(&mut self, out: &mut Encoder, output: &OutputRef);
+    /// Writes what stands for a value that is known once steps ran.
+    fn late(&mut self, out: &mut Encoder, late: &Late);
+}
+
 /// Writes what a step is made of: `resolve` writes what stands for an output of another step, `files` has the digests of
 /// local files by input, and `numerics` is the class of results that tensor stages give on this machine, as
 /// `cpu/libtorch-2.11.0`. The order is that of the names.
@@ -28,10 +37,10 @@ pub fn manifest(
     step: &Step,
     numerics: &str,
     files: &BTreeMap<String, Vec<Digest>>,
-    mut resolve: impl FnMut(&mut Encoder, &OutputRef),
+    resolve: &mut impl Resolve,
 ) {
     let stage = step.stage();
-    out.map(5 + usize::from(stage.tensor) + usize::from(stage.shell.is_some()));
+    out.map(5 + usize::from(stage.tensor) + usize::from(stage.shell().is_some()));
     out.key("format");
     out.int(FORMAT);
     out.key("inputs");
@@ -39,7 +48,7 @@ pub fn manifest(
     for (name, input) in step.inputs_by_name() {
         out.key(name);
         match input {
-            Input::Output(output) => resolve(out, output),
+            Input::Output(output) => resolve.output(out, output),
             Input::Files(_) => {
                 let digests = files.get(name).map_or(&[][..], Vec::as_slice);
                 out.list(digests.len());
@@ -57,10 +66,10 @@ pub fn manifest(
         out.key(name);
         match arg {
             Arg::Value(value) => out.value(value),
-            Arg::Late(output) => resolve(out, output),
+            Arg::Late(late) => resolve.late(out, late),
         }
     }
-    if let Some(shell) = &stage.shell {
+    if let Some(shell) = stage.shell() {
         out.key("shell");
         out.text(&shell.template());
     }
@@ -85,6 +94,37 @@ pub fn by_recipe(out: &mut Encoder, step: &Digest, output: &str) {
     out.text(output);
     out.key("step");
     out.digest_value(step);
+}
+
+/// Writes what stands for a late value in a recipe key: how it is computed.
+pub fn late_by_recipe(
+    out: &mut Encoder,
+    late: &Late,
+    output: &mut impl FnMut(&mut Encoder, &OutputRef),
+) {
+    match late {
+        Late::Known(value) => out.value(value),
+        Late::Output(made) => output(out, made),
+        Late::Computed(op, parts) => {
+            out.map(2);
+            out.key("args");
+            out.list(parts.len());
+            parts.iter().for_each(|part| late_by_recipe(out, part, output));
+            out.key("op");
+            out.text(&op.name());
+        }
+        Late::List(parts) => {
+            out.list(parts.len());
+            parts.iter().for_each(|part| late_by_recipe(out, part, output));
+        }
+        Late::Record(fields) => {
+            out.map(fields.len());
+            for (name, part) in fields.iter() {
+                out.key(name);
+                late_by_recipe(out, part, output);
+            }
+        }
+    }
 }
 
 /// Writes what stands for an output in a content key: its digest or value.

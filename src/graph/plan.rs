@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use crate::base::{Digest, Encoder, FastMap, Value};
 use crate::diag::{Checked, Diagnostic};
 use crate::graph::{key, sources};
+use crate::sema::late::Late;
 use crate::sema::steps::{self, Cell, Expansion, Input, OutputRef, Step, StepId};
 use crate::store::{Output, Record, Store};
 
@@ -234,14 +235,13 @@ impl Plan {
         id: StepId,
         mut output: impl FnMut(&OutputRef) -> Option<Output>,
     ) -> Option<Digest> {
-        let mut complete = true;
+        // Each is asked for once.
+        let used = self.step(id).uses().map(|used| Some((used.clone(), output(used)?)));
+        let mut by_content = ByContent { outputs: used.collect::<Option<_>>()?, complete: true };
         let mut encoder = Encoder::default();
         encoder.begin(key::CONTENT);
-        self.write(id, &mut encoder, |encoder, reference| match output(reference) {
-            Some(output) => key::by_content(encoder, &output),
-            None => complete = false,
-        });
-        complete.then(|| encoder.digest())
+        self.write(id, &mut encoder, &mut by_content);
+        by_content.complete.then(|| encoder.digest())
     }
 
     fn step(&self, id: StepId) -> &Step {
@@ -250,19 +250,10 @@ impl Plan {
 
     fn write_manifest(&self, id: StepId, encoder: &mut Encoder) {
         encoder.begin(key::RECIPE);
-        self.write(id, encoder, |encoder, reference| {
-            let maker = self.keyed[reference.step.0 as usize].as_ref();
-            let maker = maker.expect("inputs come before their users");
-            key::by_recipe(encoder, &maker.recipe, &reference.output);
-        });
+        self.write(id, encoder, &mut ByRecipe { keyed: &self.keyed });
     }
 
-    fn write(
-        &self,
-        id: StepId,
-        encoder: &mut Encoder,
-        resolve: impl FnMut(&mut Encoder, &OutputRef),
-    ) {
+    fn write(&self, id: StepId, encoder: &mut Encoder, resolve: &mut impl key::Resolve) {
         static NONE: BTreeMap<String, Vec<Digest>> = BTreeMap::new();
         let digests = match self.files.is_empty() {
             true => &NONE,
@@ -302,6 +293,47 @@ impl Plan {
     }
 }
 
+struct ByRecipe<'p> {
+    keyed: &'p [Option<Keyed>],
+}
+
+impl key::Resolve for ByRecipe<'_> {
+    fn output(&mut self, out: &mut Encoder, output: &OutputRef) {
+        let maker = self.keyed[output.step.0 as usize].as_ref();
+        let maker = maker.expect("inputs come before their users");
+        key::by_recipe(out, &maker.recipe, &output.output);
+    }
+
+    fn late(&mut self, out: &mut Encoder, late: &Late) {
+        key::late_by_recipe(out, late, &mut |out, output| self.output(out, output));
+    }
+}
+
+struct ByContent {
+    outputs: BTreeMap<OutputRef, Output>,
+    /// Whether all late values have one.
+    complete: bool,
+}
+
+impl key::Resolve for ByContent {
+    fn output(&mut self, out: &mut Encoder, output: &OutputRef) {
+        if let Some(output) = self.outputs.get(output) {
+            key::by_content(out, output);
+        }
+    }
+
+    fn late(&mut self, out: &mut Encoder, late: &Late) {
+        let find = |output: &OutputRef| match self.outputs.get(output)? {
+            Output::Scalar(value) => Some(value.clone()),
+            Output::Object { .. } => None,
+        };
+        match late.value(&find) {
+            Ok(value) => out.value(&value),
+            Err(_) => self.complete = false,
+        }
+    }
+}
+
 fn local_files(step: &Step, store: &Store, found: &mut Vec<Diagnostic>) -> LocalFiles {
     let mut local = LocalFiles::default();
     for (name, input) in step.inputs() {
@@ -324,9 +356,6 @@ fn local_files(step: &Step, store: &Store, found: &mut Vec<Diagnostic>) -> Local
 fn targets(expansion: &Expansion) -> impl Iterator<Item = StepId> {
     let goals = expansion.goals.iter().flat_map(|goal| &goal.outputs);
     let cells = expansion.reports.iter().flat_map(|report| &report.rows).flat_map(|row| &row.cells);
-    let cells = cells.filter_map(|cell| match cell {
-        Some(Cell::Output(output)) => Some(output),
-        Some(Cell::Value(_)) | None => None,
-    });
+    let cells = cells.flatten().flat_map(Cell::outputs);
     goals.chain(cells).map(|output| output.step)
 }

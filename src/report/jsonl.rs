@@ -8,11 +8,11 @@ use serde::Serialize;
 use crate::base::{Digest, Value};
 use crate::exec::Outcome;
 use crate::report::Table;
-use crate::report::table::Shown;
+use crate::report::table::{Shown, Spread};
 use crate::stage::FailureKind;
 
 /// The format's version; bumped when a field is added or changes its meaning.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -129,12 +129,12 @@ pub enum Line {
         row: BTreeMap<String, String>,
         /// The column's head.
         column: String,
-        /// `value`, `not_planned`, `pending`, `failed`
+        /// `value`, `spread`, `not_planned`, `pending`, `failed`
         state: &'static str,
-        /// The value, if there is one.
+        /// The value, if there is one; of a spread `mean`, `std` and `count`.
         value: Option<Value>,
-        /// The recipe key of the step behind it.
-        key: Option<Digest>,
+        /// The recipe keys of the steps behind it.
+        keys: Vec<Digest>,
     },
     /// Last line: how the run ended.
     Summary {
@@ -217,6 +217,7 @@ pub fn cells(table: &Table) -> Vec<Line> {
         for (column, cell) in table.columns.iter().zip(&row.cells) {
             let (state, value) = match &cell.shown {
                 Shown::Value(value) => ("value", Some(value.clone())),
+                Shown::Spread(spread) => ("spread", Some(spread_value(spread))),
                 Shown::NotPlanned => ("not_planned", None),
                 Shown::Pending => ("pending", None),
                 Shown::Failed => ("failed", None),
@@ -227,9 +228,17 @@ pub fn cells(table: &Table) -> Vec<Line> {
                 column: column.clone(),
                 state,
                 value,
-                key: cell.source.as_ref().map(|source| source.key),
+                keys: cell.sources.iter().map(|source| source.key).collect(),
             });
         }
     }
     lines
+}
+
+fn spread_value(spread: &Spread) -> Value {
+    Value::map([
+        ("mean", Value::Float(spread.mean)),
+        ("std", spread.std.map_or(Value::Null, Value::Float)),
+        ("count", Value::Int(spread.count as i64)),
+    ])
 }

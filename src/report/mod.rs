@@ -21,6 +21,6 @@ mod watch;
 
 pub use names::StepFacts;
 pub use results::Results;
-pub use table::{Found, Shown, Source, Table, resolve};
+pub use table::{Found, Shown, Source, Spread, Table, resolve};
 pub use terminal::Terminal;
 pub use watch::Watch;

@@ -2,6 +2,7 @@
 
 use crate::base::{Digest, Value};
 use crate::report::number;
+use crate::sema::late::Late;
 use crate::sema::steps::{Cell, OutputRef, Report, StepId};
 
 /// A resolved table.
@@ -33,8 +34,8 @@ pub struct Row {
 pub struct TableCell {
     /// What it shows.
     pub shown: Shown,
-    /// Where it came from; none for what was known without running, and for points nobody asked for.
-    pub source: Option<Source>,
+    /// Where it came from; nothing for what was known without running, and for points nobody asked for.
+    pub sources: Vec<Source>,
 }
 
 /// What a cell shows.
@@ -42,12 +43,37 @@ pub struct TableCell {
 pub enum Shown {
     /// A result.
     Value(Value),
+    /// Results along an axis.
+    Spread(Spread),
     /// The plan did not ask for this point.
     NotPlanned,
     /// The step that makes it is not done yet.
     Pending,
     /// The step that makes it, or one before it, failed.
     Failed,
+}
+
+/// Mean and spread of some numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// Their mean.
+    pub mean: f64,
+    /// Their sample standard deviation (by n - 1); none of a single number.
+    pub std: Option<f64>,
+    /// How many they are.
+    pub count: usize,
+    /// How many should be there.
+    pub of: usize,
+}
+
+impl Spread {
+    fn new(numbers: &[f64], of: usize) -> Option<Self> {
+        let count = numbers.len();
+        let mean = numbers.iter().sum::<f64>() / count as f64;
+        let squares = numbers.iter().map(|number| (number - mean).powi(2)).sum::<f64>();
+        let std = (count > 1).then(|| (squares / (count - 1) as f64).sqrt());
+        (count > 0).then_some(Self { mean, std, count, of })
+    }
 }
 
 /// The artifact behind a cell.
@@ -73,12 +99,15 @@ pub struct Found {
 /// Returns a report with all its cells looked up.
 pub fn resolve(report: &Report, find: &dyn Fn(&OutputRef) -> Found) -> Table {
     let cell = |cell: &Option<Cell>| match cell {
-        None => TableCell { shown: Shown::NotPlanned, source: None },
-        Some(Cell::Value(value)) => TableCell { shown: Shown::Value(value.clone()), source: None },
-        Some(Cell::Output(output)) => {
-            let Found { shown, source } = find(output);
-            TableCell { shown, source }
+        None => TableCell { shown: Shown::NotPlanned, sources: Vec::new() },
+        Some(Cell::Value(value)) => {
+            TableCell { shown: Shown::Value(value.clone()), sources: Vec::new() }
         }
+        Some(Cell::Late(late)) => {
+            let (shown, sources) = of_late(late, find);
+            TableCell { shown, sources }
+        }
+        Some(Cell::Spread(parts)) => of_spread(parts, find),
     };
     let row = |row: &crate::sema::steps::ReportRow| Row {
         labels: row.labels.clone(),
@@ -93,6 +122,42 @@ pub fn resolve(report: &Report, find: &dyn Fn(&OutputRef) -> Found) -> Table {
     }
 }
 
+/// Returns the value of what is computed of outputs, with the steps behind it.
+fn of_late(late: &Late, find: &dyn Fn(&OutputRef) -> Found) -> (Shown, Vec<Source>) {
+    let mut found = Vec::new();
+    late.outputs(&mut |output| found.push((output, find(output))));
+    let sources = found.iter().filter_map(|(_, found)| found.source.clone()).collect();
+    let is = |shown: &Shown| found.iter().any(|(_, found)| found.shown == *shown);
+    if let Some(open) = [Shown::Failed, Shown::Pending].into_iter().find(|shown| is(shown)) {
+        return (open, sources);
+    }
+    let value = late.value(&|output| {
+        let found = found.iter().find(|(own, _)| *own == output);
+        match found.map(|(_, found)| &found.shown) {
+            Some(Shown::Value(value)) => Some(value.clone()),
+            _ => None,
+        }
+    });
+    (value.map_or(Shown::Failed, Shown::Value), sources)
+}
+
+/// Returns mean and spread of the numbers that are there.
+fn of_spread(parts: &[Late], find: &dyn Fn(&OutputRef) -> Found) -> TableCell {
+    let all: Vec<_> = parts.iter().map(|part| of_late(part, find)).collect();
+    let number = |shown: &Shown| match shown {
+        Shown::Value(Value::Int(number)) => Some(*number as f64),
+        Shown::Value(Value::Float(number)) => Some(*number),
+        _ => None,
+    };
+    let numbers: Vec<f64> = all.iter().filter_map(|(shown, _)| number(shown)).collect();
+    let shown = match Spread::new(&numbers, parts.len()) {
+        Some(spread) => Shown::Spread(spread),
+        None if all.iter().any(|(shown, _)| *shown == Shown::Failed) => Shown::Failed,
+        None => Shown::Pending,
+    };
+    TableCell { shown, sources: all.into_iter().flat_map(|(_, sources)| sources).collect() }
+}
+
 impl Table {
     /// Returns the cells' texts, a row a row: the reals of a column share their decimals.
     pub fn texts(&self) -> Vec<Vec<String>> {
@@ -101,6 +166,7 @@ impl Table {
         let text = |column: usize, cell: &TableCell| match &cell.shown {
             Shown::Value(Value::Float(real)) => number::float(*real, decimals[column]),
             Shown::Value(other) => number::value(other),
+            Shown::Spread(spread) => spread_text(spread, decimals[column]),
             Shown::NotPlanned => "–".to_owned(),
             Shown::Pending => "…".to_owned(),
             Shown::Failed => "failed".to_owned(),
@@ -112,8 +178,21 @@ impl Table {
     fn floats(&self, column: usize) -> Vec<f64> {
         let real = |cell: &TableCell| match cell.shown {
             Shown::Value(Value::Float(real)) => Some(real),
+            Shown::Spread(spread) => Some(spread.mean),
             _ => None,
         };
         self.rows.iter().filter_map(|row| row.cells.get(column).and_then(real)).collect()
     }
+}
+
+/// Returns `12.3 ± 0.4`; with how many there are where some are missing.
+fn spread_text(spread: &Spread, decimals: usize) -> String {
+    let mut text = number::float(spread.mean, decimals);
+    if let Some(std) = spread.std {
+        text += &format!(" ± {}", number::float(std, decimals));
+    }
+    if spread.count < spread.of {
+        text += &format!(" ({} of {})", spread.count, spread.of);
+    }
+    text
 }

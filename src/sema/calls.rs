@@ -73,11 +73,10 @@ impl<'r> Lower<'r> {
             let mut kind = None;
             let is_as = |at: &usize| any.signature.params[*at].name == "as";
             for (_, node) in lowered.params.iter().filter(|(at, _)| is_as(at)) {
-                node.walk(&mut |node| match &node.kind {
-                    Kind::Const(Val::Plain(Value::Str(name))) => {
+                node.walk(&mut |node| {
+                    if let Kind::Const(Val::Plain(Value::Str(name))) = &node.kind {
                         kind = self.library.adopting(name);
                     }
-                    _ => {}
                 });
             }
             lowered.stage = Arc::new(kind?);

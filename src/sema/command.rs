@@ -9,7 +9,7 @@ use crate::diag::Diagnostic;
 use crate::sema::lower::Lower;
 use crate::sema::node::{Slot, Stage};
 use crate::sema::scope::{Def, Origin};
-use crate::sema::steps::{OutputKind, Shell, ShellPart, StageDecl};
+use crate::sema::steps::{Body, OutputKind, Shell, ShellPart, StageDecl};
 use crate::sema::ty::Ty;
 use crate::syntax::ast::{self, Expr, ExprKind, TextPart};
 
@@ -41,8 +41,8 @@ impl<'r> Lower<'r> {
         }
         let Origin::Recipe(recipe) = self.scopes[self.scope].origin else { return Def::Broken };
         let folder = self.files.all[recipe].folder.clone();
-        let shell = Some(Shell { parts, folder, kinds });
-        stage.decl = Arc::new(StageDecl { shell, ..StageDecl::clone(&stage.decl) });
+        let body = Body::Command(Shell { parts, folder, kinds });
+        stage.decl = Arc::new(StageDecl { body, ..StageDecl::clone(&stage.decl) });
         Def::Stage(Arc::new(stage))
     }
 

@@ -8,7 +8,7 @@ use crate::base::units::{Dim, UNITS};
 use crate::base::{SourceMap, Span, Value};
 use crate::diag::Diagnostic;
 use crate::sema::node::{Range, Signature, Slot, Stage};
-use crate::sema::steps::{OutputKind, StageDecl};
+use crate::sema::steps::{Body, OutputKind, StageDecl};
 use crate::sema::ty::{Field, Ty};
 use crate::sema::value::{Val, literal, real};
 use crate::syntax::ast::{
@@ -179,7 +179,7 @@ impl Library {
                 version: stage.version.node,
                 tensor: stage.tensor,
                 outputs,
-                shell: None,
+                body: Body::Worker,
             }),
             signature: Signature { name: name.to_owned(), inputs, params, span: stage.name.span },
             result,

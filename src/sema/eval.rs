@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::base::units::Dim;
 use crate::base::{FastMap, Span, Value};
 use crate::diag::Diagnostic;
+use crate::sema::late::{Kind as OpKind, Late, Op};
 use crate::sema::make::Called;
 use crate::sema::memo::{AlongAll, AlongId, Label, Texts};
 use crate::sema::node::{
@@ -211,10 +212,19 @@ impl<'p> Eval<'p> {
                 Some(Val::Plain(Value::Bool(value)))
             }
             Kind::Arithmetic(op, left, right, dim) => {
-                let (a, b) = (self.plain(left, at), self.plain(right, at));
-                match arithmetic(*op, &a?, &b?, *dim) {
-                    Ok(value) => Some(Val::Plain(value)),
-                    Err(why) => self.no_result(why, node.span, right.span),
+                let (a, b) = (self.number(left, at), self.number(right, at));
+                match (a?, b?) {
+                    (Val::Plain(a), Val::Plain(b)) => match arithmetic(*op, &a, &b, *dim) {
+                        Ok(value) => Some(Val::Plain(value)),
+                        Err(why) => self.no_result(why, node.span, right.span),
+                    },
+                    parts => {
+                        let op = Op(OpKind::Arithmetic(*op, *dim));
+                        Some(Val::Late(Late::Computed(
+                            op,
+                            [parts.0.late()?, parts.1.late()?].into(),
+                        )))
+                    }
                 }
             }
             Kind::Compare(op, left, right) => {
@@ -264,7 +274,8 @@ impl<'p> Eval<'p> {
                     Err(misfit) => self.misfit(&misfit, node.span),
                 }
             }
-            Kind::Best(_) | Kind::Spread(..) => None,
+            Kind::Best(best) => self.best(best, node.span, at),
+            Kind::Spread(inner, axis) => self.spread(inner, *axis, at),
             Kind::Call(call) => self.call(call, node.span, at),
         }
     }
@@ -286,6 +297,17 @@ impl<'p> Eval<'p> {
     pub(super) fn plain(&mut self, node: &'p Node, at: At<'_, 'p>) -> Option<Value> {
         match self.node(node, at)? {
             Val::Plain(value) => Some(value),
+            _ => {
+                self.late(node.span);
+                None
+            }
+        }
+    }
+
+    /// Returns a number, known now or later.
+    fn number(&mut self, node: &'p Node, at: At<'_, 'p>) -> Option<Val> {
+        match self.node(node, at)? {
+            value @ (Val::Plain(_) | Val::Late(_)) => Some(value),
             _ => {
                 self.late(node.span);
                 None
@@ -417,8 +439,17 @@ impl<'p> Eval<'p> {
         span: Span,
         at: At<'_, 'p>,
     ) -> Option<Val> {
-        let values: Vec<_> = args.iter().map(|arg| self.plain(arg, at)).collect();
+        let values: Vec<_> = args.iter().map(|arg| self.number(arg, at)).collect();
         let values = values.into_iter().collect::<Option<Vec<_>>>()?;
+        let is_late = values.iter().any(|value| matches!(value, Val::Late(_)));
+        if is_late && !matches!(builtin, Builtin::Range | Builtin::Logspace) {
+            let args: Option<Vec<Late>> = values.iter().map(Val::late).collect();
+            return Some(Val::Late(Late::Computed(Op(OpKind::Function(builtin)), args?.into())));
+        }
+        let Some(values) = values.iter().map(Val::known).collect::<Option<Vec<_>>>() else {
+            self.late(span);
+            return None;
+        };
         match function(builtin, &values) {
             Some(Ok(value)) => return Some(Val::Plain(value)),
             Some(Err(why)) => return self.no_result(why, span, args.last()?.span),

@@ -53,8 +53,19 @@ fn needed(steps: &[Step], goals: &[Goal]) -> Vec<bool> {
 fn leave_out(table: &mut Table, made: &[bool]) {
     for cell in table.rows.iter_mut().flat_map(|row| &mut row.cells) {
         // What only a report asks for was made after that was looked at.
-        let is_made = |id: StepId| made.get(id.0 as usize) == Some(&true);
-        if matches!(cell, Some(Cell::Output(output)) if !is_made(output.step)) {
+        let is_made = |output: &OutputRef| made.get(output.step.0 as usize) == Some(&true);
+        if let Some(Cell::Spread(parts)) = cell {
+            parts.retain(|part| {
+                let mut all = true;
+                part.outputs(&mut |output| all &= is_made(output));
+                all
+            });
+        }
+        let is_shown = |cell: &Cell| match cell {
+            Cell::Spread(parts) => !parts.is_empty(),
+            Cell::Late(_) | Cell::Value(_) => cell.outputs().into_iter().all(is_made),
+        };
+        if cell.as_ref().is_some_and(|cell| !is_shown(cell)) {
             *cell = None;
         }
     }
@@ -286,7 +297,10 @@ fn row_values(program: &Program, report: &Report, points: &[Point]) -> Vec<Point
 
 fn cell<'p>(typed: &'p Typed, point: &[usize], label: &str, eval: &mut Eval<'p>) -> Option<Cell> {
     match eval.at(&typed.node, point, label)? {
-        Val::Late(output) => Some(Cell::Output(output)),
+        Val::Late(late) => Some(Cell::Late(late)),
+        Val::Spread(values) => {
+            values.iter().map(Val::late).collect::<Option<_>>().map(Cell::Spread)
+        }
         Val::Plain(value) => Some(Cell::Value(value)),
         Val::List(_) | Val::Record(_) | Val::Artifact(..) => None,
     }

@@ -572,9 +572,11 @@ fn settle_axes(program: &mut Program, found: &mut Vec<Diagnostic>) {
         let value = |(at, item): (usize, &Val)| {
             let kind = match item {
                 // What a stage makes is made anew for each command.
-                Val::Artifact(..) | Val::Late(_) | Val::List(_) | Val::Record(_) => {
-                    Kind::Item(Box::new(list.clone()), at)
-                }
+                Val::Artifact(..)
+                | Val::Late(_)
+                | Val::Spread(_)
+                | Val::List(_)
+                | Val::Record(_) => Kind::Item(Box::new(list.clone()), at),
                 Val::Plain(_) => Kind::Const(item.clone()),
             };
             Node { span: axis.span, kind }

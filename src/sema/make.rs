@@ -1,7 +1,7 @@
 //! Steps: stage calls with all arguments evaluated, each different one once.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,8 +9,9 @@ use std::sync::Arc;
 use crate::base::{Span, Value};
 use crate::diag::Diagnostic;
 use crate::sema::eval::{At, Eval};
+use crate::sema::late::Late;
 use crate::sema::memo::{AlongId, Label};
-use crate::sema::node::{Call, InputArg, Kind, Node, Slot, Stage};
+use crate::sema::node::{AxisId, Call, InputArg, Kind, Node, Slot, Stage};
 use crate::sema::steps::{
     Arg, Files, Input, Names, OutputRef, Param, Parts, Rule, RunSpec, Site, Step, StepId,
 };
@@ -79,7 +80,7 @@ impl<'p> Eval<'p> {
         let step = Step {
             site: Arc::clone(&called.site),
             label: self.label(&called, at),
-            point: self.point(called.along, call, at),
+            point: self.point(called.along, &call.axes, at),
             inputs: inputs.into(),
             args: args.into(),
             run,
@@ -149,6 +150,8 @@ impl<'p> Eval<'p> {
                 | Kind::Fold(_)
                 | Kind::At(..)
                 | Kind::AtBaseline(..)
+                | Kind::Best(_)
+                | Kind::Spread(..)
                 | Kind::Call(_) => false,
                 _ => true,
             }
@@ -192,10 +195,15 @@ impl<'p> Eval<'p> {
     }
 
     /// Returns the axis values and turns of folds that a call depends on. `along` are the axes of the call itself.
-    fn point(&mut self, along: AlongId, call: &Call, at: At<'_, 'p>) -> Names {
-        let along = match at.env.axes.is_subset(&call.axes) {
+    pub(super) fn point(
+        &mut self,
+        along: AlongId,
+        axes: &BTreeSet<AxisId>,
+        at: At<'_, 'p>,
+    ) -> Names {
+        let along = match at.env.axes.is_subset(axes) {
             true => along,
-            false => self.along.of(&(&call.axes | &at.env.axes), &self.program.axes),
+            false => self.along.of(&(axes | &at.env.axes), &self.program.axes),
         };
         let values = self.along.shown(along, at.point, &mut self.texts);
         if at.env.turns.is_empty() {
@@ -209,7 +217,7 @@ impl<'p> Eval<'p> {
     }
 
     /// Returns the number of the step, which is a known one when it does the same.
-    fn intern(&mut self, step: Step) -> StepId {
+    pub(super) fn intern(&mut self, step: Step) -> StepId {
         let mut place = step.hash();
         while let Some(id) = self.known.get(&place) {
             if self.steps[id.0 as usize].is_same(&step) {
@@ -288,7 +296,7 @@ impl<'p> Eval<'p> {
         let uri = self.absolute(&text, span);
         let fetch = self.program.fetch.as_ref()?;
         let along = self.along.of(&call.axes, &self.program.axes);
-        let point = self.point(along, call, at);
+        let point = self.point(along, &call.axes, at);
         let label = self.texts.written(|text| at.label.write(text));
         let mut step = Step::new(Parts {
             stage: Arc::clone(&fetch.decl),
@@ -370,9 +378,12 @@ impl<'p> Eval<'p> {
             None => slot.default.clone()?,
         };
         let known = match value {
-            Val::Late(output) => return Some(Arg::Late(output)),
+            Val::Late(late) => return Some(Arg::Late(late)),
             Val::Plain(value) => Some(value),
-            other => other.known(),
+            other => match (other.known(), other.late()) {
+                (None, Some(late)) => return Some(Arg::Late(late)),
+                (known, _) => known,
+            },
         };
         match known {
             Some(Value::Str(uri)) if slot.place => {
@@ -471,7 +482,7 @@ impl<'p> Eval<'p> {
                 let made = tokenizer.unwrap_or(inner);
                 Val::Artifact(made.clone(), Some(made))
             }
-            _ => Val::Late(inner),
+            _ => Val::Late(Late::Output(inner)),
         }
     }
 
@@ -491,7 +502,7 @@ impl Called {
         let value = |made: &Made| {
             let output_of = output(&made.name);
             let carried = match &made.carries {
-                Carries::Late => return Val::Late(output_of),
+                Carries::Late => return Val::Late(Late::Output(output_of)),
                 Carries::None => None,
                 Carries::Itself => Some(output_of.clone()),
                 Carries::Inputs(own) => tokenizer.cloned().or_else(|| own.as_ref().map(output)),

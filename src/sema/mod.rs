@@ -4,6 +4,7 @@
 //! Two passes: `lower` (with `exprs` and `calls`) turns the tree into a [`Program`], finding everything that is wrong whatever
 //! the values; `eval` and `expand` compute values at the points that are asked for. Nothing is evaluated twice.
 
+mod best;
 mod calls;
 mod command;
 mod declare;
@@ -14,6 +15,7 @@ mod exprs;
 mod files;
 mod forms;
 mod import;
+pub mod late;
 mod lint;
 mod lower;
 mod make;
@@ -34,6 +36,7 @@ use crate::diag::{Checked, Diagnostic, Severity};
 
 use files::Files;
 
+pub use best::least;
 pub use declare::STDLIB;
 pub use node::Program;
 pub use outline::{Outline, outline};

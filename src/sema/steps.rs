@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::base::text::name_at;
 use crate::base::{FastHasher, Span, Value};
+use crate::sema::late::Late;
 
 /// A stage call in an [`Expansion`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,8 +26,29 @@ pub struct StageDecl {
     /// The outputs every run of it must publish, by name. A result that is one artifact is `out`; a record's
     /// fields have their names; fields of artifact types follow as `out.size`.
     pub outputs: BTreeMap<String, OutputKind>,
-    /// The command, of a stage that a recipe declares.
-    pub shell: Option<Shell>,
+    /// What runs it.
+    pub body: Body,
+}
+
+/// What runs a stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// A worker.
+    Worker,
+    /// A worker, by the command that a recipe declares.
+    Command(Shell),
+    /// The scheduler: it takes the inputs whose number among `by` is the least.
+    Best,
+}
+
+impl StageDecl {
+    /// Returns the command, of a stage that a recipe declares.
+    pub fn shell(&self) -> Option<&Shell> {
+        match &self.body {
+            Body::Command(shell) => Some(shell),
+            Body::Worker | Body::Best => None,
+        }
+    }
 }
 
 /// The command of a stage that a recipe declares.
@@ -143,9 +165,11 @@ impl Site {
         by_name.sort_by_key(|place| &inputs[*place]);
         let fixed = params.iter().filter_map(|param| Some(param.hash(param.fixed.as_ref()?)));
         let hash = fixed.fold(hash_of(&stage.name), u64::wrapping_add);
-        let late =
-            params.iter().filter_map(|param| param.fixed.as_ref()?.late().cloned()).collect();
-        Self { stage, span, inputs, by_name, params: params.into(), arg_spans, late, hash }
+        let mut late = Vec::new();
+        let fixed = params.iter().filter_map(|param| param.fixed.as_ref());
+        fixed.for_each(|arg| arg.outputs(&mut |output| late.push(output.clone())));
+        let (params, late) = (params.into(), late.into());
+        Self { stage, span, inputs, by_name, params, arg_spans, late, hash }
     }
 }
 
@@ -294,7 +318,8 @@ impl Step {
             Input::Output(output) => Some(output),
             Input::Files(_) => None,
         });
-        let own = self.args.iter().filter_map(Arg::late);
+        let mut own = Vec::new();
+        self.args.iter().for_each(|arg| arg.outputs(&mut |output| own.push(output)));
         inputs.chain(&self.site.late).chain(own)
     }
 
@@ -333,7 +358,7 @@ impl Step {
         };
         let (stage, others) = (&self.site.stage, &other.site.stage);
         let is_same_command = || {
-            let commands = [stage, others].map(|stage| stage.shell.as_ref().map(Shell::template));
+            let commands = [stage, others].map(|stage| stage.shell().map(Shell::template));
             stage.name == others.name && commands[0] == commands[1]
         };
         (Arc::ptr_eq(stage, others) || is_same_command())
@@ -384,16 +409,16 @@ pub struct OutputRef {
 pub enum Arg {
     /// Known now.
     Value(Value),
-    /// Known once a stage ran.
-    Late(OutputRef),
+    /// Known once stages ran.
+    Late(Late),
 }
 
 impl Arg {
-    /// Returns the output that it is known from, if it is not known now.
-    fn late(&self) -> Option<&OutputRef> {
+    /// Visits the outputs that it is computed of, if it is not known now.
+    fn outputs<'a>(&'a self, visit: &mut dyn FnMut(&'a OutputRef)) {
         match self {
-            Self::Late(output) => Some(output),
-            Self::Value(_) => None,
+            Self::Late(late) => late.outputs(visit),
+            Self::Value(_) => {}
         }
     }
 }
@@ -477,6 +502,22 @@ pub struct ReportRow {
 pub enum Cell {
     /// Known without running.
     Value(Value),
-    /// A scalar output.
-    Output(OutputRef),
+    /// Known once steps ran.
+    Late(Late),
+    /// Numbers along an axis: mean and spread are shown.
+    Spread(Vec<Late>),
+}
+
+impl Cell {
+    /// Returns the outputs that it shows or is computed of.
+    pub fn outputs(&self) -> Vec<&OutputRef> {
+        let mut outputs = Vec::new();
+        let mut visit = |output| outputs.push(output);
+        match self {
+            Self::Value(_) => {}
+            Self::Late(late) => late.outputs(&mut visit),
+            Self::Spread(parts) => parts.iter().for_each(|part| part.outputs(&mut visit)),
+        }
+        outputs
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::base::Value;
 use crate::base::units::{Dim, UNITS};
+use crate::sema::late::{Kind as OpKind, Late, Op};
 use crate::sema::node::Builtin;
 use crate::sema::steps::OutputRef;
 use crate::sema::ty::{Field, Ty};
@@ -19,8 +20,10 @@ pub(super) enum Val {
     Record(Arc<Fields>),
     /// What a step makes, and the tokenizer its token ids mean something under.
     Artifact(OutputRef, Option<OutputRef>),
-    /// A number or text that is known once a step ran.
-    Late(OutputRef),
+    /// What is known once steps ran.
+    Late(Late),
+    /// Numbers along an axis, for a table.
+    Spread(Arc<[Val]>),
 }
 
 /// The fields of a record, by name. Records of the same making share their names.
@@ -91,6 +94,10 @@ impl Val {
                 let fields = fields.iter().map(value).collect::<Result<Fields, _>>()?;
                 Ok(Val::Record(Arc::new(fields)))
             }
+            // An output is as its slot wants it; what is computed of some need not be.
+            (Val::Late(late @ Late::Computed(..)), Ty::Number(dim)) => {
+                Ok(Val::Late(Late::Computed(Op(OpKind::InDim(*dim)), [late].into())))
+            }
             (value, _) => Ok(value),
         }
     }
@@ -107,8 +114,22 @@ impl Val {
                 .map(|(name, value)| Some((name.to_owned(), value.known()?)))
                 .collect::<Option<_>>()
                 .map(Value::Map),
-            Val::Artifact(..) | Val::Late(_) => None,
+            Val::Artifact(..) | Val::Late(_) | Val::Spread(_) => None,
         }
+    }
+
+    /// Returns it as a value that may be known only later; none when it is no such value.
+    pub(super) fn late(&self) -> Option<Late> {
+        Some(match self {
+            Val::Plain(value) => Late::Known(value.clone()),
+            Val::Late(late) => late.clone(),
+            Val::List(items) => Late::List(items.iter().map(Val::late).collect::<Option<_>>()?),
+            Val::Record(fields) => {
+                let field = |(name, value): (&str, &Val)| Some((name.to_owned(), value.late()?));
+                Late::Record(Arc::new(fields.iter().map(field).collect::<Option<_>>()?))
+            }
+            Val::Artifact(..) | Val::Spread(_) => return None,
+        })
     }
 
     /// Returns a number, text or truth value as recipes write it, without unit.
@@ -127,6 +148,7 @@ impl Val {
     pub(super) fn parts(&self) -> usize {
         match self {
             Val::Plain(_) | Val::Artifact(..) | Val::Late(_) => 1,
+            Val::Spread(items) => items.len(),
             Val::List(items) => 1 + items.iter().map(Val::parts).sum::<usize>(),
             Val::Record(fields) => 1 + fields.values.iter().map(Val::parts).sum::<usize>(),
         }
@@ -138,13 +160,15 @@ impl Val {
             Val::Plain(_) => {}
             Val::List(items) => items.iter().for_each(|item| item.outputs(out)),
             Val::Record(fields) => fields.values.iter().for_each(|field| field.outputs(out)),
-            Val::Artifact(output, _) | Val::Late(output) => out.push(output.clone()),
+            Val::Artifact(output, _) => out.push(output.clone()),
+            Val::Late(late) => late.outputs(&mut |output| out.push(output.clone())),
+            Val::Spread(items) => items.iter().for_each(|item| item.outputs(out)),
         }
     }
 }
 
 /// Returns a number as a dimension keeps it: whole ones as integers from zero up (Int: any), real ones as floats.
-fn in_dim(number: Value, dim: Dim) -> Result<Value, Misfit> {
+pub(super) fn in_dim(number: Value, dim: Dim) -> Result<Value, Misfit> {
     let found = real(&number);
     let misfit = |wanted| Err(Misfit { wanted, found });
     match (number, dim.is_whole()) {

@@ -23,7 +23,7 @@ const SUM: usize = 8;
 const CHUNK: u64 = 1 << 20;
 
 /// What most frames fit into.
-const FRAME: usize = 2 << 10;
+const FRAME: u64 = 2 << 10;
 
 /// How far a log was read, and how to tell whether another file goes on from there: by the last frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,9 +90,8 @@ pub(super) fn scan(
 /// Reads the record of one frame; none when it is damaged.
 pub(super) fn read(log: &File, at: u64) -> io::Result<Option<Vec<u8>>> {
     let mut window = Window { log, len: u64::MAX, start: at, bytes: Vec::new() };
-    window.load(at, FRAME as u64)?;
-    if window.bytes.len() == FRAME {
-        // It may be longer, but not longer than the log.
+    window.load(at, FRAME)?;
+    if window.bytes.first_chunk().is_some_and(|header| frame_len(header) > FRAME) {
         window.len = log.metadata()?.len();
     }
     Ok(window.frame(at)?.map(|frame| frame[HEADER + SUM..].to_vec()))
@@ -127,12 +126,11 @@ impl Window<'_> {
         let Some(header) = rest.first_chunk::<HEADER>().filter(|header| header[..4] == MARK) else {
             return Ok(None);
         };
-        let len = [header[4], header[5], header[6], header[7]];
-        let len = HEADER + u32::from_le_bytes(len) as usize;
-        if self.len < start + len as u64 {
+        let len = frame_len(header);
+        if self.len < start + len {
             return Ok(None);
         }
-        let frame = self.rest(start, len as u64)?.get(..len);
+        let frame = self.rest(start, len)?.get(..len as usize);
         let is_whole = |frame: &&[u8]| {
             frame.len() >= HEADER + SUM && frame[HEADER - SUM..HEADER] == checksum(&frame[HEADER..])
         };
@@ -169,6 +167,10 @@ impl Window<'_> {
         }
         Ok(())
     }
+}
+
+fn frame_len(header: &[u8; HEADER]) -> u64 {
+    HEADER as u64 + u64::from(u32::from_le_bytes([header[4], header[5], header[6], header[7]]))
 }
 
 fn checksum(payload: &[u8]) -> [u8; SUM] {

@@ -261,7 +261,7 @@ fn a_report_has_the_rows_that_plans_ask_for() {
     let expansion = expand(&recipe);
     let rows = &expansion.reports[0].rows;
     assert_eq!(rows.len(), 19);
-    assert!(rows.iter().all(|row| matches!(row.cells[..], [Some(Cell::Output(_))])));
+    assert!(rows.iter().all(|row| matches!(row.cells[..], [Some(Cell::Late(_))])));
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod frames;
 mod fuzz;
 mod imports;
 mod libtorch;
+mod paper;
 mod parse;
 mod plan;
 #[cfg(feature = "torch")]

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use tlm::base::{FileId, Span, Value};
 use tlm::graph::{self, History, Plan, Status, Why};
+use tlm::sema::late::Late;
 use tlm::sema::steps::{
-    Arg, Expansion, Files, Goal, Input, OutputKind, OutputRef, Parts, RunSpec, StageDecl, Step,
-    StepId,
+    Arg, Body, Expansion, Files, Goal, Input, OutputKind, OutputRef, Parts, RunSpec, StageDecl,
+    Step, StepId,
 };
 use tlm::store::{Output, Record, Store};
 
@@ -23,7 +24,7 @@ fn output(step: u32) -> OutputRef {
 
 fn step(label: &str, inputs: Vec<(&str, Input)>, params: Vec<(&str, Arg)>) -> Parts {
     let stage = StageDecl {
-        shell: None,
+        body: Body::Worker,
         name: format!("test.{}", label.trim_end_matches(char::is_numeric)),
         version: 1,
         tensor: label.starts_with("train"),
@@ -60,7 +61,7 @@ fn expansion(folder: &Path) -> Draft {
         step(
             "eval",
             vec![("model", Input::Output(output(3)))],
-            vec![("size", Arg::Late(output(2)))],
+            vec![("size", Arg::Late(Late::Output(output(2))))],
         ),
         step("unasked", vec![], vec![]),
     ];

@@ -26,7 +26,7 @@ fn the_written_reference_is_that_of_the_stdlib() {
 }
 
 #[test]
-fn stages_modules_and_artifact_types_are_shown_by_name() {
+fn what_is_in_the_library_is_shown_by_name() {
     check(&["doc"], 0, &["train.run", "Checkpoint"]);
     check(&["doc", "train"], 0, &["### train.run", "- `lr: Float in 0 .. = 2e-4`"]);
     check(
@@ -35,6 +35,14 @@ fn stages_modules_and_artifact_types_are_shown_by_name() {
         &["- `rate: Ratio in 0% .. 100%`: The part of the units"],
     );
     check(&["doc", "Dataset"], 0, &["- `sequences: Count`"]);
+    check(
+        &["doc", "train.scaled_lr"],
+        0,
+        &["scaled_lr(batch: Tokens; ...) -> Float", "A function."],
+    );
+    check(&["doc", "eval.ablation"], 0, &["Result: a record of `arc_e`, `hellaswag`, `c3`."]);
+    check(&["doc", "model.b0_shape"], 0, &["model.b0_shape = shape(depth: 20, width: 1792)"]);
+    check(&["doc", "eval.speed"], 0, &["Planned; can't run yet."]);
     check(&["doc", "train.rnu"], 2, &["did you mean `train.run`?"]);
 }
 

@@ -15,6 +15,7 @@ use tlm::report::html::{self, Artifact, Curve, Page, Point, Status, StepCard};
 use tlm::report::jsonl::{Line, StepName, cells, json};
 use tlm::report::summary::{PlanLine, PlanState, summary};
 use tlm::report::{Found, Shown, Source, StepFacts, Table, Terminal, resolve};
+use tlm::sema::late::Late;
 use tlm::sema::steps::{Cell, OutputRef, Report, ReportRow, StepId};
 use tlm::stage::{Event, Failure, FailureKind};
 
@@ -28,7 +29,7 @@ fn check(name: &str, text: &str) {
 }
 
 fn output(step: u32) -> Option<Cell> {
-    Some(Cell::Output(OutputRef { step: StepId(step), output: "perplexity".into() }))
+    Some(Cell::Late(Late::Output(OutputRef { step: StepId(step), output: "perplexity".into() })))
 }
 
 fn table() -> Table {

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use minijinja::{AutoEscape, Environment, Value, context};
 
 use crate::base::text::{bytes, duration};
-use crate::report::table::{Shown, Table};
+use crate::report::table::{Shown, Source, Table};
 
 pub use curves::{Curve, Point, parse_log, read_log};
 pub use page::{Artifact, Page, Status, StepCard};
@@ -97,19 +97,28 @@ fn write_atomic(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Returns what is told of the steps behind a cell.
+fn hint(sources: &[Source]) -> Option<String> {
+    let told: Vec<_> = sources
+        .iter()
+        .map(|source| format!("{} · key {}", source.name, source.key.short()))
+        .collect();
+    (!told.is_empty()).then(|| told.join("\n"))
+}
+
 fn table(table: &Table) -> Value {
     let cell = |cell: &crate::report::table::TableCell, text: String| {
         let kind = match cell.shown {
-            Shown::Value(_) => "value",
+            Shown::Value(_) | Shown::Spread(_) => "value",
             Shown::NotPlanned => "none",
             Shown::Pending => "pending",
             Shown::Failed => "failed",
         };
-        let source = cell.source.as_ref();
+        let source = cell.sources.first();
         context! {
             text, kind,
             href => source.map(|s| format!("#{}", anchor(s.step.0))),
-            hint => source.map(|s| format!("{} · key {}", s.name, s.key.short())),
+            hint => hint(&cell.sources),
         }
     };
     let rows: Vec<_> = table

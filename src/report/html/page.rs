@@ -82,7 +82,7 @@ impl StepCard {
             match arg {
                 Arg::Value(Value::Null) => {}
                 Arg::Value(value) => params.push((name.to_owned(), number::exact(value))),
-                Arg::Late(output) => used(name, output),
+                Arg::Late(late) => late.outputs(&mut |output| used(name, output)),
             }
         }
         let point = step.point().iter();
@@ -144,6 +144,7 @@ mod tests {
 
     use super::*;
     use crate::base::{FileId, Span};
+    use crate::sema::late::Late;
     use crate::sema::steps::{Files, Parts, RunSpec, StageDecl};
 
     #[test]
@@ -153,7 +154,7 @@ mod tests {
         let files = Files { pattern: "data/*.txt".into(), base: "x".into(), span };
         let step = Step::new(Parts {
             stage: Arc::new(StageDecl {
-                shell: None,
+                body: crate::sema::steps::Body::Worker,
                 name: "a.b".into(),
                 version: 1,
                 tensor: false,
@@ -166,7 +167,7 @@ mod tests {
                 ("files".into(), Input::Files(Box::new(files))),
             ],
             params: BTreeMap::from([
-                ("keep".into(), Arg::Late(output(1, "out.size"))),
+                ("keep".into(), Arg::Late(Late::Output(output(1, "out.size")))),
                 ("none".into(), Arg::Value(Value::Null)),
                 ("seed".into(), Arg::Value(Value::Int(10_000))),
             ]),
