@@ -4,7 +4,6 @@
 //! what uses the winner sees its content, and does not run again while it stays the same.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::{Span, Value};
@@ -158,7 +157,7 @@ impl<'p> Eval<'p> {
                     let chosen = self.chosen(&inner, &under(name, &field), step);
                     (field.as_str().into(), chosen)
                 };
-                Val::Record(Rc::new(names.into_iter().map(field).collect::<Fields>()))
+                Val::Record(Arc::new(names.into_iter().map(field).collect::<Fields>()))
             }
             Val::Artifact(own, tokenizer) => {
                 let chosen = output(name);

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::base::units::Dim;
 use crate::base::{FastMap, Span, Value};
@@ -189,7 +190,7 @@ impl<'p> Eval<'p> {
                 };
                 let fields: Vec<_> = fields.iter().map(field).collect();
                 let fields: Option<Fields> = fields.into_iter().collect();
-                self.bounded(Val::Record(Rc::new(fields?)), node.span)
+                self.bounded(Val::Record(Arc::new(fields?)), node.span)
             }
             Kind::Field(base, name) => match self.node(base, at)? {
                 Val::Record(fields) => fields.get(name).cloned(),
@@ -244,7 +245,7 @@ impl<'p> Eval<'p> {
                 let Val::Record(mut fields) = self.node(base, at)? else { return None };
                 for (name, value) in changed {
                     let value = self.node(value, at)?;
-                    Rc::make_mut(&mut fields).set(name, value);
+                    Arc::make_mut(&mut fields).set(name, value);
                 }
                 self.bounded(Val::Record(fields), node.span)
             }
@@ -513,7 +514,7 @@ impl<'p> Eval<'p> {
     pub(super) fn places(&mut self, axis: AxisId, list: &'p Node, point: &[usize]) -> Vec<usize> {
         let items = match self.at(list, point, "only") {
             Some(Val::List(items)) => items,
-            _ => Rc::default(),
+            _ => [].into(),
         };
         let env = Rc::clone(&self.outside);
         let at = At { point, label: Label::Name("only"), env: &env };

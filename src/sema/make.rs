@@ -32,9 +32,14 @@ pub(super) struct Called {
     along: AlongId,
     /// What the latest step is called.
     label: RefCell<Arc<str>>,
-    /// What it makes, and whether that is a record.
-    makes: Box<[Made]>,
-    fields: Option<Rc<[Arc<str>]>>,
+    makes: Makes,
+}
+
+/// What a stage call makes.
+struct Makes {
+    outputs: Box<[Made]>,
+    /// The names of the fields, if that is a record.
+    fields: Option<Arc<[Arc<str>]>>,
 }
 
 /// An output of a stage call.
@@ -120,7 +125,7 @@ impl<'p> Eval<'p> {
         let names = names.chain(call.stage.uses.iter().map(|file| format!("uses {}", file.node)));
         let names = names.map(|name| self.texts.shared(&name)).collect();
         let site = Site::new(Arc::clone(&call.stage.decl), names, params, span, spans);
-        let (makes, fields) = self.makes(&call.stage);
+        let makes = self.makes(&call.stage);
         let called = Rc::new(Called {
             site: Arc::new(site),
             open: open.into(),
@@ -128,7 +133,6 @@ impl<'p> Eval<'p> {
             along: self.along.of(&call.axes, &self.program.axes),
             label: RefCell::new(self.texts.written(|text| at.label.write(text))),
             makes,
-            fields,
         });
         self.called.insert(ptr::from_ref(call).addr(), Rc::clone(&called));
         called
@@ -155,8 +159,7 @@ impl<'p> Eval<'p> {
         fixed
     }
 
-    /// Returns what a stage makes, and the names of the fields if that is a record.
-    fn makes(&mut self, stage: &Stage) -> (Box<[Made]>, Option<Rc<[Arc<str>]>>) {
+    fn makes(&mut self, stage: &Stage) -> Makes {
         let mut made = |name: &str, ty: &Ty| {
             let carries = match ty {
                 Ty::Artifact(artifact) => match artifact.as_str() {
@@ -174,12 +177,12 @@ impl<'p> Eval<'p> {
         };
         match &stage.result {
             Ty::Record(fields) => {
-                let makes: Box<[Made]> =
+                let outputs: Box<[Made]> =
                     fields.iter().map(|(name, field)| made(name, &field.ty)).collect();
-                let names = makes.iter().map(|made| Arc::clone(&made.name)).collect();
-                (makes, Some(names))
+                let fields = Some(outputs.iter().map(|made| Arc::clone(&made.name)).collect());
+                Makes { outputs, fields }
             }
-            one => ([made("out", one)].into(), None),
+            one => Makes { outputs: [made("out", one)].into(), fields: None },
         }
     }
 
@@ -526,11 +529,11 @@ impl Called {
             };
             Val::Artifact(output_of, carried)
         };
-        match &self.fields {
-            None => value(&self.makes[0]),
+        match &self.makes.fields {
+            None => value(&self.makes.outputs[0]),
             Some(names) => {
-                let values = self.makes.iter().map(value).collect();
-                Val::Record(Rc::new(Fields::new(Rc::clone(names), values)))
+                let values = self.makes.outputs.iter().map(value).collect();
+                Val::Record(Arc::new(Fields::new(Arc::clone(names), values)))
             }
         }
     }

@@ -1,7 +1,6 @@
 //! Values during evaluation, and arithmetic on them.
 
 use std::cmp::Ordering;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::Value;
@@ -17,26 +16,26 @@ use crate::syntax::ast::BinaryOp;
 pub(super) enum Val {
     /// Null, a truth value, a number or a text.
     Plain(Value),
-    List(Rc<[Val]>),
-    Record(Rc<Fields>),
+    List(Arc<[Val]>),
+    Record(Arc<Fields>),
     /// What a step makes, and the tokenizer its token ids mean something under.
     Artifact(OutputRef, Option<OutputRef>),
     /// What is known once steps ran.
     Late(Late),
     /// Numbers along an axis, for a table.
-    Spread(Rc<[Val]>),
+    Spread(Arc<[Val]>),
 }
 
 /// The fields of a record, by name. Records of the same making share their names.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Fields {
-    names: Rc<[Arc<str>]>,
+    names: Arc<[Arc<str>]>,
     values: Vec<Val>,
 }
 
 impl Fields {
     /// Returns the fields of these names, which are in order.
-    pub(super) fn new(names: Rc<[Arc<str>]>, values: Vec<Val>) -> Self {
+    pub(super) fn new(names: Arc<[Arc<str>]>, values: Vec<Val>) -> Self {
         Self { names, values }
     }
 
@@ -93,7 +92,7 @@ impl Val {
                     Ok((name.as_str().into(), value))
                 };
                 let fields = fields.iter().map(value).collect::<Result<Fields, _>>()?;
-                Ok(Val::Record(Rc::new(fields)))
+                Ok(Val::Record(Arc::new(fields)))
             }
             // An output is as its slot wants it; what is computed of some need not be.
             (Val::Late(late @ Late::Computed(..)), Ty::Number(dim)) => {
