@@ -42,6 +42,7 @@ const PAGES: &[(&str, &str)] = pages! {
     "parse.list_type"
     "parse.not_a_file"
     "parse.not_nfc"
+    "parse.not_utf8"
     "parse.parentheses"
     "parse.positional_after_named"
     "parse.reserved"

@@ -1,5 +1,5 @@
 //! Warnings about what is no mistake but surely not meant: names that nothing uses, axes that reach nothing, names that hide
-//! others. A name that starts with `_` is left alone.
+//! others. A name that starts with `_` is left alone, and one with a doc comment is there for recipes that import it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -95,7 +95,8 @@ fn defined(item: &Item) -> Vec<(&'static str, &Name)> {
 }
 
 fn unused(file: &ast::File, used: &BTreeSet<&str>, found: &mut Vec<Diagnostic>) {
-    for (what, name) in file.items.iter().flat_map(defined) {
+    let own = file.items.iter().filter(|item| item.doc.is_none());
+    for (what, name) in own.flat_map(defined) {
         if !used.contains(name.node.as_str()) && !name.node.starts_with('_') {
             found.push(
                 Diagnostic::warning(
@@ -103,7 +104,7 @@ fn unused(file: &ast::File, used: &BTreeSet<&str>, found: &mut Vec<Diagnostic>) 
                     format!("nothing uses the {what} `{}`", name.node),
                 )
                 .label(name.span, "defined here")
-                .help(format!("use it, remove it, or call it `_{}`", name.node)),
+                .help(format!("use it, remove it, say in a `##` comment what it is for, or call it `_{}`", name.node)),
             );
         }
     }
@@ -165,11 +166,11 @@ fn reached(program: &Program) -> BTreeSet<AxisId> {
 // ---- names that hide others
 
 fn shadows(file: &ast::File, found: &mut Vec<Diagnostic>) {
-    let outer: BTreeMap<&str, Span> = file
+    let outer: BTreeMap<&str, (&str, Span)> = file
         .items
         .iter()
         .flat_map(defined)
-        .map(|(_, name)| (name.node.as_str(), name.span))
+        .map(|(what, name)| (name.node.as_str(), (what, name.span)))
         .collect();
     for (_, name) in file.items.iter().flat_map(defined) {
         if Builtin::named(&name.node).is_some() {
@@ -184,11 +185,17 @@ fn shadows(file: &ast::File, found: &mut Vec<Diagnostic>) {
         }
     }
     let mut hides = |name: &Name, what: &str| {
-        if let Some(first) = outer.get(name.node.as_str()) {
+        // A parameter may be called like the value that it mostly gets; what is called is missed in the body.
+        let is_told = |hidden: &str| {
+            what != "parameter" || matches!(hidden, "import" | "function" | "stage")
+        };
+        if let Some((hidden, first)) = outer.get(name.node.as_str())
+            && is_told(hidden)
+        {
             found.push(
                 Diagnostic::warning(
                     "tlm::lint::shadowing",
-                    format!("`{}` hides another `{}`", name.node, name.node),
+                    format!("`{}` hides the {hidden} `{}`", name.node, name.node),
                 )
                 .label(name.span, format!("means this {what} from here on"))
                 .label(*first, "hidden")

@@ -407,7 +407,6 @@ impl<'p> Eval<'p> {
         };
         match known {
             Some(Value::Str(uri)) if slot.place => {
-                let span = given.map_or(slot.span, |node| node.span);
                 Some(Arg::Value(Value::Str(self.absolute(&uri))))
             }
             Some(value) => Some(Arg::Value(value)),

@@ -141,13 +141,13 @@ fn shows(recipe: &str, expected: &str) {
 }
 
 /// Without a plan a report shows all of its rows.
-const TABLE: &str = "use std.{model, train}\naxis keep = [48k, 8k, 16k, 32k, 72k, 100_883]\n";
+const TABLE: &str = "use std.{model}\n";
 
 #[test]
 fn depth_parameters_and_shares_are_those_of_table_1() {
     shows(
         &format!(
-            "{TABLE}let depth = model.solve_depth(model.b0_shape, vocab: keep, budget: 960M)\n\
+            "{TABLE}axis keep = [48k, 8k, 16k, 32k, 72k, 100_883]\nlet depth = model.solve_depth(model.b0_shape, vocab: keep, budget: 960M)\n\
              let shape = model.b0_shape with {{depth: depth}}\n\
              report t1 = table([depth, model.count_params(shape, vocab: keep) / 1M params, \
              model.embedding_share(shape, vocab: keep) * 100], rows: keep)"
@@ -198,7 +198,7 @@ fn final_shapes_have_the_parameters_that_were_derived() {
 fn learning_rates_are_those_of_the_law() {
     shows(
         &format!(
-            "{TABLE}axis r = [0, 0.5, 1.0, 1.5]\naxis bs = [1, 2, 4, 8, 16, 32]\n\
+            "use std.{{train}}\naxis r = [0, 0.5, 1.0, 1.5]\naxis bs = [1, 2, 4, 8, 16, 32]\n\
              report f8 = table(train.scaled_lr(bs * 1M tokens, r: r) * 10_000, rows: r, cols: bs)"
         ),
         "1 1 1 1 1 1  1.00 1.41 2.00 2.83 4.00 5.66  1 2 4 8 16 32  1.00 2.83 8.00 22.63 64.0 181.0",
