@@ -2,20 +2,22 @@
 
 use std::fmt::Write;
 
+use petgraph::dot::{Config, Dot, RankDir};
+use petgraph::graph::DiGraph;
+
 use crate::graph::plan::{Plan, Planned, Status};
 
 /// Returns the plan in Graphviz's language. Fill: green is done, amber has to run, grey waits.
 pub fn dot(plan: &Plan) -> String {
-    let mut out = String::from("digraph tlm {\n  rankdir=LR;\n  node [shape=box, style=filled];\n");
-    for planned in plan.steps() {
+    let steps = plan.graph().filter_map(|_, id| plan.get(*id), |_, ()| Some(()));
+    let node = |_: &DiGraph<Planned<'_>, ()>, (_, planned): (_, &Planned<'_>)| {
         let label = planned.step.name().replace('\\', "\\\\").replace('"', "\\\"");
-        let (id, stage, fill) = (planned.id.0, &planned.step.stage().name, fill(planned));
-        writeln!(out, "  s{id} [label=\"{label}\\n{stage}\", fillcolor=\"{fill}\"];")
-            .expect("writing to a string does not fail");
-    }
-    edges(plan, |from, to| writeln!(out, "  s{from} -> s{to};"));
-    out.push_str("}\n");
-    out
+        let (stage, fill) = (&planned.step.stage().name, fill(*planned));
+        format!("label=\"{label}\\n{stage}\", fillcolor=\"{fill}\", shape=box, style=filled")
+    };
+    let config = [Config::NodeNoLabel, Config::EdgeNoLabel, Config::RankDir(RankDir::LR)];
+    let drawn = Dot::with_attr_getters(&steps, &config, &|_, _| String::new(), &node);
+    format!("{drawn:?}")
 }
 
 /// Returns the plan in Mermaid's language, with the same colours.

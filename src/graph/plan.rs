@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use petgraph::Outgoing;
+use petgraph::graph::{DiGraph, NodeIndex};
+
 use crate::base::{Digest, Encoder, FastMap, Value};
 use crate::diag::{Checked, Diagnostic};
 use crate::graph::{key, sources};
@@ -58,7 +61,8 @@ pub struct Plan {
     done: usize,
     files: BTreeMap<StepId, LocalFiles>,
     due: BTreeSet<StepId>,
-    users: OnceLock<Users>,
+    /// Edges lead from a step to those that use it; made when something has to run, or is drawn.
+    graph: OnceLock<DiGraph<StepId, ()>>,
 }
 
 #[derive(Debug)]
@@ -73,13 +77,6 @@ struct LocalFiles {
     /// In the order of their digests.
     paths: BTreeMap<String, Vec<PathBuf>>,
     digests: BTreeMap<String, Vec<Digest>>,
-}
-
-/// For each step, which others use it: those of a step lie between its start and that of the next.
-#[derive(Debug)]
-struct Users {
-    starts: Vec<usize>,
-    users: Vec<StepId>,
 }
 
 /// Computes the keys of all needed steps and looks them up. Touches no artifact.
@@ -209,9 +206,8 @@ impl Plan {
 
     /// Returns the steps of the plan that use an output of this one.
     pub fn users(&self, id: StepId) -> impl Iterator<Item = StepId> {
-        let users = self.users.get_or_init(|| self.find_users());
-        let index = id.0 as usize;
-        users.users[users.starts[index]..users.starts[index + 1]].iter().copied()
+        let graph = self.graph();
+        graph.neighbors_directed(NodeIndex::new(id.0 as usize), Outgoing).map(|user| graph[user])
     }
 
     /// Returns the steps that this one uses an output of, each once, in order.
@@ -274,22 +270,22 @@ impl Plan {
         due
     }
 
-    fn find_users(&self) -> Users {
-        let edges =
-            || self.steps().flat_map(|to| self.inputs(to.id).map(move |from| (from, to.id)));
-        let mut starts = vec![0; self.keyed.len() + 1];
-        edges().for_each(|(from, _)| starts[from.0 as usize + 1] += 1);
-        for index in 1..starts.len() {
-            starts[index] += starts[index - 1];
-        }
-        let mut next = starts.clone();
-        let mut users = vec![StepId(0); starts[starts.len() - 1]];
-        for (from, to) in edges() {
-            let place = &mut next[from.0 as usize];
-            users[*place] = to;
-            *place += 1;
-        }
-        Users { starts, users }
+    /// Returns the steps as a graph; each has its own number, whether it is needed or not.
+    pub(super) fn graph(&self) -> &DiGraph<StepId, ()> {
+        self.graph.get_or_init(|| {
+            let count = self.keyed.len();
+            let mut graph = DiGraph::with_capacity(count, 2 * count);
+            for index in 0..count {
+                graph.add_node(StepId(index as u32));
+            }
+            for to in self.steps() {
+                for from in self.inputs(to.id) {
+                    let [from, to] = [from, to.id].map(|id| NodeIndex::new(id.0 as usize));
+                    graph.add_edge(from, to, ());
+                }
+            }
+            graph
+        })
     }
 }
 

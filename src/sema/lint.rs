@@ -104,7 +104,10 @@ fn unused(file: &ast::File, used: &BTreeSet<&str>, found: &mut Vec<Diagnostic>) 
                     format!("nothing uses the {what} `{}`", name.node),
                 )
                 .label(name.span, "defined here")
-                .help(format!("use it, remove it, say in a `##` comment what it is for, or call it `_{}`", name.node)),
+                .help(format!(
+                    "use it, remove it, say in a `##` comment what it is for, or call it `_{}`",
+                    name.node
+                )),
             );
         }
     }
@@ -186,9 +189,8 @@ fn shadows(file: &ast::File, found: &mut Vec<Diagnostic>) {
     }
     let mut hides = |name: &Name, what: &str| {
         // A parameter may be called like the value that it mostly gets; what is called is missed in the body.
-        let is_told = |hidden: &str| {
-            what != "parameter" || matches!(hidden, "import" | "function" | "stage")
-        };
+        let is_told =
+            |hidden: &str| what != "parameter" || matches!(hidden, "import" | "function" | "stage");
         if let Some((hidden, first)) = outer.get(name.node.as_str())
             && is_told(hidden)
         {

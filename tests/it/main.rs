@@ -9,6 +9,7 @@ mod fmt;
 mod frames;
 mod fuzz;
 mod imports;
+mod keys;
 mod libtorch;
 mod paper;
 mod parse;
