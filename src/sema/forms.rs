@@ -329,7 +329,12 @@ impl<'r> Lower<'r> {
                 let fit = |value: &'r Expr| self.fit(value, &float, "pow", None);
                 (call.inputs.iter().map(fit).collect(), float.clone())
             }
-            _ => self.joined(&call.inputs, None),
+            // What is to be rounded need not be whole yet.
+            Builtin::Round | Builtin::Floor | Builtin::Ceil => {
+                let (node, ty) = self.expr(&call.inputs[0], None);
+                (vec![node], ty)
+            }
+            Builtin::Range | Builtin::Min | Builtin::Max => self.joined(&call.inputs, None),
         };
         let result = match (builtin, ty) {
             (_, Ty::Unknown) => return Self::error(span),

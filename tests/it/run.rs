@@ -5,6 +5,7 @@ mod disk;
 mod events;
 mod failures;
 mod inputs;
+mod late;
 mod own_stages;
 mod reuse;
 mod space;
