@@ -14,12 +14,14 @@ macro_rules! pages {
 }
 
 const PAGES: &[(&str, &str)] = pages! {
+    "eval.dataset_mismatch"
     "eval.division_by_zero"
     "eval.idle_digest"
     "eval.late"
     "eval.no_digest"
     "eval.no_such_value"
     "eval.out_of_range"
+    "eval.shape_mismatch"
     "eval.tokenizer_mismatch"
     "eval.too_large"
     "eval.too_many_points"

@@ -72,6 +72,7 @@ impl<'p> Eval<'p> {
         inputs.extend(call.stage.uses.iter().map(|file| self.files(file.node.clone(), file.span)));
         let mut args = args?;
         let tokenizer = self.tokenizer(call, &tokenizers, span)?;
+        self.fits_together(call, &inputs, span)?;
         let run = run?;
         let called = match known {
             Some(known) => known,
@@ -448,44 +449,6 @@ impl<'p> Eval<'p> {
         complete.then_some(spec)
     }
 
-    /// Returns the tokenizer that the outputs' token ids mean something under: the one given, or the one that all inputs agree on.
-    fn tokenizer(
-        &mut self,
-        call: &'p Call,
-        tokenizers: &[Option<OutputRef>],
-        span: Span,
-    ) -> Option<Option<OutputRef>> {
-        let slots = || call.stage.signature.inputs.iter().zip(tokenizers).zip(&call.inputs);
-        let takes =
-            |slot: &Slot, wanted: &str| matches!(&slot.ty, Ty::Artifact(name) if name == wanted);
-        let given = slots().any(|((slot, _), _)| takes(slot, "Tokenizer"));
-        let mut first: Option<(&OutputRef, Span)> = None;
-        for ((slot, tokenizer), arg) in slots() {
-            // A donor goes with any tokenizer: its embeddings are gathered anew.
-            let free = given && takes(slot, "Checkpoint");
-            let Some(own) = tokenizer.as_ref().filter(|_| !free) else { continue };
-            match first {
-                None => first = Some((own, arg.node().span)),
-                Some((other, _)) if other == own => {}
-                Some((other, other_span)) => {
-                    let (own, other) = (self.describe(own), self.describe(other));
-                    self.found.push(
-                        Diagnostic::error(
-                            "tlm::eval::tokenizer_mismatch",
-                            format!("`{}` gets token ids of two tokenizers", call.stage.decl.name),
-                        )
-                        .label(arg.node().span, format!("made with `{own}`"))
-                        .label(other_span, format!("made with `{other}`"))
-                        .label(span, "in this call")
-                        .help("pack the data with the model's own tokenizer"),
-                    );
-                    return None;
-                }
-            }
-        }
-        Some(first.map(|(tokenizer, _)| tokenizer.clone()))
-    }
-
     /// Returns a field of an artifact. Token ids mean the same to an artifact and its tokenizer, so that is the one carried.
     pub(super) fn field(
         &mut self,
@@ -502,14 +465,6 @@ impl<'p> Eval<'p> {
                 Val::Artifact(made.clone(), Some(made))
             }
             _ => Val::Late(Late::Output(inner)),
-        }
-    }
-
-    fn describe(&self, output: &OutputRef) -> String {
-        let label = self.steps[output.step.0 as usize].label();
-        match output.output.strip_prefix("out") {
-            Some(rest) => format!("{label}{rest}"),
-            None => format!("{label}.{}", output.output),
         }
     }
 }

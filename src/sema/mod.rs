@@ -14,6 +14,7 @@ mod expand;
 mod exprs;
 mod files;
 mod forms;
+mod identity;
 mod import;
 pub mod late;
 mod lint;
