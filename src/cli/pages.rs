@@ -78,7 +78,6 @@ const PAGES: &[(&str, &str)] = pages! {
     "sema.not_a_cell"
     "sema.not_a_stage"
     "sema.not_a_text"
-    "sema.not_yet"
     "sema.operands"
     "sema.unknown_argument"
     "sema.unknown_axis"

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::base::text::{did_you_mean, plural};
 use crate::base::units::Dim;
 use crate::base::{Span, Value};
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, Severity};
 use crate::sema::exprs::rooted;
 use crate::sema::lower::Lower;
 use crate::sema::node::{
@@ -142,7 +142,12 @@ impl<'r> Lower<'r> {
             args[signature.inputs.len() + at] = Some(lower.argument(value, slot, signature));
         });
         self.missing(signature, &given, call.callee.span);
-        (self.found.len() == before).then(|| args.into_iter().collect())?
+        self.is_right(before).then(|| args.into_iter().collect())?
+    }
+
+    /// Returns whether no error was found since so many findings.
+    pub(super) fn is_right(&self, before: usize) -> bool {
+        self.found[before..].iter().all(|finding| finding.severity != Severity::Error)
     }
 
     /// Lowers a value for a slot; a number is checked to lie in the slot's range.
@@ -247,7 +252,7 @@ impl<'r> Lower<'r> {
         });
         self.missing(signature, &given, call.callee.span);
         let run = self.run_block(&call.run);
-        let complete = self.found.len() == before;
+        let complete = self.is_right(before);
         let stage = Arc::clone(stage);
         complete.then(|| Call { stage, inputs, params, sha256, run, axes: BTreeSet::new() })
     }

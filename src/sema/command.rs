@@ -36,7 +36,7 @@ impl<'r> Lower<'r> {
                 TextPart::Hole(hole) => parts.extend(self.hole(hole, &stage)),
             }
         }
-        if self.found.len() == before {
+        if self.is_right(before) {
             self.all_written(&stage, &kinds, &parts, command.span);
         }
         let Origin::Recipe(recipe) = self.scopes[self.scope].origin else { return Def::Broken };

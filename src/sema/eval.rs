@@ -88,6 +88,29 @@ enum Meaning<'p> {
     Value(Val),
     /// An expression where the function was called: its value is another one at another point.
     Argument(Rc<Argument<'p>>),
+    /// What a fold has come to: another value at another point too.
+    Turn(Rc<Turn<'p>>),
+}
+
+/// The value of a fold after a turn.
+struct Turn<'p> {
+    fold: &'p Fold,
+    /// What names mean around the fold.
+    env: Rc<Env<'p>>,
+    number: i64,
+    /// None before the first one.
+    before: Option<Rc<Turn<'p>>>,
+    values: RefCell<FastMap<Point, Option<Val>>>,
+}
+
+impl Drop for Turn<'_> {
+    /// Lets go of the turns before it one by one: there may be more than the stack holds.
+    fn drop(&mut self) {
+        let mut before = self.before.take();
+        while let Some(Ok(mut turn)) = before.map(Rc::try_unwrap) {
+            before = turn.before.take();
+        }
+    }
 }
 
 struct Argument<'p> {
@@ -376,6 +399,7 @@ impl<'p> Eval<'p> {
         let argument = match at.env.locals.get(place)? {
             Meaning::Value(value) => return Some(value.clone()),
             Meaning::Argument(argument) => Rc::clone(argument),
+            Meaning::Turn(turn) => return self.turn(&Rc::clone(turn), at),
         };
         if let Some(value) = argument.values.borrow().get(at.point) {
             return value.clone();
@@ -418,19 +442,49 @@ impl<'p> Eval<'p> {
         if high.saturating_sub(low) >= TURNS_MAX {
             return self.too_many(span);
         }
-        let mut value = self.node(&fold.init, at)?;
-        for turn in low..=high {
-            let mut env = Env {
-                locals: at.env.locals.clone(),
-                axes: fold.axes.union(&at.env.axes).copied().collect(),
-                turns: at.env.turns.clone(),
-            };
-            env.locals
-                .extend([Meaning::Value(value), Meaning::Value(Val::Plain(Value::Int(turn)))]);
-            env.turns.push((fold.index.clone(), turn.to_string()));
-            value = self.node(&fold.body, At { env: &Rc::new(env), ..at })?;
+        let turn = |number, before| {
+            let (env, values) = (Rc::clone(at.env), RefCell::default());
+            Rc::new(Turn { fold, env, number, before, values })
+        };
+        let mut last = turn(low, None);
+        let mut value = self.turn(&last, at)?;
+        for number in low..=high {
+            last = turn(number, Some(last));
+            value = self.turn(&last, at)?;
         }
         Some(value)
+    }
+
+    /// Returns the value of a fold after a turn, at any point.
+    fn turn(&mut self, turn: &Rc<Turn<'p>>, at: At<'_, 'p>) -> Option<Val> {
+        let mut open = Vec::new();
+        let mut next = Some(turn);
+        while let Some(turn) = next.filter(|turn| !turn.values.borrow().contains_key(at.point)) {
+            open.push(Rc::clone(turn));
+            next = turn.before.as_ref();
+        }
+        // The oldest first, so that the stack does not grow with their number.
+        for turn in open.into_iter().rev() {
+            let value = match &turn.before {
+                None => self.node(&turn.fold.init, At { env: &turn.env, ..at }),
+                Some(before) => {
+                    let mut env = Env {
+                        locals: turn.env.locals.clone(),
+                        axes: turn.fold.axes.union(&turn.env.axes).copied().collect(),
+                        turns: turn.env.turns.clone(),
+                    };
+                    let number = Val::Plain(Value::Int(turn.number));
+                    env.locals.extend([Meaning::Turn(Rc::clone(before)), Meaning::Value(number)]);
+                    env.turns.push((turn.fold.index.clone(), turn.number.to_string()));
+                    self.node(&turn.fold.body, At { env: &Rc::new(env), ..at })
+                }
+            };
+            if self.first.is_some() {
+                return None;
+            }
+            turn.values.borrow_mut().insert(at.point.to_owned(), value);
+        }
+        turn.values.borrow().get(at.point).cloned().flatten()
     }
 
     fn too_many(&mut self, span: Span) -> Option<Val> {

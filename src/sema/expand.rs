@@ -125,6 +125,8 @@ struct Selector {
     binding: BindingId,
     /// Whether all that is made of it is asked for too: `r1+`.
     downstream: bool,
+    /// The points that count: `r1[rate=50%, seed=1]`.
+    at: Vec<(AxisId, usize)>,
 }
 
 /// Returns the plans to look at, and the values to pick from what they make.
@@ -136,10 +138,13 @@ fn chosen<'p>(
     let (mut plans, mut selectors) = (Vec::new(), Vec::new());
     for name in names {
         let value = name.trim_start_matches('+').trim_end_matches('+');
+        let (value, at) = value.split_once('[').unwrap_or((value, ""));
         if let Some(plan) = program.plans.iter().find(|plan| plan.name == *name) {
             plans.push(plan);
         } else if let Some(binding) = program.bindings.iter().position(|b| b.name == value) {
-            selectors.push(Selector { binding, downstream: name.ends_with('+') });
+            let downstream = name.ends_with('+');
+            let at = points_named(program, at.trim_end_matches(']'), found);
+            selectors.push(Selector { binding, downstream, at });
         } else {
             found.push(unknown_plan(program, name, value));
         }
@@ -149,6 +154,38 @@ fn chosen<'p>(
         plans = default.map_or_else(|| program.plans.iter().collect(), |plan| vec![plan]);
     }
     (plans, selectors)
+}
+
+/// Returns the axis values of `rate=50%, seed=1`.
+fn points_named(
+    program: &Program,
+    text: &str,
+    found: &mut Vec<Diagnostic>,
+) -> Vec<(AxisId, usize)> {
+    let mut named = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (name, value) = (name.trim(), value.trim());
+        let Some(id) = program.axes.iter().position(|axis| axis.name == name) else {
+            let axes: Vec<_> = program.axes.iter().map(|axis| axis.name.as_str()).collect();
+            let message = format!("there is no axis `{name}`");
+            found.push(
+                Diagnostic::error("tlm::sema::unknown_axis", message)
+                    .help(format!("axes are {}", axes.join(", "))),
+            );
+            return None;
+        };
+        let shown = &program.axes[id].shown;
+        let place = shown.iter().position(|known| known == value);
+        if place.is_none() {
+            let message = format!("`{name}` does not take the value `{value}`");
+            found.push(
+                Diagnostic::error("tlm::eval::no_such_value", message)
+                    .help(format!("its values are {}", shown.join(", "))),
+            );
+        }
+        Some((id, place?))
+    };
+    text.split(',').filter(|pair| !pair.trim().is_empty()).filter_map(&mut named).collect()
 }
 
 fn unknown_plan(program: &Program, name: &str, value: &str) -> Diagnostic {
@@ -172,8 +209,12 @@ fn selected(selectors: &[Selector], goals: &[Goal], points: &[Point], eval: &mut
     let (mut outputs, mut spread) = (Vec::new(), BTreeSet::new());
     for selector in selectors {
         let before = outputs.len();
+        let mut points: Vec<Point> = points.to_vec();
+        for (axis, place) in &selector.at {
+            points.iter_mut().for_each(|point| point[*axis] = *place);
+        }
         for point in points {
-            if let Some(value) = eval.binding(selector.binding, point) {
+            if let Some(value) = eval.binding(selector.binding, &point) {
                 value.outputs(&mut outputs);
             }
         }

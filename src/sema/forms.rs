@@ -74,11 +74,10 @@ impl<'r> Lower<'r> {
             params.iter().map(|param| library.slot(param, &mut self.found)).collect()
         };
         let (inputs, params) = (slots(&item.inputs), slots(&item.params));
-        let locals = inputs.iter().chain(&params).map(|slot| Local {
-            name: slot.name.clone(),
-            ty: slot.ty.clone(),
-            is_value: false,
-        });
+        let locals = inputs
+            .iter()
+            .chain(&params)
+            .map(|slot| Local { name: slot.name.clone(), ty: slot.ty.clone() });
         let outer = std::mem::replace(&mut self.locals, locals.collect());
         let declared = item.result.as_ref().map(|ty| (library.ty(ty, &mut self.found), ty.span));
         let ((body, result), axes) = self.apart(|lower| match declared {
@@ -121,11 +120,7 @@ impl<'r> Lower<'r> {
 
     /// Lowers the body of a fold whose value so far is of a type.
     fn turn(&mut self, fold: &'r ast::Fold, ty: &Ty) -> (Node, Ty) {
-        let value = |name: &Name, ty: &Ty| Local {
-            name: name.node.clone(),
-            ty: ty.clone(),
-            is_value: true,
-        };
+        let value = |name: &Name, ty: &Ty| Local { name: name.node.clone(), ty: ty.clone() };
         self.locals.extend([value(&fold.name, ty), value(&fold.index, &Ty::Number(Dim::Int))]);
         let body = self.expr(&fold.body, Some(ty));
         self.locals.truncate(self.locals.len() - 2);
@@ -142,13 +137,11 @@ impl<'r> Lower<'r> {
         span: Span,
     ) -> (Node, Ty) {
         let ((node, ty), mut axes) = self.apart(|lower| lower.expr(base, None));
-        if self.holds_values(&node) {
-            return self.fixed_too_late(span);
-        }
         let mut values = Vec::new();
         for (name, value) in fixed {
             let Some(axis) = self.axis_name(name) else { continue };
-            if !axes.remove(&axis) && ty != Ty::Unknown {
+            // What a parameter depends on is known where the function is called.
+            if !axes.remove(&axis) && ty != Ty::Unknown && !is_local(&node) {
                 self.found.push(
                     Diagnostic::warning(
                         "tlm::sema::idle_axis",
@@ -168,33 +161,7 @@ impl<'r> Lower<'r> {
 
     pub(super) fn at_baseline(&mut self, base: &'r Expr, span: Span) -> (Node, Ty) {
         let ((node, ty), axes) = self.apart(|lower| lower.expr(base, None));
-        if self.holds_values(&node) {
-            return self.fixed_too_late(span);
-        }
         (Node { span, kind: Kind::AtBaseline(Box::new(node), axes) }, ty)
-    }
-
-    /// Returns whether a node uses what a fold computed already.
-    fn holds_values(&self, node: &Node) -> bool {
-        let mut found = false;
-        node.walk(&mut |node| {
-            if let Kind::Local(at) = node.kind {
-                found |= self.locals.get(at).is_some_and(|local| local.is_value);
-            }
-        });
-        found
-    }
-
-    fn fixed_too_late(&mut self, span: Span) -> (Node, Ty) {
-        self.found.push(
-            Diagnostic::error(
-                "tlm::sema::not_yet",
-                "a fold's value can't be taken at another point",
-            )
-            .label(span, "computed at the point of the fold")
-            .help("fix the axis where the fold begins"),
-        );
-        Self::error(span)
     }
 
     // ---- values
@@ -365,7 +332,7 @@ impl<'r> Lower<'r> {
             let (value, mut axes) = lower.apart(|lower| lower.expr(value, None));
             let (by, more) = lower.apart(|lower| by.map(|by| (lower.expr(by, None), by.span)));
             axes.extend(more);
-            lower.remove_axis(&mut axes, over, call.callee.span);
+            lower.remove_axis(&mut axes, over, &value.0);
             lower.touched.extend(axes);
             (value, by)
         });
@@ -389,7 +356,7 @@ impl<'r> Lower<'r> {
             return Self::error(span);
         };
         let ((node, ty), mut axes) = self.apart(|lower| lower.expr(value, None));
-        self.remove_axis(&mut axes, over, call.callee.span);
+        self.remove_axis(&mut axes, over, &node);
         self.touched.extend(axes);
         match ty {
             Ty::Bare | Ty::Number(_) => {
@@ -439,15 +406,15 @@ impl<'r> Lower<'r> {
     }
 
     /// Takes an axis out of those that a value depends on.
-    fn remove_axis(&mut self, axes: &mut BTreeSet<AxisId>, over: AxisId, span: Span) {
-        if !axes.remove(&over) {
+    fn remove_axis(&mut self, axes: &mut BTreeSet<AxisId>, over: AxisId, value: &Node) {
+        if !axes.remove(&over) && !is_local(value) {
             let name = &self.axis_items[over].name;
             self.found.push(
                 Diagnostic::warning(
                     "tlm::sema::idle_axis",
                     format!("this does not depend on `{name}`"),
                 )
-                .label(span, format!("the same at each value of `{name}`"))
+                .label(value.span, format!("the same at each value of `{name}`"))
                 .help("name an axis that the value depends on"),
             );
         }
@@ -480,4 +447,11 @@ impl<'r> Lower<'r> {
         let range = item.range.as_ref().map(crate::sema::declare::range);
         bounded(node, ty, range.as_ref(), format!("`{}`", item.name.node), item.name.span)
     }
+}
+
+/// Returns whether a node holds what the function or fold around it gives a name.
+fn is_local(node: &Node) -> bool {
+    let mut found = false;
+    node.walk(&mut |node| found |= matches!(node.kind, Kind::Local(_)));
+    found
 }

@@ -28,8 +28,6 @@ use crate::syntax::ast::{self, Expr, ExprKind, Name};
 pub(super) struct Local {
     pub(super) name: String,
     pub(super) ty: Ty,
-    /// Whether it stands for a value computed already, not for an expression.
-    pub(super) is_value: bool,
 }
 
 /// How far a binding or axis is.
@@ -559,38 +557,46 @@ fn no_axis_values(name: &str, span: Span) -> Diagnostic {
 /// Computes the lists that axes take their values from.
 fn settle_axes(program: &mut Program, found: &mut Vec<Diagnostic>) {
     for id in 0..program.axes.len() {
-        let axis = &program.axes[id];
-        let Some(list) = &axis.list else { continue };
-        let mut eval = Eval::new(program);
-        let items = match eval.at(list, &vec![0; program.axes.len()], &axis.name) {
-            Some(Val::List(items)) => items,
-            _ => [].into(),
-        };
-        if items.is_empty() && eval.found.is_empty() && found.is_empty() {
-            found.push(no_axis_values(&axis.name, axis.span));
+        if let Some((values, shown)) = items_of(program, id, found) {
+            let axis = &mut program.axes[id];
+            (axis.values, axis.shown) = (values, shown);
         }
-        let value = |(at, item): (usize, &Val)| {
-            let kind = match item {
-                // What a stage makes is made anew for each command.
-                Val::Artifact(..)
-                | Val::Late(_)
-                | Val::Spread(_)
-                | Val::List(_)
-                | Val::Record(_) => Kind::Item(Box::new(list.clone()), at),
-                Val::Plain(_) => Kind::Const(item.clone()),
-            };
-            Node { span: axis.span, kind }
-        };
-        let values = items.iter().enumerate().map(value).collect();
-        let shown = items.iter().zip(1..).map(|(item, place)| match item.shown() {
-            Some(text) => text,
-            None => format!("#{place}"),
-        });
-        let shown = shown.collect();
-        found.extend(eval.found);
-        let axis = &mut program.axes[id];
-        (axis.values, axis.shown) = (values, shown);
     }
+}
+
+/// Returns the values of an axis that is taken from a list, and how they are shown.
+fn items_of(
+    program: &Program,
+    id: AxisId,
+    found: &mut Vec<Diagnostic>,
+) -> Option<(Vec<Node>, Vec<String>)> {
+    let axis = &program.axes[id];
+    let list = axis.list.as_ref()?;
+    let mut eval = Eval::new(program);
+    let items = match eval.at(list, &vec![0; program.axes.len()], &axis.name) {
+        Some(Val::List(items)) => items,
+        _ => [].into(),
+    };
+    if items.is_empty() && eval.found.is_empty() && found.is_empty() {
+        found.push(no_axis_values(&axis.name, axis.span));
+    }
+    found.extend(eval.found);
+    let value = |(at, item): (usize, &Val)| {
+        let kind = match item {
+            // What a stage makes is made anew for each command.
+            Val::Artifact(..) | Val::Late(_) | Val::Spread(_) | Val::List(_) | Val::Record(_) => {
+                Kind::Item(Box::new(list.clone()), at)
+            }
+            Val::Plain(_) => Kind::Const(item.clone()),
+        };
+        Node { span: axis.span, kind }
+    };
+    let values = items.iter().enumerate().map(value).collect();
+    let shown = items.iter().zip(1..).map(|(item, place)| match item.shown() {
+        Some(text) => text,
+        None => format!("#{place}"),
+    });
+    Some((values, shown.collect()))
 }
 
 /// Leaves out what was found before: each `with` of a recipe finds the same mistakes in it.

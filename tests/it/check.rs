@@ -316,6 +316,31 @@ fn a_fold_makes_a_step_a_turn() {
         "seed",
         &["text[]", "r[i=2] 2", "r[i=3] 3"],
     );
+    // What a fold has come to, at another point of an axis.
+    makes(
+        &format!(
+            "{TEXT}axis seed = [1, 2]\nlet r = fold t = corpus.split(text, valid: 1%, seed: seed).train for i in 1..2 {{\n  \
+             corpus.split(if i == 2 then t[seed: 2] else t, valid: 2%, seed: 10 * i).train\n}}\nplan p = r"
+        ),
+        "seed",
+        &[
+            "text[]",
+            "r[seed=1] 1",
+            "r[i=1, seed=1] 10",
+            "r.corpus[seed=2] 2",
+            "r.corpus[i=1, seed=2] 10",
+            "r[i=2, seed=1] 20",
+        ],
+    );
+    // A chain as long as folds go does not fill the stack, at any point.
+    makes(
+        &format!(
+            "{TEXT}axis n = [1, 2]\nlet r = fold x = n for i in 1..10000 {{ if i == 10000 then x[n: 2] else x + 1 }}\n\
+             let s = corpus.split(text, valid: 1%, seed: r)\nplan p = s"
+        ),
+        "seed",
+        &["text[]", "s[n=1] 10001"],
+    );
     finds(
         "let r = fold x = 1 for i in 1..100000 { x + i }",
         &["too_large fold x = 1 for i in 1..100000 { x + i }"],
@@ -457,6 +482,10 @@ fn the_command_line_changes_params_axes_and_points() {
         assert_eq!(seeds, expected, "{flags:?} {names:?}: {expanded:?}");
     };
     check(&[], &[], Ok(&[1, 2, 3, 101, 102, 103]));
+    check(&[], &["t[seed=3]"], Ok(&[3, 103]));
+    check(&[], &["s[seed=2]", "s[seed=3]"], Ok(&[102, 103]));
+    check(&[], &["t[sed=3]"], Err("sema::unknown_axis"));
+    check(&[], &["t[seed=9]"], Err("eval::no_such_value"));
     check(&[("-s", "base=50")], &["other"], Ok(&[1, 51]));
     check(&[("-s", "base=50"), ("-s", "base=60")], &["other"], Ok(&[1, 61]));
     check(&[("-s", "base=501")], &["other"], Err("eval::out_of_range"));
