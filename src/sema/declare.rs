@@ -40,13 +40,55 @@ pub(super) struct Library {
     pub(super) modules: BTreeMap<String, BTreeMap<String, Arc<Stage>>>,
 }
 
-/// Reads the standard library. What is found in it is a bug, and told like a mistake in a recipe.
-pub(super) fn stdlib(sources: &mut SourceMap, found: &mut Vec<Diagnostic>) -> Library {
+/// Modules that are read whoever is named: artifact types are known everywhere, and texts with a scheme are fetched.
+const ALWAYS: [&str; 2] = ["artifact", "source"];
+
+/// Returns the names of all modules.
+pub(super) fn module_names() -> impl Iterator<Item = &'static str> + Clone {
+    STDLIB.iter().map(|(name, _)| *name)
+}
+
+/// Returns the modules that a file names.
+fn named_in(file: &ast::File) -> Vec<&str> {
+    let mut named = Vec::new();
+    for item in &file.items {
+        let ItemKind::Use(ast::Use { from: ast::UseFrom::Std(path), names }) = &item.kind else {
+            continue;
+        };
+        match (path.get(1), names) {
+            (Some(module), _) => named.push(module.node.as_str()),
+            (None, ast::UseNames::Some(names)) => {
+                named.extend(names.iter().map(|name| name.node.as_str()));
+            }
+            (None, ast::UseNames::All(_) | ast::UseNames::Module(_)) => {
+                named.extend(module_names().map(|name| -> &str { name }))
+            }
+        }
+    }
+    named
+}
+
+/// Reads the modules of the standard library that files name, and those that these name. What is found in one is a bug, and
+/// told like a mistake in a recipe.
+pub(super) fn stdlib<'f>(
+    recipes: impl Iterator<Item = &'f ast::File>,
+    sources: &mut SourceMap,
+    found: &mut Vec<Diagnostic>,
+) -> Library {
     let mut library = Library::default();
-    let mut files = Vec::new();
-    for (module, text) in STDLIB {
-        let parsed = parse(sources.add(format!("std/{module}.tlm"), text), text);
+    let mut wanted: Vec<String> = ALWAYS.map(str::to_owned).to_vec();
+    wanted.extend(recipes.flat_map(named_in).map(str::to_owned));
+    let mut files: Vec<(&'static str, ast::File)> = Vec::new();
+    while let Some(name) = wanted.pop() {
+        let Some((module, text)) = STDLIB.iter().find(|(module, _)| *module == name) else {
+            continue;
+        };
+        if files.iter().any(|(known, _)| known == module) {
+            continue;
+        }
+        let parsed = parse(sources.add(format!("std/{module}.tlm"), *text), text);
         found.extend(parsed.diagnostics);
+        wanted.extend(named_in(&parsed.file).into_iter().map(str::to_owned));
         files.push((module, parsed.file));
     }
     library.add_artifacts(files.iter().map(|(_, file)| file), found);

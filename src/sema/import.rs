@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::base::text::did_you_mean;
 use crate::diag::Diagnostic;
+use crate::sema::declare::module_names;
 use crate::sema::lower::Lower;
 use crate::sema::scope::{Def, Origin, ScopeId};
 use crate::syntax::ast::{self, Name, UseFrom, UseNames};
@@ -55,10 +56,9 @@ impl<'r> Lower<'r> {
             self.unknown_module(std, ["std"].into_iter());
             return;
         }
-        let library = self.library;
         match (rest, names) {
             ([], UseNames::All(_)) => {
-                for module in library.modules.keys() {
+                for module in module_names() {
                     let def = self.std_scope(module).map_or(Def::Broken, Def::Scope);
                     self.put_at(module, std.span, def, false);
                 }
@@ -76,7 +76,7 @@ impl<'r> Lower<'r> {
                 Some(scope) => self.use_members(module, scope, names),
                 None => {
                     names_of(names).for_each(|name| self.define_import(name, Def::Broken));
-                    self.unknown_module(module, library.modules.keys().map(String::as_str));
+                    self.unknown_module(module, module_names());
                 }
             },
             ([module, inner, ..], _) => self.module_in_module(module, inner),
@@ -98,8 +98,7 @@ impl<'r> Lower<'r> {
             Some(scope) => self.define_import(name, Def::Scope(scope)),
             None => {
                 self.define_import(name, Def::Broken);
-                let library = self.library;
-                self.unknown_module(module, library.modules.keys().map(String::as_str));
+                self.unknown_module(module, module_names());
             }
         }
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::base::text::did_you_mean;
 use crate::base::{SourceMap, Span};
 use crate::diag::Diagnostic;
-use crate::sema::declare::Library;
+use crate::sema::declare::{Library, module_names};
 use crate::sema::eval::Eval;
 use crate::sema::files::Files;
 use crate::sema::node::{
@@ -251,7 +251,9 @@ impl<'r> Lower<'r> {
         let known = known.chain(Builtin::ALL.iter().map(|(_, name, _)| *name));
         let help = match did_you_mean(name, known) {
             Some(near) => format!("did you mean `{near}`?"),
-            None if self.library.modules.contains_key(name) => format!("write `use std.{name}`"),
+            None if module_names().any(|module| module == name) => {
+                format!("write `use std.{name}`")
+            }
             None if self.is_untyped_axis => {
                 "an axis over names of variants needs its type: `axis by : softmax | uniform = ...`"
                     .to_owned()

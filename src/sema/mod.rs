@@ -64,8 +64,9 @@ pub fn load(
     overlay: &Overlay,
 ) -> Checked<Program> {
     let mut found = Vec::new();
-    let mut library = declare::stdlib(sources, &mut found);
     let mut files = Files::load(sources, file, folder, &mut found);
+    let parsed = files.all.iter().map(|recipe| &recipe.file);
+    let mut library = declare::stdlib(parsed, sources, &mut found);
     library.add_artifacts(files.all.iter().map(|recipe| &recipe.file), &mut found);
     let overlaid = overlay::apply(&mut files, overlay, sources, &mut found);
     let (program, errors) = lower::lower(sources, &library, &files, &overlaid);

@@ -9,6 +9,7 @@ use crate::base::Span;
 use crate::base::Value;
 use crate::base::text::did_you_mean;
 use crate::diag::Diagnostic;
+use crate::sema::declare::module_names;
 use crate::sema::lower::{AxisItem, FunctionItem, Item, Lower, Role, State};
 use crate::sema::node::{AxisId, BindingId, FunctionId, Kind, Node, Stage};
 use crate::sema::ty::Ty;
@@ -332,8 +333,7 @@ impl<'r> Lower<'r> {
                 ExprKind::Name(std) if matches!(self.look_up(std), Some(Def::Std)) => {
                     let scope = self.std_scope(&module.node);
                     if scope.is_none() {
-                        let library = self.library;
-                        self.unknown_module(module, library.modules.keys().map(String::as_str));
+                        self.unknown_module(module, module_names());
                     }
                     Some(scope.ok_or(()))
                 }
