@@ -563,6 +563,12 @@ fn settle_axes(program: &mut Program, found: &mut Vec<Diagnostic>) {
             let axis = &mut program.axes[id];
             (axis.values, axis.shown) = (values, shown);
         }
+        // Told as a mistake; but every axis has a baseline.
+        let axis = &mut program.axes[id];
+        if axis.values.is_empty() {
+            axis.values.push(Node { span: axis.span, kind: Kind::Error });
+            axis.shown.push("?".to_owned());
+        }
     }
 }
 
