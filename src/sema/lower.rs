@@ -558,16 +558,17 @@ fn no_axis_values(name: &str, span: Span) -> Diagnostic {
 
 /// Computes the lists that axes take their values from.
 fn settle_axes(program: &mut Program, found: &mut Vec<Diagnostic>) {
+    // Every axis has a baseline, even one whose values are a mistake.
+    for axis in program.axes.iter_mut().filter(|axis| axis.values.is_empty()) {
+        axis.values.push(Node { span: axis.span, kind: Kind::Error });
+        axis.shown.push("?".to_owned());
+    }
     for id in 0..program.axes.len() {
-        if let Some((values, shown)) = items_of(program, id, found) {
+        if let Some((values, shown)) =
+            items_of(program, id, found).filter(|(values, _)| !values.is_empty())
+        {
             let axis = &mut program.axes[id];
             (axis.values, axis.shown) = (values, shown);
-        }
-        // Told as a mistake; but every axis has a baseline.
-        let axis = &mut program.axes[id];
-        if axis.values.is_empty() {
-            axis.values.push(Node { span: axis.span, kind: Kind::Error });
-            axis.shown.push("?".to_owned());
         }
     }
 }
