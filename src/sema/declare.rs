@@ -61,7 +61,7 @@ fn named_in(file: &ast::File) -> Vec<&str> {
                 named.extend(names.iter().map(|name| name.node.as_str()));
             }
             (None, ast::UseNames::All(_) | ast::UseNames::Module(_)) => {
-                named.extend(module_names().map(|name| -> &str { name }))
+                named.extend(module_names().map(|name| -> &str { name }));
             }
         }
     }

@@ -34,16 +34,13 @@ fn used(file: &ast::File) -> BTreeSet<&str> {
                 ExprKind::Name(name) => drop(used.insert(name.as_str())),
                 ExprKind::At(_, fixed) => used.extend(fixed.iter().map(|(name, _)| first(name))),
                 _ => {}
-            })
+            });
         });
-        match &item.kind {
-            ItemKind::Plan(plan) => {
-                for term in &plan.terms {
-                    let axes = term.vary.iter().chain(&term.over).chain(&term.each);
-                    used.extend(axes.map(first));
-                }
+        if let ItemKind::Plan(plan) = &item.kind {
+            for term in &plan.terms {
+                let axes = term.vary.iter().chain(&term.over).chain(&term.each);
+                used.extend(axes.map(first));
             }
-            _ => {}
         }
     }
     used

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use tlm::base::SourceMap;
+use tlm::sema::steps::Step;
 use tlm::sema::{self, Expansion, Overlay};
 
 /// Expands the default plan of a recipe beside `b0.tlm`.
@@ -20,7 +21,7 @@ fn expand(recipe: &str, overlay: &Overlay) -> Result<Expansion, &'static str> {
 fn trains(recipe: &str, overlay: &Overlay, expected: &[&str]) {
     let all = expand(recipe, overlay).unwrap_or_else(|code| panic!("{code}"));
     let trainings = all.steps.iter().filter(|step| step.stage().name == "train.run");
-    let mut names: Vec<_> = trainings.map(|step| step.name()).collect();
+    let mut names: Vec<_> = trainings.map(Step::name).collect();
     names.sort_unstable();
     assert_eq!(names, expected, "{recipe}");
 }
@@ -61,7 +62,7 @@ fn axes_are_shared_unless_they_depend_on_what_is_given() {
     let depths = |recipe: &str| {
         let all = all(recipe);
         let steps = all.steps.iter().filter(|step| step.stage().name == "model.init");
-        let mut names: Vec<_> = steps.map(|step| step.name()).collect();
+        let mut names: Vec<_> = steps.map(Step::name).collect();
         names.sort_unstable();
         names
     };

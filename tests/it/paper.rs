@@ -197,10 +197,8 @@ fn final_shapes_have_the_parameters_that_were_derived() {
 #[test]
 fn learning_rates_are_those_of_the_law() {
     shows(
-        &format!(
-            "use std.{{train}}\naxis r = [0, 0.5, 1.0, 1.5]\naxis bs = [1, 2, 4, 8, 16, 32]\n\
-             report f8 = table(train.scaled_lr(bs * 1M tokens, r: r) * 10_000, rows: r, cols: bs)"
-        ),
+        "use std.{train}\naxis r = [0, 0.5, 1.0, 1.5]\naxis bs = [1, 2, 4, 8, 16, 32]\n\
+             report f8 = table(train.scaled_lr(bs * 1M tokens, r: r) * 10_000, rows: r, cols: bs)",
         "1 1 1 1 1 1  1.00 1.41 2.00 2.83 4.00 5.66  1 2 4 8 16 32  1.00 2.83 8.00 22.63 64.0 181.0",
     );
 }
