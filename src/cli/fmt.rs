@@ -28,7 +28,7 @@ pub(super) fn fmt(files: &[PathBuf], check: bool, console: &mut Console<'_>) -> 
 fn one(file: &Path, check: bool, console: &mut Console<'_>) -> Result<(), Exit> {
     let path = console.world.cwd().join(file);
     let mut sources = SourceMap::default();
-    let id = read_text(&mut sources, &path, file, console)?;
+    let id = read_text(&mut sources, &path, file, false, console)?;
     let formatted = formatted(&sources, id, console)?;
     if formatted == sources.text(id) {
         return Ok(());

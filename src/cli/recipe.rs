@@ -37,7 +37,7 @@ pub(super) struct Session {
 
 /// `tlm check`
 pub(super) fn check(args: &RecipeArgs, json: bool, console: &mut Console<'_>) -> Result<(), Exit> {
-    let mut source = read(args, console)?;
+    let mut source = read_for(args, json, console)?;
     let found = match source.load().finish() {
         Ok((program, mut found)) => {
             found.extend(sema::check(&program));
@@ -64,6 +64,11 @@ pub(super) fn checked(source: &mut Source, console: &mut Console<'_>) -> Result<
 
 /// Reads the recipe's file and what the command line changes about it.
 pub(super) fn read(args: &RecipeArgs, console: &mut Console<'_>) -> Result<Source, Exit> {
+    read_for(args, false, console)
+}
+
+/// The same; that the file is no recipe is told as JSON where that is wanted.
+fn read_for(args: &RecipeArgs, json: bool, console: &mut Console<'_>) -> Result<Source, Exit> {
     let overlay = Overlay {
         profile: args.profile.clone(),
         set: named("-s", &args.set, console)?,
@@ -77,7 +82,7 @@ pub(super) fn read(args: &RecipeArgs, console: &mut Console<'_>) -> Result<Sourc
         return Err(console.fail(PROGRAM, message, "rename the folder or the file"));
     }
     let mut sources = SourceMap::default();
-    let file = read_text(&mut sources, &path, &args.recipe, console)?;
+    let file = read_text(&mut sources, &path, &args.recipe, json, console)?;
     let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
     Ok(Source { sources, file, path: args.recipe.clone(), folder, overlay })
 }
@@ -104,9 +109,14 @@ pub(super) fn read_text(
     sources: &mut SourceMap,
     path: &Path,
     shown: &Path,
+    json: bool,
     console: &mut Console<'_>,
 ) -> Result<FileId, Exit> {
     syntax::read(sources, path, shown).map_err(|unread| match unread {
+        Unread::Bad(finding) if json => {
+            let told = writeln!(console.out, "{}", diag::to_json(sources, &[*finding]));
+            told.map_or_else(Exit::from, |()| Exit::Code(PROGRAM))
+        }
         Unread::Bad(finding) => bad(sources, *finding, console),
         Unread::Io(error) => {
             let message = format!("can't read `{}`: {error}", shown.display());

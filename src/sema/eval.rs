@@ -10,7 +10,7 @@ use crate::base::{FastMap, Span, Value};
 use crate::diag::Diagnostic;
 use crate::sema::late::{Kind as OpKind, Late, Op};
 use crate::sema::make::Called;
-use crate::sema::memo::{AlongAll, AlongId, Label, Texts};
+use crate::sema::memo::{AlongAll, AlongId, Label, Point, Texts};
 use crate::sema::node::{
     Apply, AxisId, Binding, BindingId, Bounds, Builtin, Fold, Kind, Node, Program,
 };
@@ -18,9 +18,6 @@ use crate::sema::steps::{Step, StepId};
 use crate::sema::ty::Ty;
 use crate::sema::value::{Fields, Misfit, NoResult, Val, arithmetic, function, real};
 use crate::syntax::ast::BinaryOp;
-
-/// For each axis, which of its values.
-pub(super) type Point = Vec<usize>;
 
 /// How often functions may be called for one command: seconds' worth. Functions that call each other twice could ask for any
 /// number.

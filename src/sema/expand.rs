@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use crate::base::FastMap;
 use crate::base::text::did_you_mean;
 use crate::diag::{Checked, Diagnostic};
-use crate::sema::eval::{Eval, Point};
+use crate::sema::eval::Eval;
 use crate::sema::memo::AlongId;
+use crate::sema::memo::Point;
 use crate::sema::node::{AxisId, BindingId, Kind, Plan, Program, Report, Term, Typed};
 use crate::sema::points::{only, points_of};
 use crate::sema::steps::{

@@ -11,7 +11,6 @@ use crate::base::text::did_you_mean;
 use crate::base::{SourceMap, Span};
 use crate::diag::Diagnostic;
 use crate::sema::declare::{Library, module_names};
-use crate::sema::eval::Eval;
 use crate::sema::files::Files;
 use crate::sema::node::{
     Axis, AxisId, Binding, BindingId, Builtin, Function, Kind, Node, Plan, Program, Report,
@@ -20,7 +19,6 @@ use crate::sema::node::{
 use crate::sema::overlay::Overlaid;
 use crate::sema::scope::{Def, MAIN, Origin, Scope, ScopeId};
 use crate::sema::ty::Ty;
-use crate::sema::value::Val;
 use crate::syntax::ast::{self, Expr, ExprKind, Name};
 
 /// A name within a function or fold.
@@ -211,7 +209,7 @@ impl<'r> Lower<'r> {
             };
             state.done().map_or_else(unused, |(_, function)| function)
         });
-        let mut program = Program {
+        let program = Program {
             bindings: bindings.collect(),
             functions: functions.collect(),
             axes: self.axes.into_iter().filter_map(State::done).collect(),
@@ -222,8 +220,6 @@ impl<'r> Lower<'r> {
             folder: self.files.all[0].folder.clone(),
             fetch: self.library.get("source.fetch").cloned(),
         };
-        settle_axes(&mut program, &mut self.found);
-        once(&mut self.found);
         (program, self.found)
     }
 
@@ -550,66 +546,14 @@ impl<'r> Lower<'r> {
     }
 }
 
-fn no_axis_values(name: &str, span: Span) -> Diagnostic {
+pub(super) fn no_axis_values(name: &str, span: Span) -> Diagnostic {
     Diagnostic::error("tlm::sema::axis_values", format!("`{name}` has no values"))
         .label(span, "expected a list with at least one value")
         .help(format!("write `axis {name} = [baseline, other]`"))
 }
 
-/// Computes the lists that axes take their values from.
-fn settle_axes(program: &mut Program, found: &mut Vec<Diagnostic>) {
-    // Every axis has a baseline, even one whose values are a mistake.
-    for axis in program.axes.iter_mut().filter(|axis| axis.values.is_empty()) {
-        axis.values.push(Node { span: axis.span, kind: Kind::Error });
-        axis.shown.push("?".to_owned());
-    }
-    for id in 0..program.axes.len() {
-        if let Some((values, shown)) =
-            items_of(program, id, found).filter(|(values, _)| !values.is_empty())
-        {
-            let axis = &mut program.axes[id];
-            (axis.values, axis.shown) = (values, shown);
-        }
-    }
-}
-
-/// Returns the values of an axis that is taken from a list, and how they are shown.
-fn items_of(
-    program: &Program,
-    id: AxisId,
-    found: &mut Vec<Diagnostic>,
-) -> Option<(Vec<Node>, Vec<String>)> {
-    let axis = &program.axes[id];
-    let list = axis.list.as_ref()?;
-    let mut eval = Eval::new(program);
-    let items = match eval.at(list, &vec![0; program.axes.len()], &axis.name) {
-        Some(Val::List(items)) => items,
-        _ => [].into(),
-    };
-    if items.is_empty() && eval.found.is_empty() && found.is_empty() {
-        found.push(no_axis_values(&axis.name, axis.span));
-    }
-    found.extend(eval.found);
-    let value = |(at, item): (usize, &Val)| {
-        let kind = match item {
-            // What a stage makes is made anew for each command.
-            Val::Artifact(..) | Val::Late(_) | Val::Spread(_) | Val::List(_) | Val::Record(_) => {
-                Kind::Item(Box::new(list.clone()), at)
-            }
-            Val::Plain(_) => Kind::Const(item.clone()),
-        };
-        Node { span: axis.span, kind }
-    };
-    let values = items.iter().enumerate().map(value).collect();
-    let shown = items.iter().zip(1..).map(|(item, place)| match item.shown() {
-        Some(text) => text,
-        None => format!("#{place}"),
-    });
-    Some((values, shown.collect()))
-}
-
 /// Leaves out what was found before: each `with` of a recipe finds the same mistakes in it.
-fn once(found: &mut Vec<Diagnostic>) {
+pub(super) fn once(found: &mut Vec<Diagnostic>) {
     let mut seen = HashSet::new();
     found.retain(|diagnostic| {
         let places = diagnostic.labels.iter().map(|label| label.span).collect::<Vec<_>>();

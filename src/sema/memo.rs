@@ -5,9 +5,11 @@ use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use crate::base::{FastHasher, FastMap};
-use crate::sema::eval::Point;
 use crate::sema::node::{Axis, AxisId};
 use crate::sema::steps::Names;
+
+/// For each axis, which of its values.
+pub(super) type Point = Vec<usize>;
 
 /// Some axes, by their place in [`AlongAll`].
 pub(super) type AlongId = usize;

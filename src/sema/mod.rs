@@ -26,6 +26,7 @@ mod outline;
 mod overlay;
 mod points;
 mod scope;
+mod settle;
 pub mod steps;
 mod ty;
 mod value;
@@ -69,7 +70,9 @@ pub fn load(
     let mut library = declare::stdlib(parsed, sources, &mut found);
     library.add_artifacts(files.all.iter().map(|recipe| &recipe.file), &mut found);
     let overlaid = overlay::apply(&mut files, overlay, sources, &mut found);
-    let (program, errors) = lower::lower(sources, &library, &files, &overlaid);
+    let (mut program, mut errors) = lower::lower(sources, &library, &files, &overlaid);
+    settle::settle(&mut program, &mut errors);
+    lower::once(&mut errors);
     found.extend(errors);
     if found.iter().all(|finding| finding.severity != Severity::Error) {
         found.extend(lint::lint(&files.all[0].file, &program));

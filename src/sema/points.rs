@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::Value;
 use crate::diag::Diagnostic;
-use crate::sema::eval::{Eval, Point};
+use crate::sema::eval::Eval;
+use crate::sema::memo::Point;
 use crate::sema::node::{AxisId, Term, Typed};
 use crate::sema::value::Val;
 
