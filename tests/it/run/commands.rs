@@ -91,7 +91,7 @@ fn show_log_and_ls_know_steps_by_name_and_key() {
 fn graph_draws_every_step() {
     let space = Space::new();
     let dot = space.tlm(&["graph", "r.tlm"]);
-    check(&dot, 0, &["digraph {", "[label=\"split\\ncorpus.split\", fillcolor=\"#e0e0e0\"]"]);
+    check(&dot, 0, &["digraph {", "[ label=\"split\\ncorpus.split\", fillcolor=\"#e0e0e0\""]);
     assert_eq!((dot.out.matches("label=").count(), dot.out.matches(" -> ").count()), (7, 9));
     space.run(&[]).check(0, &ALL);
     let mermaid = space.tlm(&["graph", "r.tlm", "--format", "mermaid"]);
