@@ -529,3 +529,67 @@ fn needed_seeds(expansion: &Expansion) -> Vec<i64> {
     seeds.sort_unstable();
     seeds
 }
+
+/// Returns the columns of the only report of a recipe, and its cells as texts, a row a row.
+fn table(recipe: &str) -> (Vec<String>, Vec<Vec<String>>) {
+    let report = expand(recipe).reports.remove(0);
+    let cell = |cell: &Option<Cell>| match cell {
+        Some(Cell::Value(value)) => serde_json::to_string(value).expect("plain data"),
+        Some(Cell::Late(_)) => "late".to_owned(),
+        Some(Cell::Spread(parts)) => format!("{} numbers", parts.len()),
+        None => "none".to_owned(),
+    };
+    let rows = report.rows.iter().map(|row| row.cells.iter().map(cell).collect());
+    (report.columns, rows.collect())
+}
+
+#[test]
+fn reports_show_records_and_need_no_plan() {
+    let (columns, rows) = table(
+        "axis n = [1, 2]\nlet r = {a: n, b: {c: 1}, t: \"x\"}\nreport t = table([r, n * 2], rows: n)",
+    );
+    assert_eq!(columns, ["a", "t", "n * 2"]);
+    assert_eq!(rows, [["1", "\"x\"", "2"], ["2", "\"x\"", "4"]]);
+    let (columns, rows) = table(&format!(
+        "{TEXT}axis s = [1, 2]\naxis v = [1%, 2%]\nlet p = corpus.split(text, valid: v, seed: s)\n\
+         plan all = p over s * v\n\
+         report t = table([mean_std(p.train.documents, over: s), p.train.documents - p.valid.documents], rows: v)"
+    ));
+    assert_eq!(columns.len(), 2);
+    assert_eq!(rows, [["2 numbers", "late"], ["2 numbers", "late"]]);
+}
+
+#[test]
+fn divisions_are_exact_until_they_are_rounded() {
+    let shows = |value: &str, expected: &str| {
+        let (_, rows) = table(&format!(
+            "param n : Count = 7\nparam b : Tokens = 10\nreport t = table({value})"
+        ));
+        assert_eq!(rows, [[expected]], "{value}");
+    };
+    shows("n / 2", "3.5");
+    shows("n / 7", "1");
+    shows("round(n / 2)", "4");
+    shows("floor(n / 2)", "3");
+    shows("ceil(n * 8 / 3 / 4) * 4", "20");
+    shows("b * 33%", "3");
+    shows("b / 4", "2.5");
+    shows("round(b / 4)", "3");
+    shows("pow(2, 10)", "1024.0");
+    shows("min(n, 3, 9)", "3");
+    shows("max(0.5, 0.25)", "0.5");
+    finds("param n : Count = 7\nlet m : Count = n / 2\nplan p = m", &["out_of_range n / 2"]);
+    finds("let m = pow(-1, 0.5)", &["out_of_range pow(-1, 0.5)"]);
+    finds("let m = pow(0, -1)", &["division_by_zero -1"]);
+    finds("let m = round(\"a\")", &["inputs round(\"a\")"]);
+    finds("let m = min(1)", &["inputs min(1)"]);
+}
+
+#[test]
+fn a_field_without_unit_takes_any_number() {
+    finds(
+        "param n : Count = 3\nlet s = {depth: 20, width: 64}\nlet t = s with {depth: n}\nlet u : {depth: Count, width: Count} = t",
+        &[],
+    );
+    finds("let s = {depth: 20}\nlet t = s with {depth: \"a\"}", &["wrong_type \"a\""]);
+}

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tlm::base::SourceMap;
-use tlm::sema::steps::Step;
+use tlm::sema::steps::{Input, Step};
 use tlm::sema::{self, Expansion, Overlay};
 
 /// Expands the default plan of a recipe beside `b0.tlm`.
@@ -139,4 +139,43 @@ fn recipes_that_double_each_other_are_given_up() {
     let loaded = sema::load(&mut sources, file, folder.path(), &Overlay::default());
     let found = loaded.finish().expect_err("too many");
     assert_eq!(found[0].code, "tlm::eval::too_much");
+}
+
+#[test]
+fn paths_are_relative_to_the_file_that_they_are_written_in() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("sub")).expect("created");
+    std::fs::write(
+        folder.path().join("sub/base.tlm"),
+        "use std.{corpus}\nparam data : Path = \"own.txt\"\nparam name = \"own.txt\"\nlet a = corpus.text(data)\n\
+         let b = corpus.text(name)\nlet c = corpus.text(\"own.txt\")\nlet d = corpus.text(\"{data}.gz\")\n\
+         fn read(x: Path) = corpus.text(x)\n",
+    )
+    .expect("written");
+    let recipe = "use \"sub/base.tlm\" as base\nlet x = base with {data: \"mine.txt\"}\n\
+                  plan p = [base.a, base.b, base.c, base.d, x.a, x.d, base.read(\"mine.md\")]";
+    let patterns = |overlay: &Overlay| {
+        let mut sources = SourceMap::default();
+        let file = sources.add("r.tlm", recipe);
+        let loaded = sema::load(&mut sources, file, folder.path(), overlay).finish();
+        let (program, _) = loaded.expect("no mistakes");
+        let (all, _) = sema::expand(&program, &[]).finish().expect("no mistakes");
+        let files = all.steps.iter().flat_map(|step| step.inputs().map(|(_, input)| input.clone()));
+        let pattern = |input: Input| match input {
+            Input::Files(files) => {
+                let path = files.base.join(&files.pattern);
+                path.strip_prefix(folder.path()).expect("inside").display().to_string()
+            }
+            Input::Output(_) => String::new(),
+        };
+        files.map(pattern).collect::<Vec<_>>()
+    };
+    let own = ["sub/own.txt", "sub/own.txt.gz"];
+    assert_eq!(
+        patterns(&Overlay::default()),
+        [own[0], own[1], "mine.txt", "mine.txt.gz", "mine.md"]
+    );
+    let set = vec![("base.data".to_owned(), "set.txt".to_owned())];
+    let given = patterns(&Overlay { set, ..Overlay::default() });
+    assert_eq!(given, ["set.txt", own[0], "set.txt.gz", "mine.txt", "mine.txt.gz", "mine.md"]);
 }

@@ -77,3 +77,20 @@ fn codes_are_listed_by_phase() {
         assert_eq!(all.len(), 1, "{phase}");
     }
 }
+
+#[test]
+fn a_recipe_is_shown_from_outside() {
+    let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/quickstart/quickstart.tlm");
+    check(
+        &["doc", recipe],
+        0,
+        &[
+            "Compacts a tokenizer",
+            "params\n  keep : Count = 4096\n",
+            "  second : hard | uniform | longer = [hard, uniform, longer]\n",
+            "  init : Checkpoint over start\n",
+            "  drawn : Dataset over start, second\n",
+            "  rounds = final vary second\n",
+        ],
+    );
+}
