@@ -89,6 +89,7 @@ impl Bench {
             threads: self.threads,
             device: "cpu".to_owned(),
             micro_batch: self.micro_batch,
+            shell: None,
         };
         let (stop, lines) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let events = Events { lines: Arc::clone(&lines), stop: Arc::clone(&stop), stop_after };
