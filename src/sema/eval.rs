@@ -414,7 +414,7 @@ impl<'p> Eval<'p> {
             self.found.push(
                 Diagnostic::error("tlm::eval::too_much", "the recipe calls functions too often")
                     .label(span, format!("given up here, after {CALLS_MAX} calls"))
-                    .help("look for functions that use another one more than once, level by level"),
+                    .help("look for functions and folds that use another one more than once, level by level"),
             );
         }
         if self.calls >= CALLS_MAX {

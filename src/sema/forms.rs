@@ -398,8 +398,16 @@ impl<'r> Lower<'r> {
             Some([over]) if by.is_none() || looked_at.is_some() => Some((value, looked_at, *over)),
             // An axis that does not exist is told already.
             Some([]) => None,
-            _ => {
-                self.bad_reduction(call.callee.span, "lacks what it is over or by", name);
+            Some([_, more @ ..]) if !more.is_empty() => {
+                self.bad_reduction(call.callee.span, "goes over one axis", name);
+                None
+            }
+            None => {
+                self.bad_reduction(call.callee.span, "lacks the axis: `over:`", name);
+                None
+            }
+            Some(_) => {
+                self.bad_reduction(call.callee.span, "lacks what is to be least: `by:`", name);
                 None
             }
         }

@@ -172,6 +172,14 @@ impl Parser<'_> {
         Some(Fold { name, init, index, low, high, body })
     }
 
+    fn bad_number(&mut self, span: Span, help: &str) {
+        self.report(
+            Diagnostic::error("tlm::parse::bad_number", "a number begins and ends with a digit")
+                .label(span, "not a number")
+                .help(help),
+        );
+    }
+
     fn postfix(&mut self) -> Expr {
         let start = self.span();
         let mut expr = self.primary();
@@ -180,6 +188,15 @@ impl Parser<'_> {
             let same_line = !self.peek().first;
             let braced = self.peek_nth(1).kind == Kind::Symbol(Symbol::OpenBrace);
             let kind = match self.peek().kind {
+                Kind::Symbol(Symbol::Dot)
+                    if matches!(expr.kind, ExprKind::Number { .. })
+                        && self.peek_nth(1).kind != Kind::Word =>
+                {
+                    let span = expr.span.to(self.span());
+                    self.bad_number(span, "add the digits behind the point: `5.0`");
+                    self.bump();
+                    break;
+                }
                 Kind::Symbol(Symbol::Dot) => {
                     self.bump();
                     let Some(name) = self.name("a field") else { break };
@@ -313,6 +330,13 @@ impl Parser<'_> {
             }
             Kind::Symbol(Symbol::OpenBrace) => ExprKind::Record(self.named_values("a field")),
             Kind::Symbol(Symbol::OpenParen) => return self.enclosed(),
+            Kind::Symbol(Symbol::Dot) if matches!(self.peek_nth(1).kind, Kind::Number { .. }) => {
+                let span = start.to(self.span_of(self.peek_nth(1)));
+                self.bad_number(span, "add the digit before the point: `0.5`");
+                self.bump();
+                self.bump();
+                return self.error();
+            }
             _ => {
                 self.unexpected("an expression");
                 return self.error();

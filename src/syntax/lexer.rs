@@ -188,11 +188,14 @@ impl<'t> Lexer<'t> {
         let rest = self.rest();
         let first = rest.chars().next().map_or(1, char::len_utf8);
         let length = rest[first..].find(is_known).map_or(rest.len(), |i| i + first);
-        self.at += length;
+        // A text in single quotes is one mistake.
+        let line = rest.lines().next().unwrap_or_default();
+        let quoted = line.strip_prefix('\'').and_then(|inner| inner.find('\''));
+        self.at += quoted.map_or(length, |inner| inner + 2);
         let text = &self.text[start..self.at];
         let mut diagnostic = Diagnostic::error(
             "tlm::parse::unexpected_character",
-            format!("unexpected `{}`", text.escape_debug()),
+            format!("unexpected `{}`", text.escape_debug().to_string().replace("\\'", "'")),
         )
         .label(self.span(start, self.at), "no token begins like this");
         if text.contains(['“', '”', '‘', '’', '\'']) {

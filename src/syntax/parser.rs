@@ -117,7 +117,7 @@ impl<'t> Parser<'t> {
         self.span_of(self.peek())
     }
 
-    fn span_of(&self, token: &Token) -> Span {
+    pub(super) fn span_of(&self, token: &Token) -> Span {
         Span { file: self.file, start: token.start, end: token.end }
     }
 
