@@ -48,8 +48,9 @@ impl Unreadable {
     }
 
     fn diagnostic(&self, span: Span) -> Diagnostic {
-        let message = format!("can't read `{}`", self.path.display());
-        Diagnostic::error("tlm::graph::unreadable", message).label(span, &*self.why).help(self.help)
+        Diagnostic::error("tlm::graph::unreadable", "can't read what is named here")
+            .label(span, format!("`{}`: {}", self.path.display(), self.why))
+            .help(self.help)
     }
 }
 
