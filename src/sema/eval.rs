@@ -189,6 +189,10 @@ impl<'p> Eval<'p> {
     }
 
     pub(super) fn node(&mut self, node: &'p Node, at: At<'_, 'p>) -> Option<Val> {
+        // What else would be found now is found again when this is tried again.
+        if self.first.is_some() {
+            return None;
+        }
         match &node.kind {
             Kind::Error => None,
             Kind::Const(value) => Some(value.clone()),

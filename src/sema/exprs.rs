@@ -157,6 +157,10 @@ impl<'r> Lower<'r> {
     /// Lowers a name that stands for something.
     pub(super) fn meaning(&mut self, def: Def, name: &str, span: Span) -> (Node, Ty) {
         match def {
+            // Nothing may ever be evaluated in a circle.
+            Def::Binding(id) if self.is_circular(&self.bindings[id]) => {
+                self.use_binding(id, span);
+            }
             Def::Binding(id) => {
                 let ty = self.use_binding(id, span);
                 return (Node { span, kind: Kind::Binding(id) }, ty);

@@ -593,3 +593,10 @@ fn a_field_without_unit_takes_any_number() {
     );
     finds("let s = {depth: 20}\nlet t = s with {depth: \"a\"}", &["wrong_type \"a\""]);
 }
+
+#[test]
+fn what_is_named_twice_level_by_level_is_evaluated_once() {
+    let levels: String =
+        (1..200).map(|level| format!("let a{level} = a{0} + a{0} * 0\n", level - 1)).collect();
+    finds(&format!("param a0 : Int = 1\n{levels}plan p = a199"), &[]);
+}
