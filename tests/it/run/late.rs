@@ -71,7 +71,7 @@ fn what_uses_the_winner_does_not_run_again_while_it_wins() {
     // Both seeds have the same winner, so the later of two may find what the other made.
     let is_used = |name: &&str| name.starts_with("used[");
     let [made, found] = ["finished", "reused"].map(|event| run.steps(event));
-    assert!(made.iter().any(|name| is_used(name)), "{run}");
+    assert!(made.iter().any(is_used), "{run}");
     assert_eq!(made.iter().chain(&found).filter(|name| is_used(name)).count(), 2, "{run}");
 }
 
