@@ -1,7 +1,7 @@
 //! Stages that a recipe declares: a command, run by `sh -c` in the recipe's folder.
 //!
 //! What the command prints goes to the step's log. A stop is SIGTERM for all of its processes, and SIGKILL when they are still
-//! there after [`GRACE`].
+//! there after ten seconds.
 
 use std::collections::BTreeMap;
 use std::fs;
