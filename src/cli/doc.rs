@@ -54,6 +54,12 @@ pub(super) fn doc(
     Ok(())
 }
 
+/// Returns the comment at the top of a file.
+pub(super) fn about(text: &str) -> String {
+    let comment: Vec<_> = text.lines().map_while(|line| line.strip_prefix("# ")).collect();
+    comment.join("\n")
+}
+
 impl Entry {
     /// Returns whether recipes can plan with it, but not run it yet.
     fn is_planned(&self) -> bool {
@@ -76,9 +82,8 @@ impl Library {
                 };
                 Some(Entry { name: own, doc: item.doc.unwrap_or_default(), kind: item.kind })
             };
-            let comment: Vec<_> = text.lines().map_while(|line| line.strip_prefix("# ")).collect();
             let entries = items.into_iter().filter_map(entry).collect();
-            Module { name, about: comment.join("\n"), entries }
+            Module { name, about: about(text), entries }
         };
         let modules = STDLIB.into_iter().map(&mut module).collect();
         Self { sources, modules }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::base::SourceMap;
+use crate::cli::doc::about;
 use crate::cli::recipe::{checked, read};
 use crate::cli::{Console, Exit, RecipeArgs};
 use crate::sema::{Outline, outline};
@@ -16,8 +17,7 @@ pub(super) fn recipe(args: &RecipeArgs, console: &mut Console<'_>) -> Result<(),
     let known = outline(&program);
     let file = parse(source.file, source.text()).file;
     let writer = Writer { sources: &source.sources, known: &known };
-    let about: Vec<_> = source.text().lines().map_while(|line| line.strip_prefix("# ")).collect();
-    let mut out = about.join("\n");
+    let mut out = about(source.text());
     for (head, kind) in SECTIONS {
         let lines: Vec<_> = file
             .items
@@ -67,17 +67,14 @@ impl Writer<'_> {
             }
             ItemKind::Let(binding) => self.typed(&binding.name.node, ""),
             ItemKind::Fn(function) => {
-                let parts = [&function.inputs, &function.params].map(|params| self.params(params));
-                let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
                 let name = &function.name.node;
                 let (ty, over) = self.meaning(name);
-                format!("{name}({}) -> {ty}{over}", parts.join("; "))
+                format!("{name}({}) -> {ty}{over}", self.takes(&function.inputs, &function.params))
             }
             ItemKind::Stage(stage) => {
-                let parts = [&stage.inputs, &stage.params].map(|params| self.params(params));
-                let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
                 let result = self.sources.snippet(stage.result.span);
-                format!("{}({}) -> {result}", stage.name.node, parts.join("; "))
+                let takes = self.takes(&stage.inputs, &stage.params);
+                format!("{}({takes}) -> {result}", stage.name.node)
             }
             ItemKind::Plan(_) | ItemKind::Report(_) | ItemKind::Profile(_) => {
                 let whole = self.sources.snippet(item.span);
@@ -107,6 +104,13 @@ impl Writer<'_> {
     fn typed(&self, name: &str, value: &str) -> String {
         let (ty, over) = self.meaning(name);
         format!("{name} : {ty}{value}{over}")
+    }
+
+    /// Returns what stands between the parentheses of a declaration.
+    fn takes(&self, inputs: &[Parameter], params: &[Parameter]) -> String {
+        let parts = [inputs, params].map(|params| self.params(params));
+        let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        parts.join("; ")
     }
 
     fn params(&self, params: &[Parameter]) -> String {

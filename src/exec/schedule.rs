@@ -253,13 +253,13 @@ impl<'r> Scheduler<'r> {
         let value = |(name, arg): (&str, &Arg)| {
             let value = match arg {
                 Arg::Value(value) => value.clone(),
-                Arg::Late(late) => {
-                    late.value(&|output| self.scalar(output)).map_err(|why| Failure {
+                Arg::Late(late) => late
+                    .value(&|output| self.find(output)?.scalar().cloned())
+                    .map_err(|why| Failure {
                         kind: FailureKind::Input,
                         message: format!("its `{name}` came out as {why}"),
                         help: Some("look at the numbers that it is computed of".to_owned()),
-                    })?
-                }
+                    })?,
             };
             Ok((name.to_owned(), value))
         };
@@ -268,13 +268,6 @@ impl<'r> Scheduler<'r> {
         let unkeyed = planned.step.unkeyed();
         params.extend(unkeyed.map(|(name, value)| (name.to_owned(), value.clone())));
         Ok(params)
-    }
-
-    fn scalar(&self, output: &OutputRef) -> Option<Value> {
-        match self.find(output)? {
-            Output::Scalar(value) => Some(value.clone()),
-            Output::Object { .. } => None,
-        }
     }
 
     /// Returns the outputs of a step that chooses: those of the winner. An error when one is missing.

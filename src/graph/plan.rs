@@ -319,11 +319,7 @@ impl key::Resolve for ByContent {
     }
 
     fn late(&mut self, out: &mut Encoder, late: &Late) {
-        let find = |output: &OutputRef| match self.outputs.get(output)? {
-            Output::Scalar(value) => Some(value.clone()),
-            Output::Object { .. } => None,
-        };
-        match late.value(&find) {
+        match late.value(&|output| self.outputs.get(output)?.scalar().cloned()) {
             Ok(value) => out.value(&value),
             Err(_) => self.complete = false,
         }

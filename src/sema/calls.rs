@@ -216,7 +216,7 @@ impl<'r> Lower<'r> {
         }
         if let ExprKind::Name(name) = &base.kind
             && self.look_up(name).is_none()
-            && !self.locals.iter().any(|local| local.name == *name)
+            && !self.is_local(name)
         {
             self.unknown_name(name, base.span);
             return Some(Err(()));

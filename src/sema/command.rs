@@ -48,23 +48,24 @@ impl<'r> Lower<'r> {
 
     /// Returns what stands in a command for `{name}`.
     fn hole(&mut self, hole: &Expr, stage: &Stage) -> Option<ShellPart> {
-        let Some(path) = path(hole) else {
+        let Some(path) = hole.path() else {
             if hole.kind != ExprKind::Error {
                 let help = "compute it where the stage is called, and pass it as a parameter";
                 self.bad_command(hole.span, "not a name", help);
             }
             return None;
         };
-        let (name, whole) = (&path[0], path.join("."));
+        let (name, whole) = (path[0], path.join("."));
         let (inputs, params) = (&stage.signature.inputs, &stage.signature.params);
         let input = inputs.iter().any(|slot| slot.name == whole);
-        let param = params.iter().find(|slot| slot.name == *name);
+        let param = params.iter().find(|slot| slot.name == name);
         let output = stage.decl.outputs.contains_key(&whole);
         match (input, param, output) {
             (true, None, false) => Some(ShellPart::Input(whole)),
             (false, None, true) => Some(ShellPart::Output(whole)),
             (false, Some(slot), false) => {
-                self.has_field(slot, &path[1..], hole.span).then(|| ShellPart::Param(path.clone()))
+                let names = path.iter().map(|name| (*name).to_owned()).collect();
+                self.has_field(slot, &path[1..], hole.span).then_some(ShellPart::Param(names))
             }
             (false, None, false) => {
                 let known = inputs.iter().chain(params).map(|slot| slot.name.as_str());
@@ -85,11 +86,11 @@ impl<'r> Lower<'r> {
     }
 
     /// Returns whether a parameter, or a field of it, is something that can stand in a command.
-    fn has_field(&mut self, slot: &Slot, fields: &[String], span: Span) -> bool {
+    fn has_field(&mut self, slot: &Slot, fields: &[&str], span: Span) -> bool {
         let mut ty = &slot.ty;
         for field in fields {
             let inner = match ty {
-                Ty::Record(known) => known.get(field),
+                Ty::Record(known) => known.get(*field),
                 _ => None,
             };
             let Some(inner) = inner else {
@@ -154,17 +155,5 @@ fn kinds(result: &Ty) -> BTreeMap<String, String> {
             fields.iter().filter_map(|(name, field)| kind(name, &field.ty)).collect()
         }
         one => kind("out", one).into_iter().collect(),
-    }
-}
-
-fn path(expr: &Expr) -> Option<Vec<String>> {
-    match &expr.kind {
-        ExprKind::Name(name) => Some(vec![name.clone()]),
-        ExprKind::Field(base, name) => {
-            let mut path = path(base)?;
-            path.push(name.node.clone());
-            Some(path)
-        }
-        _ => None,
     }
 }

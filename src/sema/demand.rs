@@ -299,7 +299,7 @@ impl<'r> Lower<'r> {
         };
         let mut axes = Vec::new();
         for expr in names {
-            match dotted(expr) {
+            match expr.path().map(|path| path.join(".")) {
                 Some(node) => axes.extend(self.axis_name(&Name { node, span: expr.span })),
                 None if expr.kind == ExprKind::Error => {}
                 None => self.bad_report(expr.span, "expected the name of an axis"),
@@ -314,15 +314,6 @@ impl<'r> Lower<'r> {
                 .label(span, what)
                 .help("write `report name = table([m.perplexity, m.loss], rows: axis)`"),
         );
-    }
-}
-
-/// Returns an expression's text where it is a dotted name.
-fn dotted(expr: &Expr) -> Option<String> {
-    match &expr.kind {
-        ExprKind::Name(name) => Some(name.clone()),
-        ExprKind::Field(base, name) => Some(format!("{}.{}", dotted(base)?, name.node)),
-        _ => None,
     }
 }
 

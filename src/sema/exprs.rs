@@ -157,17 +157,15 @@ impl<'r> Lower<'r> {
     /// Lowers a name that stands for something.
     pub(super) fn meaning(&mut self, def: Def, name: &str, span: Span) -> (Node, Ty) {
         match def {
-            // Nothing may ever be evaluated in a circle.
-            Def::Binding(id) if self.is_circular(&self.bindings[id]) => {
-                self.use_binding(id, span);
-            }
             Def::Binding(id) => {
-                let ty = self.use_binding(id, span);
-                return (Node { span, kind: Kind::Binding(id) }, ty);
+                if let Some(ty) = self.use_binding(id, span) {
+                    return (Node { span, kind: Kind::Binding(id) }, ty);
+                }
             }
             Def::Axis(id) => {
-                let ty = self.use_axis(id, span);
-                return (Node { span, kind: Kind::Axis(id) }, ty);
+                if let Some(ty) = self.use_axis(id, span) {
+                    return (Node { span, kind: Kind::Axis(id) }, ty);
+                }
             }
             Def::Scope(scope) if matches!(self.scopes[scope].origin, Origin::Recipe(_)) => {
                 return Self::recipe_value(scope, span);
@@ -349,9 +347,8 @@ impl<'r> Lower<'r> {
     fn binary(&mut self, op: BinaryOp, left: &'r Expr, right: &'r Expr, span: Span) -> (Node, Ty) {
         match op {
             BinaryOp::And | BinaryOp::Or => {
-                let word = if op == BinaryOp::And { "and" } else { "or" };
-                let left = Box::new(self.fit(left, &Ty::Bool, word, None));
-                let right = Box::new(self.fit(right, &Ty::Bool, word, None));
+                let left = Box::new(self.fit(left, &Ty::Bool, op.symbol(), None));
+                let right = Box::new(self.fit(right, &Ty::Bool, op.symbol(), None));
                 let kind = match op {
                     BinaryOp::And => Kind::And(left, right),
                     _ => Kind::Or(left, right),

@@ -95,8 +95,8 @@ impl<'p> Eval<'p> {
                 _ => None,
             })
         };
-        let data = input("Dataset");
-        if let (Some((model, model_span)), Some((data, data_span))) = (input("Checkpoint"), data)
+        let Some((data, data_span)) = input("Dataset") else { return Some(()) };
+        if let Some((model, model_span)) = input("Checkpoint")
             && let (Some(context), Some(seq)) =
                 (self.origin(CONTEXT, model), self.origin(SEQ, data))
             && seq.value > context.value
@@ -114,7 +114,7 @@ impl<'p> Eval<'p> {
             );
             return None;
         }
-        if let (Some((losses, losses_span)), Some((data, data_span))) = (input("Losses"), data)
+        if let Some((losses, losses_span)) = input("Losses")
             && let Some(scored) = self.scored(losses)
             && scored != data
         {

@@ -72,12 +72,9 @@ impl<'r> Lower<'r> {
             ([module], UseNames::Module(alias)) => {
                 self.use_module(module, alias.as_ref().unwrap_or(module));
             }
-            ([module], names) => match self.std_scope(&module.node) {
+            ([module], names) => match self.module(module) {
                 Some(scope) => self.use_members(module, scope, names),
-                None => {
-                    names_of(names).for_each(|name| self.define_import(name, Def::Broken));
-                    self.unknown_module(module, module_names());
-                }
+                None => names_of(names).for_each(|name| self.define_import(name, Def::Broken)),
             },
             ([module, inner, ..], _) => self.module_in_module(module, inner),
         }
@@ -94,13 +91,17 @@ impl<'r> Lower<'r> {
     }
 
     fn use_module(&mut self, module: &'r Name, name: &'r Name) {
-        match self.std_scope(&module.node) {
-            Some(scope) => self.define_import(name, Def::Scope(scope)),
-            None => {
-                self.define_import(name, Def::Broken);
-                self.unknown_module(module, module_names());
-            }
+        let def = self.module(module).map_or(Def::Broken, Def::Scope);
+        self.define_import(name, def);
+    }
+
+    /// Returns the scope of a module of the standard library; told when there is none.
+    pub(super) fn module(&mut self, module: &Name) -> Option<ScopeId> {
+        let scope = self.std_scope(&module.node);
+        if scope.is_none() {
+            self.unknown_module(module, module_names());
         }
+        scope
     }
 
     fn use_members(&mut self, module: &'r Name, scope: ScopeId, names: &'r UseNames) {
@@ -114,11 +115,7 @@ impl<'r> Lower<'r> {
         }
     }
 
-    pub(super) fn unknown_module<'n>(
-        &mut self,
-        name: &Name,
-        known: impl Iterator<Item = &'n str> + Clone,
-    ) {
+    fn unknown_module<'n>(&mut self, name: &Name, known: impl Iterator<Item = &'n str> + Clone) {
         let help = match did_you_mean(&name.node, known.clone()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("modules are {}", known.collect::<Vec<_>>().join(", ")),

@@ -223,6 +223,11 @@ impl<'r> Lower<'r> {
         (program, self.found)
     }
 
+    /// Returns whether a name is that of a parameter or of a fold around the expression being lowered.
+    pub(super) fn is_local(&self, name: &str) -> bool {
+        self.locals.iter().any(|local| local.name == name)
+    }
+
     fn leave_out(&mut self, id: AxisId) {
         let AxisItem { name, item, .. } = &self.axis_items[id];
         if let State::Todo = self.axes[id] {
@@ -283,19 +288,20 @@ impl<'r> Lower<'r> {
         }
     }
 
-    /// Returns the type of a binding, which the expression being lowered depends on.
-    pub(super) fn use_binding(&mut self, id: BindingId, span: Span) -> Ty {
+    /// Returns the type of a binding, which the expression being lowered depends on; none when it needs itself: nothing may
+    /// ever be evaluated in a circle.
+    pub(super) fn use_binding(&mut self, id: BindingId, span: Span) -> Option<Ty> {
         if self.is_circular(&self.bindings[id]) {
             let name = self.items[id].item.name.clone();
             self.circle(&name, span);
-            return Ty::Unknown;
+            return None;
         }
         if matches!(self.bindings[id], State::Todo) {
             self.in_order(id..id + 1);
         }
         let (ty, axes) = self.binding(id);
         self.touched.extend(axes);
-        ty
+        Some(ty)
     }
 
     /// Returns whether something is being lowered already, or can't be for depth: only what is in a circle gets that deep.
@@ -433,16 +439,16 @@ impl<'r> Lower<'r> {
         );
     }
 
-    /// Returns the type of an axis's values, which the expression being lowered depends on.
-    pub(super) fn use_axis(&mut self, id: AxisId, span: Span) -> Ty {
+    /// Returns the type of an axis's values, which the expression being lowered depends on; none when they need themselves.
+    pub(super) fn use_axis(&mut self, id: AxisId, span: Span) -> Option<Ty> {
         if self.is_circular(&self.axes[id]) {
             let name = self.axis_items[id].item.name.clone();
             self.circle(&name, span);
-            return Ty::Unknown;
+            return None;
         }
         let ty = self.axis(id);
         self.touched.insert(id);
-        ty
+        Some(ty)
     }
 
     pub(super) fn axis(&mut self, id: AxisId) -> Ty {

@@ -9,7 +9,6 @@ use crate::base::Span;
 use crate::base::Value;
 use crate::base::text::did_you_mean;
 use crate::diag::Diagnostic;
-use crate::sema::declare::module_names;
 use crate::sema::lower::{AxisItem, FunctionItem, Item, Lower, Role, State};
 use crate::sema::node::{AxisId, BindingId, FunctionId, Kind, Node, Stage};
 use crate::sema::ty::Ty;
@@ -146,7 +145,7 @@ impl<'r> Lower<'r> {
     /// Puts every name of a file into scope. `base` is the scope of the same file as it is, if this one changes it.
     fn declare(&mut self, items: &'r [ast::Item], base: Option<ScopeId>) {
         let given = self.given();
-        let changed = Changed::new(items, &given);
+        let base = base.map(|base| (base, Changed::new(items, &given)));
         for (place, item) in items.iter().enumerate() {
             match &item.kind {
                 ItemKind::Use(import) => self.import(import, place),
@@ -162,13 +161,12 @@ impl<'r> Lower<'r> {
                 ItemKind::Axis(axis) => {
                     let name = axis.name.node.as_str();
                     let value = given.iter().find(|given| given.name.node == name);
-                    match (value, base) {
+                    match (value, &base) {
                         (Some(given), _) => {
                             self.add_binding(axis, given.value, given.scope, Role::Fixed);
                         }
-                        (None, Some(base)) if !changed.reaches(&axis.value) => {
-                            let shared = self.scopes[base].names.get(name).cloned();
-                            let shared = shared.map_or(Def::Broken, |entry| entry.def);
+                        (None, Some((base, changed))) if !changed.reaches(&axis.value) => {
+                            let shared = self.look_up_in(*base, name).unwrap_or(Def::Broken);
                             self.define(&axis.name, shared);
                         }
                         (None, _) => self.add_axis(axis),
@@ -217,16 +215,21 @@ impl<'r> Lower<'r> {
         role: Role,
     ) {
         self.define(&item.name, Def::Binding(self.items.len()));
-        let name = format!("{}{}", self.scopes[self.scope].prefix, item.name.node);
+        let name = self.full_name(&item.name);
         self.items.push(Item { name, item, scope: self.scope, value, value_scope, role });
         self.bindings.push(State::Todo);
     }
 
     fn add_axis(&mut self, item: &'r ast::Binding) {
         self.define(&item.name, Def::Axis(self.axis_items.len()));
-        let name = format!("{}{}", self.scopes[self.scope].prefix, item.name.node);
+        let name = self.full_name(&item.name);
         self.axis_items.push(AxisItem { name, item, scope: self.scope });
         self.axes.push(State::Todo);
+    }
+
+    /// Returns a name of the scope as the recipe itself calls it: `b0.m`.
+    fn full_name(&self, name: &Name) -> String {
+        format!("{}{}", self.scopes[self.scope].prefix, name.node)
     }
 
     fn add_stage(&mut self, stage: &'r ast::Stage) {
@@ -244,16 +247,12 @@ impl<'r> Lower<'r> {
     // ---- names
 
     pub(super) fn define(&mut self, name: &'r Name, def: Def) {
-        self.put(name, def, true);
+        self.put_at(&name.node, name.span, def, true);
     }
 
     /// Defines a name that is another scope's.
     pub(super) fn define_import(&mut self, name: &'r Name, def: Def) {
-        self.put(name, def, false);
-    }
-
-    fn put(&mut self, name: &'r Name, def: Def, own: bool) {
-        self.put_at(&name.node, name.span, def, own);
+        self.put_at(&name.node, name.span, def, false);
     }
 
     /// Defines a name at a place where it is not written.
@@ -320,7 +319,7 @@ impl<'r> Lower<'r> {
     pub(super) fn scope_of(&mut self, base: &Expr) -> Option<Result<ScopeId, ()>> {
         match &base.kind {
             ExprKind::Name(name) => {
-                if self.locals.iter().any(|local| local.name == *name) {
+                if self.is_local(name) {
                     return None;
                 }
                 match self.look_up(name) {
@@ -331,11 +330,7 @@ impl<'r> Lower<'r> {
             }
             ExprKind::Field(inner, module) => match &inner.kind {
                 ExprKind::Name(std) if matches!(self.look_up(std), Some(Def::Std)) => {
-                    let scope = self.std_scope(&module.node);
-                    if scope.is_none() {
-                        self.unknown_module(module, module_names());
-                    }
-                    Some(scope.ok_or(()))
+                    Some(self.module(module).ok_or(()))
                 }
                 _ => None,
             },
@@ -360,9 +355,7 @@ impl<'r> Lower<'r> {
     }
 
     pub(super) fn unknown_member(&mut self, scope: ScopeId, name: &Name) {
-        let names = &self.scopes[scope].names;
-        let known: Vec<_> =
-            names.iter().filter(|(_, entry)| entry.own).map(|(name, _)| *name).collect();
+        let known: Vec<_> = self.members(scope).into_iter().map(|(name, _)| name).collect();
         let (code, what, noun) = match self.scopes[scope].origin {
             Origin::Std(module) => ("tlm::sema::unknown_stage", module.to_owned(), "stage"),
             Origin::Recipe(recipe) => {
@@ -433,7 +426,7 @@ impl<'r> Lower<'r> {
         for (_, value) in fields {
             let mut local = None;
             value.walk(&mut |part| match &part.kind {
-                ExprKind::Name(name) if self.locals.iter().any(|l| l.name == *name) => {
+                ExprKind::Name(name) if self.is_local(name) => {
                     local = Some((name.clone(), part.span));
                 }
                 _ => {}

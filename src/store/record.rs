@@ -24,6 +24,16 @@ pub enum Output {
     Scalar(Value),
 }
 
+impl Output {
+    /// Returns the number or text that it is, if it is one.
+    pub fn scalar(&self) -> Option<&Value> {
+        match self {
+            Self::Scalar(value) => Some(value),
+            Self::Object { .. } => None,
+        }
+    }
+}
+
 /// What a step made, and how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {

@@ -270,6 +270,19 @@ impl Text {
 }
 
 impl Expr {
+    /// Returns the names of `a.b.c`, where it is nothing else.
+    pub fn path(&self) -> Option<Vec<&str>> {
+        match &self.kind {
+            ExprKind::Name(name) => Some(vec![name]),
+            ExprKind::Field(base, name) => {
+                let mut path = base.path()?;
+                path.push(&name.node);
+                Some(path)
+            }
+            _ => None,
+        }
+    }
+
     /// Visits it and all expressions within it.
     pub fn walk<'e>(&'e self, visit: &mut dyn FnMut(&'e Expr)) {
         visit(self);

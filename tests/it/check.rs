@@ -600,3 +600,11 @@ fn what_is_named_twice_level_by_level_is_evaluated_once() {
         (1..200).map(|level| format!("let a{level} = a{0} + a{0} * 0\n", level - 1)).collect();
     finds(&format!("param a0 : Int = 1\n{levels}plan p = a199"), &[]);
 }
+
+#[test]
+fn axes_in_a_circle_are_told_even_where_a_list_is_computed_of_one() {
+    finds(
+        "axis c = range(1, a)\naxis a = [b, 2]\naxis b = [a]\nreport t = table(c)",
+        &["axis_of_axis range(1, a)", "axis_of_axis [b, 2]", "circle a"],
+    );
+}

@@ -75,13 +75,27 @@ fn flips(len: usize) -> impl Iterator<Item = (usize, u8)> {
     (0..len).flat_map(|at| (0..8).map(move |bit| (at, 1 << bit)))
 }
 
-#[test]
-fn every_damaged_bit_of_the_log_costs_one_record_with_and_without_table() {
+/// The files of a log of all names that was folded into a table, and what they hold.
+struct Folded {
+    folder: tempfile::TempDir,
+    log: PathBuf,
+    table: PathBuf,
+    whole: Vec<u8>,
+    folded: Vec<u8>,
+}
+
+fn folded() -> Folded {
     let folder = log_of(&NAMES);
     let (log, table) = (path(folder.path()), table_path(folder.path()));
     let whole = fs::read(&log).unwrap();
     fold(folder.path());
     let folded = fs::read(&table).unwrap();
+    Folded { folder, log, table, whole, folded }
+}
+
+#[test]
+fn every_damaged_bit_of_the_log_costs_one_record_with_and_without_table() {
+    let Folded { folder, log, table, whole, folded } = folded();
     let ends = ends(&whole);
     // All frames are of one form: all bits of the middle one, and one bit of each byte of the others.
     let is_tried =
@@ -120,11 +134,7 @@ fn ends(log: &[u8]) -> Vec<usize> {
 
 #[test]
 fn a_log_cut_anywhere_keeps_its_whole_records_with_and_without_table() {
-    let folder = log_of(&NAMES);
-    let (log, table) = (path(folder.path()), table_path(folder.path()));
-    let whole = fs::read(&log).unwrap();
-    fold(folder.path());
-    let folded = fs::read(&table).unwrap();
+    let Folded { folder, log, table, whole, folded } = folded();
     let ends = ends(&whole);
     for cut in 0..whole.len() {
         let kept: Vec<_> = NAMES.into_iter().zip(&ends).filter(|(_, end)| **end <= cut).collect();
