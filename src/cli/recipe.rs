@@ -1,13 +1,14 @@
 //! From a recipe's path to its plan, with everything that is wrong told on the way; and `tlm check`.
 
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use crate::base::{FileId, SourceMap, text};
 use crate::cli::{Console, ENVIRONMENT, Exit, PROGRAM, PlanArgs, RecipeArgs, StoreArgs, USAGE};
 use crate::diag::{self, Checked, Diagnostic, Severity};
 use crate::exec::Machine;
 use crate::graph::{self, Plan};
-use crate::sema::{self, Overlay, Program};
+use crate::sema::{self, Expansion, Overlay, Program};
 use crate::store::Store;
 use crate::syntax::{self, Unread};
 
@@ -168,7 +169,29 @@ pub(super) fn plan(
     console: &mut Console<'_>,
 ) -> Result<Session, Exit> {
     let mut source = read(recipe, console)?;
-    let program = checked(&mut source, console)?;
+    let root = store_path(store, console).unwrap_or_else(|| source.folder.join(".tlm"));
+    let (expansion, store) = thread::scope(|scope| {
+        // Meanwhile, as a large index takes a while; a recipe with mistakes makes no store.
+        let store = Store::is_one(&root).then(|| scope.spawn(|| Store::open(&root)));
+        let expansion = expanded(&mut source, plans, console)?;
+        let store = match store {
+            Some(opening) => opening.join().expect("opening a store does not panic"),
+            None => Store::open(&root),
+        };
+        Ok::<_, Exit>((expansion, store.map_err(|error| console.store_error(&error))?))
+    })?;
+    let plan = graph::plan(expansion, &store, &machine.numerics());
+    let plan = gate(plan, &source.sources, console)?;
+    Ok(Session { source, store, plan, machine })
+}
+
+/// Returns what some plans of a recipe ask for.
+fn expanded(
+    source: &mut Source,
+    plans: &Plans<'_>,
+    console: &mut Console<'_>,
+) -> Result<Expansion, Exit> {
+    let program = checked(source, console)?;
     let names = match plans {
         Plans::All => program.plan_names(),
         Plans::Chosen(names) => names.to_vec(),
@@ -178,16 +201,7 @@ pub(super) fn plan(
         let message = format!("`{}` asks for nothing", source.path.display());
         return Err(console.fail(PROGRAM, message, "add a plan: `plan default = ...`"));
     }
-    let store = open_store(store, &source.folder, console)?;
-    let plan = graph::plan(expansion, &store, &machine.numerics());
-    let plan = gate(plan, &source.sources, console)?;
-    Ok(Session { source, store, plan, machine })
-}
-
-/// Opens the store of a recipe in `folder`, creating it if missing.
-fn open_store(args: &StoreArgs, folder: &Path, console: &mut Console<'_>) -> Result<Store, Exit> {
-    let root = store_path(args, console).unwrap_or_else(|| folder.join(".tlm"));
-    Store::open(&root).map_err(|error| console.store_error(&error))
+    Ok(expansion)
 }
 
 /// Returns the store that the user chose, if any.

@@ -223,6 +223,11 @@ impl Store {
         self.index().find(key).map(|place| Found { place })
     }
 
+    /// Returns for each key what [`Store::find`] tells: whether it is there.
+    pub fn find_all(&self, keys: &[Digest]) -> Vec<bool> {
+        self.index().find_all(keys)
+    }
+
     /// Reads a record that was found; none if it is damaged. Then it will not be found again.
     pub fn read(&self, found: Found) -> Option<Record> {
         self.index().read_at(found.place)
