@@ -376,8 +376,9 @@ fn layers(steps: &[Step], needed: &[StepId]) -> Vec<Vec<StepId>> {
     let mut depths = vec![0u32; steps.len()];
     let mut layers: Vec<Vec<StepId>> = Vec::new();
     for id in needed {
-        let uses = steps[id.0 as usize].uses();
-        let depth = uses.map(|used| depths[used.step.0 as usize] + 1).max().unwrap_or(0);
+        let mut depth = 0;
+        let mut deepen = |used: &OutputRef| depth = depth.max(depths[used.step.0 as usize] + 1);
+        steps[id.0 as usize].each_use(&mut deepen);
         depths[id.0 as usize] = depth;
         layers.resize_with(layers.len().max(depth as usize + 1), Vec::new);
         layers[depth as usize].push(*id);

@@ -32,7 +32,10 @@ pub(super) fn expand(program: &Program, names: &[String]) -> Checked<Expansion> 
     if !selectors.is_empty() {
         expansion.goals = vec![selected(&selectors, &expansion.goals, &points, &mut eval)];
     }
-    let made = needed(&eval.steps, &expansion.goals);
+    let made = match program.reports.is_empty() {
+        true => Vec::new(),
+        false => needed(&eval.steps, &expansion.goals),
+    };
     for report in &program.reports {
         let mut table = table(program, report, &points, &mut eval);
         if !expansion.goals.is_empty() {

@@ -507,9 +507,9 @@ impl<'r> Lower<'r> {
         };
         let shown: Vec<_> =
             items.iter().map(|v| on_one_line(self.sources.snippet(v.span)).into()).collect();
-        let mut seen = BTreeSet::new();
+        let mut seen = HashSet::new();
         for (at, text) in shown.iter().enumerate() {
-            if !seen.insert(text) {
+            if !seen.insert(*text) {
                 self.found.push(
                     Diagnostic::error(
                         "tlm::sema::axis_values",
@@ -569,5 +569,8 @@ pub(super) fn once(found: &mut Vec<Diagnostic>) {
 
 /// Returns a text with its line breaks and runs of blanks as one blank each.
 pub(super) fn on_one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    match text.contains(char::is_whitespace) {
+        true => text.split_whitespace().collect::<Vec<_>>().join(" "),
+        false => text.to_owned(),
+    }
 }

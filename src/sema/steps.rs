@@ -319,13 +319,20 @@ impl Step {
 
     /// Returns the outputs of other steps that it uses.
     pub fn uses(&self) -> impl Iterator<Item = &OutputRef> {
-        let inputs = self.inputs.iter().filter_map(|input| match input {
-            Input::Output(output) => Some(output),
-            Input::Files(_) => None,
-        });
-        let mut own = Vec::new();
-        self.args.iter().for_each(|arg| arg.outputs(&mut |output| own.push(output)));
-        inputs.chain(&self.site.late).chain(own)
+        let mut uses = SmallVec::<[&OutputRef; 4]>::new();
+        self.each_use(&mut |output| uses.push(output));
+        uses.into_iter()
+    }
+
+    /// Visits the outputs of other steps that it uses.
+    pub fn each_use<'a>(&'a self, visit: &mut dyn FnMut(&'a OutputRef)) {
+        for input in &self.inputs {
+            if let Input::Output(output) = input {
+                visit(output);
+            }
+        }
+        self.site.late.iter().for_each(&mut *visit);
+        self.args.iter().for_each(|arg| arg.outputs(visit));
     }
 
     fn args(&self) -> impl Iterator<Item = (&Param, &Arg)> {
@@ -465,7 +472,7 @@ pub fn needed(steps: &[Step], targets: impl Iterator<Item = StepId>) -> Vec<bool
     // Users come after their inputs.
     for (index, step) in steps.iter().enumerate().rev() {
         if needed[index] {
-            step.uses().for_each(|output| needed[output.step.0 as usize] = true);
+            step.each_use(&mut |output| needed[output.step.0 as usize] = true);
         }
     }
     needed

@@ -185,6 +185,10 @@ pub(super) fn in_dim(number: Value, dim: Dim) -> Result<Value, Misfit> {
 /// Returns the number that a literal stands for, exactly: `1.1k` is 1100. Whole numbers that fit are integers.
 /// `units` are words of [`UNITS`].
 pub(super) fn literal<'a>(digits: &str, units: impl Iterator<Item = &'a str>) -> Value {
+    let mut units = units.peekable();
+    if let (Ok(number), None) = (digits.parse(), units.peek()) {
+        return Value::Int(number);
+    }
     let (mantissa, exponent) = digits.split_once(['e', 'E']).unwrap_or((digits, "0"));
     let mut exponent: i32 = exponent.parse().unwrap_or(0);
     let mut factor: i64 = 1;
