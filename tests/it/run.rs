@@ -1,6 +1,7 @@
 //! Recipes run by the program itself: what runs, what is told, and what is kept.
 
 mod commands;
+mod damage;
 mod disk;
 mod events;
 mod failures;
