@@ -399,6 +399,7 @@ fn store_failure(error: &StoreError) -> Failure {
         | StoreError::OtherFormat { .. }
         | StoreError::NotAStore { .. }
         | StoreError::NotUtf8 { .. }
+        | StoreError::NoPinName { .. }
         | StoreError::Damaged { .. } => FailureKind::Environment,
     };
     Failure { kind, message: error.to_string(), help: Some(error.help()) }

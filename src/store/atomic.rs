@@ -1,8 +1,8 @@
 //! The only place that creates, renames and locks files in the store.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
@@ -40,6 +40,44 @@ fn folder_of(path: &Path) -> &Path {
 pub(super) fn open_shared(path: &Path) -> io::Result<File> {
     fs::create_dir_all(folder_of(path))?;
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+}
+
+/// The same, and locks it. It may have been replaced while this waited.
+pub(super) fn open_locked(path: &Path) -> io::Result<File> {
+    loop {
+        let file = open_shared(path)?;
+        file.lock()?;
+        let (own, there) = (file.metadata()?, fs::metadata(path));
+        if there.is_ok_and(|there| (there.dev(), there.ino()) == (own.dev(), own.ino())) {
+            return Ok(file);
+        }
+    }
+}
+
+/// Returns whether a process holds the lock of a file.
+pub(super) fn is_locked(path: &Path) -> bool {
+    let file = File::open(path);
+    file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
+/// Makes a folder and those above it, unless it is there.
+pub(super) fn create_folder(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)
+}
+
+/// Writes a frame at the end of the log, and brings it to disk; what was behind that end is cut off.
+pub(super) fn append(log: &File, path: &Path, end: u64, frame: &[u8]) -> io::Result<()> {
+    log.set_len(end)?;
+    if let Err(error) = log.write_all_at(frame, end).and_then(|()| log.sync_all()) {
+        // A full disk must not leave half a frame behind.
+        log.set_len(end)?;
+        return Err(error);
+    }
+    match end {
+        // The file is new, so its name has to reach the disk too.
+        0 => sync_folder(folder_of(path)),
+        _ => Ok(()),
+    }
 }
 
 /// Opens a file to append to, creating it and its folder if missing.

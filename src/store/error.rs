@@ -48,6 +48,12 @@ pub enum StoreError {
         /// Where the object was moved to, if it was there.
         kept: Option<PathBuf>,
     },
+    /// A pin can't have this name.
+    #[error("`{name}` can't be the name of a pin")]
+    NoPinName {
+        /// The name.
+        name: String,
+    },
     /// A stage did not write what it declares.
     #[error("output `{name}` is missing")]
     MissingOutput {
@@ -86,13 +92,14 @@ impl StoreError {
                 "the object was moved to `{}`; run the same command again to make it, and `tlm verify` to check the rest",
                 kept.display()
             ),
+            Self::NoPinName { .. } => "choose another with `--as NAME`".to_owned(),
             Self::MissingOutput { .. } => "this is a bug in the stage; please report it".to_owned(),
         }
     }
 }
 
 /// Returns whether writing there is out of the question.
-fn is_closed(kind: io::ErrorKind) -> bool {
+pub(super) fn is_closed(kind: io::ErrorKind) -> bool {
     use io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem};
     matches!(kind, NotADirectory | PermissionDenied | ReadOnlyFilesystem)
 }

@@ -6,11 +6,13 @@
 mod atomic;
 mod checked;
 mod error;
+mod gc;
 mod index;
 mod log;
 pub mod object;
 mod presence;
 mod record;
+mod roots;
 mod sealed;
 mod sources;
 mod stamp;
@@ -32,7 +34,9 @@ use crate::store::index::Index;
 use crate::store::sources::Sources;
 
 pub use crate::store::error::StoreError;
+pub use crate::store::gc::{Garbage, Policy};
 pub use crate::store::record::{Output, Record};
+pub use crate::store::roots::RunMark;
 pub use crate::store::verify::{Damage, Findings};
 
 /// The version of the layout on disk.
@@ -311,6 +315,8 @@ impl Store {
         artifacts: &[String],
         mut record: Record,
     ) -> Result<Record, StoreError> {
+        // From the first object to the record.
+        let _shared = self.without_collector()?;
         for name in artifacts {
             let path = lease.staging.join(name);
             if !path.exists() {
@@ -330,6 +336,7 @@ impl Store {
     /// # Errors
     /// When the disk fails.
     pub fn record(&self, record: &Record) -> Result<(), StoreError> {
+        let _shared = self.without_collector()?;
         let path = index::path(&self.root);
         self.index().append(record).map_err(failed("write", &path))
     }
