@@ -123,7 +123,7 @@ impl Store {
     }
 
     fn create(root: &Path) -> Result<(), StoreError> {
-        fs::create_dir_all(root).map_err(failed("create", root))?;
+        atomic::create_folder(root).map_err(failed("create", root))?;
         let entries = fs::read_dir(root).map_err(failed("read", root))?.flatten();
         let has_others = entries.map(|entry| entry.file_name()).any(|name| !is_side_file(&name));
         // What another tlm adds comes after its `format`.
@@ -264,7 +264,7 @@ impl Store {
         }
         let staging = self.stage(recipe)?;
         let state = self.root.join("state").join(recipe.to_string());
-        fs::create_dir_all(&state).map_err(failed("create", &state))?;
+        atomic::create_passing_folder(&state).map_err(failed("create", &state))?;
         Ok(Begin::Miss(Lease { recipe, root: self.root.clone(), staging, _lock: lock }))
     }
 
@@ -294,14 +294,14 @@ impl Store {
     /// whose scheduler was killed may still write, so no folder is used twice, and one that can't be removed yet stays.
     fn stage(&self, recipe: Digest) -> Result<PathBuf, StoreError> {
         let folder = self.root.join("staging");
-        fs::create_dir_all(&folder).map_err(failed("create", &folder))?;
+        atomic::create_passing_folder(&folder).map_err(failed("create", &folder))?;
         for entry in fs::read_dir(&folder).map_err(failed("read", &folder))?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(&recipe.to_string()) {
                 let _ = atomic::remove(&entry.path());
             }
         }
-        let made = tempfile::Builder::new().prefix(&format!("{recipe}.")).tempdir_in(&folder);
-        Ok(made.map_err(failed("create", &folder))?.keep())
+        let made = atomic::create_own_folder(&folder, &format!("{recipe}."));
+        made.map_err(failed("create", &folder))
     }
 
     /// Moves the lease's outputs into the store and records them.
@@ -388,7 +388,7 @@ impl Lease {
     /// When the folder can't be removed or made again.
     pub fn clear(&self) -> Result<(), StoreError> {
         atomic::remove(&self.staging).map_err(failed("remove", &self.staging))?;
-        fs::create_dir_all(&self.staging).map_err(failed("create", &self.staging))
+        atomic::create_passing_folder(&self.staging).map_err(failed("create", &self.staging))
     }
 }
 
