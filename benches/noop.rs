@@ -4,6 +4,7 @@
 //! The steps are a sweep: a recipe with one axis whose every point is a split, a count, a pruning and a packing; or the same
 //! steps as a `let` each. Ninja's are as many copies of one file. Every record is synced to disk first; `TMPDIR=/dev/shm` saves the wait.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Write as _, stdout};
@@ -153,6 +154,7 @@ fn record(plan: &Plan, planned: Planned<'_>, object: Digest) -> Record {
         manifest: plan.manifest(planned.id),
         seconds: 1.0,
         finished_unix: 0,
+        origin: BTreeMap::new(),
     }
 }
 

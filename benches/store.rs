@@ -103,5 +103,6 @@ fn record(number: usize) -> Record {
         ]),
         seconds: 1.0,
         finished_unix: 0,
+        origin: BTreeMap::new(),
     }
 }

@@ -51,6 +51,12 @@ impl World {
         Some(kib * 1024)
     }
 
+    /// Returns the machine's name, where the system tells.
+    pub fn host(&self) -> Option<String> {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+        Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+    }
+
     /// Returns the number of NVIDIA GPUs that this process may use.
     pub fn gpus(&self) -> u32 {
         let is_gpu = |name: &str| {

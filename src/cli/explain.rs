@@ -3,9 +3,11 @@
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
 
-use crate::base::text;
+use crate::base::{Digest, Span, Value, text};
 use crate::cli::recipe::{self, Plans, Session};
-use crate::cli::{Console, Exit, GraphFormat, PlanArgs, RecipeArgs, StoreArgs, USAGE};
+use crate::cli::{
+    Console, Exit, GraphFormat, PlanArgs, RecipeArgs, StoreArgs, USAGE, change, lock,
+};
 use crate::exec::{Machine, estimates};
 use crate::graph::{self, Change, History, Planned, Why};
 use crate::report::StepFacts;
@@ -15,8 +17,13 @@ use crate::sema::steps::StepId;
 use crate::store::Record;
 
 /// `tlm plan`
-pub(super) fn plan(args: &PlanArgs, console: &mut Console<'_>) -> Result<(), Exit> {
+pub(super) fn plan(
+    args: &PlanArgs,
+    is_locked: bool,
+    console: &mut Console<'_>,
+) -> Result<(), Exit> {
     let session = recipe::open(args, console)?;
+    lock::hold(&session, is_locked, console)?;
     write!(console.out, "{}", told(&session))?;
     Ok(())
 }
@@ -88,9 +95,9 @@ pub(super) fn facts(session: &Session) -> BTreeMap<StepId, StepFacts> {
 }
 
 fn state(planned: Planned<'_>, why: &Why, session: &Session) -> PlanState {
-    let own: Vec<_> = why.changes.iter().filter(|change| !is_upstream(change)).collect();
+    let own: Vec<_> = why.changes.iter().filter(|change| !change.is_upstream()).collect();
     if why.nearest.is_some() && !own.is_empty() {
-        let changes: Vec<_> = own.iter().map(|change| change_text(change)).collect();
+        let changes: Vec<_> = own.iter().map(|change| change::told(change)).collect();
         return PlanState::Due { why: changes.join(", ") };
     }
     let on: Vec<_> = session
@@ -107,27 +114,6 @@ fn state(planned: Planned<'_>, why: &Why, session: &Session) -> PlanState {
             PlanState::Due { why: "its outputs are gone from the store".to_owned() }
         }
         (true, true) => PlanState::Due { why: "inputs changed".to_owned() },
-    }
-}
-
-/// Returns whether a field of the manifest only says that a step before has another key.
-fn is_upstream(change: &Change) -> bool {
-    change.field.ends_with(".step")
-}
-
-fn change_text(change: &Change) -> String {
-    let name = change.field.strip_prefix("params.").unwrap_or(&change.field);
-    let value = |value: &Option<serde_json::Value>| match value {
-        None => "nothing".to_owned(),
-        Some(serde_json::Value::Array(items)) => text::plural(items.len(), "file"),
-        Some(serde_json::Value::String(text)) if text.len() == 64 => text[..12].to_owned(),
-        Some(serde_json::Value::String(text)) if !text.contains(char::is_control) => text.clone(),
-        Some(other) => other.to_string(),
-    };
-    let (before, now) = (value(&change.before), value(&change.now));
-    match before == now {
-        true => format!("{name}: another content"),
-        false => format!("{name}: {before} -> {now}"),
     }
 }
 
@@ -150,30 +136,53 @@ fn reasons(planned: Planned<'_>, session: &Session, history: &History) -> String
     if why.changes.is_empty() {
         out += "  nothing changed, but its outputs are gone from the store\n";
     }
-    for change in &why.changes {
-        let text = match (is_upstream(change), input_of(change, planned, session)) {
-            (true, Some(input)) => format!("comes from another {input}"),
-            _ => change_text(change),
-        };
-        out += &format!("  {text}{}\n", place(change, session));
+    let mut lines: Vec<String> = Vec::new();
+    for change in why.changes.iter().filter(|change| !is_implied(change, &why.changes)) {
+        let line = format!("  {}{}\n", reason(change, session), place(change, session));
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
     }
-    out
+    out + &lines.concat()
 }
 
-/// Returns the name of the step behind a changed input.
-fn input_of(change: &Change, planned: Planned<'_>, session: &Session) -> Option<String> {
-    let field = change.field.split('.').nth(1)?;
-    let (_, input) = planned.step.inputs().find(|(name, _)| *name == field)?;
-    match input {
-        crate::sema::steps::Input::Output(output) => {
-            session.plan.get(output.step).map(|step| step.step.name())
-        }
-        crate::sema::steps::Input::Files(_) => None,
+fn reason(change: &Change, session: &Session) -> String {
+    let key = |value: &Option<Value>| match value {
+        Some(Value::Digest(key)) if change.field.ends_with(".step") => Some(*key),
+        _ => None,
+    };
+    match (key(&change.before), key(&change.now)) {
+        (None, None) => change::told(change),
+        (Some(_), Some(now)) => format!("comes from another {}", maker(now, session)),
+        (None, Some(now)) => format!("comes from {} too", maker(now, session)),
+        (Some(before), None) => format!("no longer comes from {}", maker(before, session)),
     }
+}
+
+/// Returns whether a field only says which output it takes of a step that it did not take before, or no longer takes.
+fn is_implied(change: &Change, all: &[Change]) -> bool {
+    let Some(input) = change.field.strip_suffix(".output") else { return false };
+    let is_step = |other: &Change| other.field.strip_suffix(".step") == Some(input);
+    let step = all.iter().find(|other| is_step(other));
+    step.is_some_and(|step| step.before.is_none() || step.now.is_none())
+}
+
+/// Returns the name of the step with a key, in the plan or as it was.
+fn maker(key: Digest, session: &Session) -> String {
+    let planned = session.plan.steps().find(|planned| planned.recipe == key);
+    let stored = || {
+        let record = session.store.lookup(key)?;
+        Some(name_at(&record.label, &record.point))
+    };
+    planned.map(|planned| planned.step.name()).or_else(stored).unwrap_or_else(|| key.short())
 }
 
 fn place(change: &Change, session: &Session) -> String {
-    let Some(span) = change.span else { return String::new() };
+    change.span.map(|span| place_of(span, session)).unwrap_or_default()
+}
+
+/// Returns where something stands in the recipe, to be put behind it.
+pub(super) fn place_of(span: Span, session: &Session) -> String {
     let sources = &session.source.sources;
     let (line, column) = sources.line_column(span);
     format!("   at {}:{line}:{column}", sources.path(span.file).display())

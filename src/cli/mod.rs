@@ -1,10 +1,13 @@
 //! Level 9: the command line. One file a command once there is more to one than a few lines.
 
+mod change;
 mod codes;
+mod diff;
 mod doc;
 mod explain;
 mod fmt;
 mod gc;
+mod lock;
 mod outline;
 mod pages;
 mod recipe;
@@ -26,7 +29,7 @@ use crate::store::StoreError;
 /// Everything went well.
 pub const DONE: u8 = 0;
 /// A step failed: on what the recipe gave it, by a crash, or by its time limit. Or `fmt --check`
-/// found a file that is not formatted.
+/// found a file that is not formatted, or `diff` a difference.
 pub const FAILED: u8 = 1;
 /// The command line is wrong.
 pub const USAGE: u8 = 2;
@@ -69,6 +72,9 @@ enum Command {
     Plan {
         #[command(flatten)]
         planned: PlanArgs,
+        /// Refuses keys that `RECIPE.lock` does not have
+        #[arg(long)]
+        locked: bool,
     },
     /// Runs what is not in the store, and shows the reports
     Run {
@@ -76,6 +82,11 @@ enum Command {
         planned: PlanArgs,
         #[command(flatten)]
         run: RunArgs,
+    },
+    /// Writes the keys of the steps and what they made into `RECIPE.lock`, for `--locked`
+    Lock {
+        #[command(flatten)]
+        planned: PlanArgs,
     },
     /// Explains why a step has to run, or where its result came from
     Why {
@@ -105,6 +116,20 @@ enum Command {
         store: StoreArgs,
         /// The step's name, or the first digits of its key
         step: String,
+    },
+    /// Compares two steps of the store: parameters, results, and where they first differ; ends with code 1 if they do
+    Diff {
+        #[command(flatten)]
+        store: StoreArgs,
+        /// A step's name, the first digits of its key, or a pin
+        #[arg(value_name = "A")]
+        before: String,
+        /// The other
+        #[arg(value_name = "B")]
+        now: String,
+        /// Prints the differences as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Prints the log of a step
     Log {
@@ -211,6 +236,9 @@ struct RunArgs {
     /// Where to write the HTML report; by default into the store
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Refuses keys that `RECIPE.lock` does not have, and tells outputs that differ from those in it
+    #[arg(long)]
+    locked: bool,
 }
 
 #[derive(ClapArgs)]
@@ -320,12 +348,16 @@ fn obey(command: Command, console: &mut Console<'_>) -> Result<(), Exit> {
     match command {
         Command::Check { recipe, json } => recipe::check(&recipe, json, console),
         Command::Fmt { files, check } => fmt::fmt(&files, check, console),
-        Command::Plan { planned } => explain::plan(&planned, console),
+        Command::Plan { planned, locked } => explain::plan(&planned, locked, console),
+        Command::Lock { planned } => lock::lock(&planned, console),
         Command::Run { planned, run } => run::run(&planned, &run, console),
         Command::Why { recipe, store, step } => explain::why(&recipe, &store, &step, console),
         Command::Graph { planned, format } => explain::graph(&planned, format, console),
         Command::Ls { store } => stored::ls(&store, console),
         Command::Show { store, step } => stored::show(&store, &step, console),
+        Command::Diff { store, before, now, json } => {
+            diff::diff(&store, [&before, &now], json, console)
+        }
         Command::Log { store, step } => stored::log(&store, &step, console),
         Command::Verify { store, repair } => verify::verify(&store, repair, console),
         Command::Gc { store, options } => gc::gc(&store, &options, console),

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use crate::base::{FileId, SourceMap, text};
+use crate::base::{Digest, FileId, SourceMap, World, text};
 use crate::cli::{Console, ENVIRONMENT, Exit, PROGRAM, PlanArgs, RecipeArgs, StoreArgs, USAGE};
 use crate::diag::{self, Checked, Diagnostic, Severity};
-use crate::exec::Machine;
-use crate::graph::{self, Plan};
+use crate::exec::{Machine, Origins};
+use crate::graph::{self, Plan, Planned};
 use crate::sema::{self, Expansion, Overlay, Program};
 use crate::store::Store;
 use crate::syntax::{self, Unread};
@@ -141,9 +141,27 @@ impl Source {
         sema::load(&mut self.sources, self.file, &self.folder, &self.overlay)
     }
 
+    /// Returns what the steps of the recipe come from.
+    pub(super) fn origins<'s>(&'s self, world: &'s World) -> Origins<'s> {
+        Origins::new(world, &self.sources, &self.folder)
+    }
+
     /// Returns the recipe's text.
     pub(super) fn text(&self) -> &str {
         self.sources.text(self.file)
+    }
+}
+
+impl Session {
+    /// Returns the digests of the local files of an input, by their paths from the recipe's folder.
+    pub(super) fn files_of(&self, planned: Planned<'_>, input: &str) -> Vec<(String, Digest)> {
+        let (paths, digests) = self.plan.files(planned.id, input);
+        let folder = &self.source.folder;
+        let name = |path: &PathBuf| {
+            let path = path.strip_prefix(folder).unwrap_or(path);
+            path.to_string_lossy().into_owned()
+        };
+        paths.iter().map(name).zip(digests.iter().copied()).collect()
     }
 }
 

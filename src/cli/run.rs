@@ -1,5 +1,6 @@
 //! `tlm run`
 
+use std::borrow::Cow;
 use std::io::{self, Write, stderr};
 use std::mem;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use crate::base::text;
 use crate::cli::explain::{facts, local, told};
 use crate::cli::recipe::{self, Session, tell};
 use crate::cli::{
-    Console, ENVIRONMENT, Exit, FAILED, INTERNAL, INTERRUPTED, PROGRAM, PlanArgs, RunArgs,
+    Console, ENVIRONMENT, Exit, FAILED, INTERNAL, INTERRUPTED, PROGRAM, PlanArgs, RunArgs, lock,
 };
 use crate::exec::{self, Outcome, Stop};
 use crate::report::draw::{Format, draw};
@@ -42,6 +43,7 @@ fn run_once(
     console: &mut Console<'_>,
 ) -> Result<bool, Exit> {
     let session = recipe::open(args, console)?;
+    let lock = lock::hold(&session, options.locked, console)?;
     let never = exec::fits(&session.plan, &session.machine);
     if !never.is_empty() {
         tell(&session.source.sources, &never, console);
@@ -71,14 +73,11 @@ fn run_once(
     };
     let began = Instant::now();
     let mut watch = Watch::new(&session.plan, terminal, json);
-    let outcome = exec::run(
-        &session.plan,
-        &session.store,
-        &session.machine,
-        console.world,
-        stop,
-        &mut |event| watch.hear(event),
-    );
+    let origins = session.source.origins(console.world);
+    let outcome =
+        exec::run(&session.plan, &session.store, &session.machine, &origins, stop, &mut |event| {
+            watch.hear(event)
+        });
     let seconds = began.elapsed().as_secs_f64();
     session.store.keep_checked();
     if may_repeat && session.store.has_damage() && !outcome.interrupted {
@@ -97,7 +96,9 @@ fn run_once(
         false => show(&tables, console),
     });
     let written = written.and_then(|()| console.out.flush()).map_err(|e| console.closed(&e));
-    let codes = [code(&outcome), report.err(), written.err()];
+    let locked =
+        lock.check(&session, |planned| results.record(planned.id).map(Cow::into_owned), console);
+    let codes = [code(&outcome), locked.err(), report.err(), written.err()];
     // The process ends; giving back the memory of each step would only take time.
     mem::forget(session);
     codes.into_iter().flatten().next().map_or(Ok(false), |code| Err(Exit::Code(code)))

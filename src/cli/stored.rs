@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::text;
+use crate::base::{Value, text};
 use crate::cli::explain::made;
 use crate::cli::recipe::store_path;
 use crate::cli::{Console, ENVIRONMENT, Exit, StoreArgs, USAGE};
@@ -57,14 +57,8 @@ pub(super) fn show(args: &StoreArgs, wanted: &str, console: &mut Console<'_>) ->
     let name = name_at(&record.label, &record.point);
     let mut out = format!("{name} ({}), {}\n", record.stage, made(&record));
     out += &format!("  key      {}\n  content  {}\n", record.recipe, record.content);
-    if let crate::base::Value::Map(fields) = &record.manifest {
-        for (group, value) in fields {
-            let crate::base::Value::Map(inner) = value else { continue };
-            for (name, value) in inner {
-                out += &format!("  {group}.{name} = {}\n", number::exact(value));
-            }
-        }
-    }
+    out += &fields("", &record.manifest);
+    out += &fields("origin.", &Value::Map(record.origin.clone()));
     for (name, output) in &record.outputs {
         out += &match output {
             Output::Scalar(value) => format!("  {name} = {}\n", number::exact(value)),
@@ -76,6 +70,19 @@ pub(super) fn show(args: &StoreArgs, wanted: &str, console: &mut Console<'_>) ->
     }
     write!(console.out, "{out}")?;
     Ok(())
+}
+
+/// Returns a line for each field of a map, and for each field of the maps in it.
+fn fields(prefix: &str, map: &Value) -> String {
+    let Value::Map(fields) = map else { return String::new() };
+    let line = |(name, value): (&String, &Value)| match value {
+        Value::Map(inner) if prefix.is_empty() => {
+            let line = |(field, value)| format!("  {name}.{field} = {}\n", number::exact(value));
+            inner.iter().map(line).collect::<String>()
+        }
+        value => format!("  {prefix}{name} = {}\n", number::exact(value)),
+    };
+    fields.iter().map(line).collect()
 }
 
 /// `tlm log`
@@ -115,6 +122,19 @@ fn is_log_of(path: &Path, wanted: &str) -> bool {
     let read = BufReader::new(file.take(HEAD_BYTES)).read_line(&mut first);
     let name = read.ok().and_then(|_| logged_name(first.trim_end()));
     name.is_some_and(|name| name == wanted || name.split('[').next() == Some(wanted))
+}
+
+/// Returns the record of a pin of this name, or else as [`find`] does.
+pub(super) fn find_pinned(
+    store: &Store,
+    wanted: &str,
+    console: &mut Console<'_>,
+) -> Result<Arc<Record>, Exit> {
+    let pins = store.pins().map_err(|error| console.store_error(&error))?;
+    match pins.get(wanted) {
+        Some(key) => find(store, &key.to_string(), console),
+        None => find(store, wanted, console),
+    }
 }
 
 /// Returns the record of this name, or of the key that starts so.

@@ -10,16 +10,17 @@ use std::sync::Mutex;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use crate::base::{Digest, Value, World};
+use crate::base::{Digest, Value};
 use crate::exec::command::command;
 use crate::exec::control::Control;
 use crate::exec::log::Log;
 use crate::exec::machine::{Machine, Share};
+use crate::exec::origin::Origins;
 use crate::exec::stop::Stop;
 use crate::exec::worker::{Line, Worker, describe};
 use crate::graph::{Plan, Planned};
 use crate::sema::steps::{OutputKind, StepId};
-use crate::stage::action::PROTOCOL;
+use crate::stage::action::{PROTOCOL, Usage};
 use crate::stage::{self, Action, Failure, FailureKind};
 use crate::store::{Begin, Lease, Output, Record, Store, StoreError};
 
@@ -52,7 +53,7 @@ pub(super) enum End {
 pub(super) struct Shared<'r> {
     pub(super) store: &'r Store,
     pub(super) machine: &'r Machine,
-    pub(super) world: &'r World,
+    pub(super) origins: &'r Origins<'r>,
     pub(super) stop: &'r Stop,
     /// Workers without work, by whether they do tensors.
     pub(super) idle: Mutex<Vec<(bool, Worker)>>,
@@ -106,7 +107,7 @@ impl Attempt<'_> {
             return Ok(End::Found(Box::new(record)));
         }
         if let Some(outputs) = &self.chosen {
-            let record = self.record(shared, outputs.clone(), 0.0);
+            let record = self.record(shared, outputs.clone(), 0.0, 1, Usage::default());
             shared.store.record(&record)?;
             return Ok(End::Made(Box::new(record)));
         }
@@ -120,15 +121,16 @@ impl Attempt<'_> {
         tell: &dyn Fn(Message),
     ) -> Result<End, StoreError> {
         self.inputs.values().flatten().try_for_each(|path| shared.store.check(path))?;
-        let mut log = Log::open(shared.store, self.planned, shared.world.now());
+        let mut log = Log::open(shared.store, self.planned, shared.origins.world().now());
         let action = self.action(&lease);
         let mut retries = self.planned.step.run().retries;
+        let mut attempt = 1;
         let failure = loop {
             let began = Instant::now();
             match self.act(shared, &action, &mut log, tell) {
-                Acted::Done(scalars) => {
+                Acted::Done(scalars, usage) => {
                     let seconds = began.elapsed().as_secs_f64();
-                    let record = self.record(shared, scalars, seconds);
+                    let record = self.record(shared, scalars, seconds, attempt, usage);
                     match self.undeclared(&record) {
                         None => {
                             let made = shared.store.publish(lease, &self.artifacts(), record)?;
@@ -144,6 +146,7 @@ impl Attempt<'_> {
                         break failure;
                     }
                     retries -= 1;
+                    attempt += 1;
                     lease.clear()?;
                     tell(Message::Retrying(failure));
                 }
@@ -191,7 +194,7 @@ impl Attempt<'_> {
         };
         self.control.end();
         match acted {
-            Acted::Done(_) => {
+            Acted::Done(..) => {
                 shared.idle.lock().expect("no holder panics").push((tensor, worker));
             }
             // A worker that failed is not trusted with another step.
@@ -210,7 +213,7 @@ impl Attempt<'_> {
         log: &mut Log,
         tell: &dyn Fn(Message),
     ) -> Acted {
-        let mut scalars = BTreeMap::new();
+        let (mut scalars, mut usage) = (BTreeMap::new(), Usage::default());
         let mut heard = false;
         loop {
             let event = match worker.next() {
@@ -229,7 +232,8 @@ impl Attempt<'_> {
             };
             heard = true;
             match event {
-                stage::Event::Done => return Acted::Done(scalars),
+                stage::Event::Done => return Acted::Done(scalars, usage),
+                stage::Event::Usage(told) => usage = told,
                 stage::Event::Interrupted => {
                     // A signal to all processes may reach the worker first.
                     shared.stop.wait(MOMENT);
@@ -292,8 +296,10 @@ impl Attempt<'_> {
         shared: &Shared<'_>,
         outputs: BTreeMap<String, Output>,
         seconds: f64,
+        attempt: u32,
+        usage: Usage,
     ) -> Record {
-        let now = shared.world.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = shared.origins.world().now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Record {
             recipe: self.planned.recipe,
             content: self.content,
@@ -304,6 +310,7 @@ impl Attempt<'_> {
             manifest: self.plan.manifest(self.planned.id),
             seconds,
             finished_unix: now.as_secs() as i64,
+            origin: shared.origins.of(self.planned, attempt, usage),
         }
     }
 
@@ -351,7 +358,7 @@ impl Shared<'_> {
 
 /// How an action ended.
 enum Acted {
-    Done(BTreeMap<String, Output>),
+    Done(BTreeMap<String, Output>, Usage),
     Interrupted,
     /// The worker had waited for work, and died before it said anything of this.
     Lost,

@@ -9,6 +9,7 @@ mod control;
 mod estimate;
 mod log;
 mod machine;
+mod origin;
 mod schedule;
 mod stop;
 mod worker;
@@ -23,6 +24,7 @@ use crate::store::Record;
 pub use estimate::estimates;
 pub use log::logged_name;
 pub use machine::{LIBTORCH, Machine, fits};
+pub use origin::Origins;
 pub use schedule::run;
 pub use stop::Stop;
 

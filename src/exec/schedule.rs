@@ -7,11 +7,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, Scope};
 use std::time::Duration;
 
-use crate::base::{Value, World};
+use crate::base::Value;
 use crate::exec::attempt::{Attempt, End, Message, Shared, alias};
 use crate::exec::control::Control;
 use crate::exec::machine::{Machine, Share};
-use crate::exec::{Event, Outcome, Stop, estimates};
+use crate::exec::{Event, Origins, Outcome, Stop, estimates};
 use crate::graph::{Plan, Planned, Status};
 use crate::sema::least;
 use crate::sema::steps::{Arg, Body, Input, OutputRef, StepId};
@@ -28,17 +28,20 @@ pub fn run(
     plan: &Plan,
     store: &Store,
     machine: &Machine,
-    world: &World,
+    origins: &Origins<'_>,
     stop: &Stop,
     sink: &mut dyn FnMut(&Event),
 ) -> Outcome {
     store.sweep();
-    let shared = Shared { store, machine, world, stop, idle: Mutex::new(Vec::new()) };
+    let shared = Shared { store, machine, origins, stop, idle: Mutex::new(Vec::new()) };
     let controls: BTreeMap<StepId, Control> =
         plan.due().iter().map(|id| (*id, Control::default())).collect();
     let (shared, controls) = (&shared, &controls);
     thread::scope(|scope| {
         let (events, told) = channel();
+        if !plan.due().is_empty() {
+            scope.spawn(|| shared.origins.look());
+        }
         let scheduler = scope.spawn(move || {
             let (sender, receiver) = channel();
             let mut scheduler = Scheduler::new(plan, shared, controls, sender, events);
@@ -305,7 +308,7 @@ impl<'r> Scheduler<'r> {
     fn inputs(&self, planned: Planned<'_>) -> BTreeMap<String, Vec<PathBuf>> {
         let paths = |(name, input): (&str, &Input)| {
             let paths = match input {
-                Input::Files(_) => self.plan.files(planned.id, name).to_vec(),
+                Input::Files(_) => self.plan.files(planned.id, name).0.to_vec(),
                 Input::Output(output) => match self.find(output) {
                     Some(Output::Object { digest, .. }) => {
                         vec![self.shared.store.object_path(*digest)]

@@ -8,4 +8,4 @@ mod why;
 
 pub use draw::{dot, mermaid};
 pub use plan::{Plan, Planned, Status, plan};
-pub use why::{Change, History, Why};
+pub use why::{Change, Fields, History, Why, changes, fields, place};

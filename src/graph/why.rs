@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use crate::base::text::name_at;
 use crate::base::{Span, Value};
+use crate::graph::key;
 use crate::graph::plan::{Plan, Planned};
-use crate::sema::steps::Step;
+use crate::sema::steps::{Input, Step};
 use crate::store::{Record, Store};
 
 /// A field that differs.
@@ -17,11 +18,19 @@ pub struct Change {
     /// `params.lr`
     pub field: String,
     /// What it was.
-    pub before: Option<serde_json::Value>,
+    pub before: Option<Value>,
     /// What it is.
-    pub now: Option<serde_json::Value>,
+    pub now: Option<Value>,
     /// Where the recipe says so.
     pub span: Option<Span>,
+}
+
+impl Change {
+    /// Returns whether it only says that a step before has another key.
+    pub fn is_upstream(&self) -> bool {
+        let is_key = |value: &Option<Value>| matches!(value, Some(Value::Digest(_)));
+        self.field.ends_with(".step") && is_key(&self.before) && is_key(&self.now)
+    }
 }
 
 /// The stored step that is nearest to one, and what differs.
@@ -46,7 +55,8 @@ pub struct History {
 /// time grow with steps times records.
 const COMPARED: usize = 8;
 
-type Fields = BTreeMap<String, serde_json::Value>;
+/// The fields of a manifest by their paths, as `params.lr`.
+pub type Fields = BTreeMap<String, Value>;
 
 #[derive(Debug)]
 struct Past {
@@ -103,14 +113,8 @@ impl History {
         let Some(past) = nearest else {
             return Why { nearest: None, changes: Vec::new() };
         };
-        let change = |field: &String| Change {
-            field: field.clone(),
-            before: past.fields().get(field).cloned(),
-            now: now.get(field).cloned(),
-            span: argument(field).and_then(|name| step.arg_span(name)),
-        };
-        let mut changes: Vec<_> = differing(past.fields(), &now).map(change).collect();
-        changes.sort_by(|a, b| a.field.cmp(&b.field));
+        let mut changes = changes(past.fields(), &now);
+        changes.iter_mut().for_each(|change| change.span = Some(place(step, &change.field)));
         Why { nearest: Some(Arc::clone(&past.record)), changes }
     }
 }
@@ -126,31 +130,85 @@ fn is_at(point: &[(String, String)], step: &Step) -> bool {
     own.eq(point.iter().map(|(axis, value)| (&**axis, &**value)))
 }
 
-fn argument(field: &str) -> Option<&str> {
-    let name = field.strip_prefix("params.").or_else(|| field.strip_prefix("inputs."))?;
-    name.split('.').next()
+/// Returns where a recipe says what a field of a step is: the argument, or else the whole call.
+pub fn place(step: &Step, field: &str) -> Span {
+    let name = field.strip_prefix("params.").or_else(|| field.strip_prefix("inputs."));
+    let argument = name.and_then(|name| step.arg_span(name.split('.').next()?));
+    let declared = || match (step.stage().shell(), field) {
+        (Some(shell), "shell") => Some(shell.span),
+        (Some(shell), "version") => Some(shell.version_span),
+        _ => None,
+    };
+    let files = || {
+        step.inputs().find(|(input, _)| Some(*input) == name).and_then(|(_, input)| match input {
+            Input::Files(files) => Some(files.span),
+            Input::Output(_) => None,
+        })
+    };
+    argument.or_else(declared).or_else(files).unwrap_or_else(|| step.span())
 }
 
-/// Flattens a manifest to paths; a manifest read back from the index compares equal to one just made.
-fn fields(manifest: &Value) -> Fields {
+/// Returns the fields in which two manifests differ, by name.
+pub fn changes(before: &Fields, now: &Fields) -> Vec<Change> {
+    let change = |field: &String| Change {
+        field: field.clone(),
+        before: before.get(field).cloned(),
+        now: now.get(field).cloned(),
+        span: None,
+    };
+    let mut changes: Vec<_> = differing(before, now).map(change).collect();
+    changes.sort_by(|a, b| a.field.cmp(&b.field));
+    changes
+}
+
+/// Flattens a manifest to paths.
+pub fn fields(manifest: &Value) -> Fields {
     let mut out = BTreeMap::new();
-    let json = serde_json::to_value(manifest).expect("manifests are plain data");
-    flatten(String::new(), json, &mut out);
+    flatten(String::new(), manifest, &mut out);
     out
 }
 
-fn flatten(path: String, json: serde_json::Value, out: &mut Fields) {
-    match json {
-        serde_json::Value::Object(fields) if !fields.is_empty() => {
-            for (name, value) in fields {
-                let path = if path.is_empty() { name } else { format!("{path}.{name}") };
-                flatten(path, value, out);
+fn flatten(path: String, value: &Value, out: &mut Fields) {
+    let below = |name: &str| match path.is_empty() {
+        true => name.to_owned(),
+        false => format!("{path}.{name}"),
+    };
+    match value {
+        // A value that is known only later: how it is computed, and of what.
+        Value::Map(_) if computed(value).is_some() => {
+            out.extend(computed(value).map(|text| (below("output"), Value::Str(text))));
+            let steps: BTreeSet<_> = key::used(value).into_iter().map(|(step, _)| step).collect();
+            for (at, step) in steps.into_iter().enumerate() {
+                let name = if at == 0 { "step".to_owned() } else { format!("{at}.step") };
+                out.insert(below(&name), Value::Digest(step));
             }
         }
-        leaf => {
-            out.insert(path, leaf);
+        Value::Map(fields) if !fields.is_empty() => {
+            fields.iter().for_each(|(name, value)| flatten(below(name), value, out));
         }
+        // Several of these.
+        Value::List(items) if items.iter().any(|item| matches!(item, Value::Map(_))) => {
+            let items = items.iter().enumerate();
+            items.for_each(|(at, item)| flatten(below(&at.to_string()), item, out));
+        }
+        leaf => drop(out.insert(path, leaf.clone())),
     }
+}
+
+/// Returns how a value is computed, as `round(size)`, of outputs by their names; none when it is not.
+fn computed(value: &Value) -> Option<String> {
+    let Value::Map(fields) = value else { return None };
+    let (Some(Value::Str(op)), Some(Value::List(args))) = (fields.get("op"), fields.get("args"))
+    else {
+        return None;
+    };
+    let text = |arg: &Value| match key::used(arg)[..] {
+        _ if computed(arg).is_some() => computed(arg).unwrap_or_default(),
+        [(_, output)] => output.to_owned(),
+        _ => serde_json::to_string(arg).expect("values are plain data"),
+    };
+    (fields.len() == 2)
+        .then(|| format!("{op}({})", args.iter().map(text).collect::<Vec<_>>().join(", ")))
 }
 
 /// Returns the names of the fields that differ.

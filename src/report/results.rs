@@ -106,7 +106,7 @@ impl Results<'_> {
     }
 
     /// Returns what is known of a step that has its outputs.
-    fn record(&self, step: StepId) -> Option<Cow<'_, Record>> {
+    pub fn record(&self, step: StepId) -> Option<Cow<'_, Record>> {
         let made = self.outcome.records.get(&step).map(Cow::Borrowed);
         made.or_else(|| self.plan.record(step, self.store).map(Cow::Owned))
     }
@@ -129,6 +129,8 @@ impl Results<'_> {
         card.log = log.exists().then(|| log.display().to_string());
         let Some(record) = record else { return card };
         card.seconds = Some(record.seconds);
+        let origin = record.origin.iter();
+        card.origin = origin.map(|(name, fact)| (name.clone(), number::exact(fact))).collect();
         for (name, output) in &record.outputs {
             match output {
                 Output::Scalar(value) => card.scalars.push((name.clone(), number::value(value))),

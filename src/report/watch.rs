@@ -122,6 +122,7 @@ fn worker_line(step: StepName, event: &stage::Event) -> Option<Line> {
         stage::Event::Log { line } => Line::Log { step, line },
         stage::Event::Checkpointed { done } => Line::Checkpointed { step, done },
         stage::Event::Output { .. }
+        | stage::Event::Usage(_)
         | stage::Event::Done
         | stage::Event::Interrupted
         | stage::Event::Failed(_) => return None,

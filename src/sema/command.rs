@@ -41,7 +41,8 @@ impl<'r> Lower<'r> {
         }
         let Origin::Recipe(recipe) = self.scopes[self.scope].origin else { return Def::Broken };
         let folder = self.files.all[recipe].folder.clone();
-        let body = Body::Command(Shell { parts, folder, kinds });
+        let (span, version_span) = (command.span, item.version.span);
+        let body = Body::Command(Shell { parts, folder, kinds, span, version_span });
         stage.decl = Arc::new(StageDecl { body, ..StageDecl::clone(&stage.decl) });
         Def::Stage(Arc::new(stage))
     }

@@ -62,6 +62,10 @@ pub struct Shell {
     pub folder: PathBuf,
     /// The types of the artifacts it makes, by output name.
     pub kinds: BTreeMap<String, String>,
+    /// Where it is written.
+    pub span: Span,
+    /// Where the stage's version is written.
+    pub version_span: Span,
 }
 
 /// A part of a command.

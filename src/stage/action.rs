@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::{Digest, Value};
 
 /// The protocol's version; bumped when a field is added.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// One stage call for a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,12 +97,23 @@ pub enum Event {
         /// Units done.
         done: u64,
     },
+    /// What the action took; comes just before [`Event::Done`].
+    Usage(Usage),
     /// The action is done; outputs are complete.
     Done,
     /// It stopped on request; the state folder has all there is.
     Interrupted,
     /// It failed.
     Failed(Failure),
+}
+
+/// What an action took of the machine, as far as that is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Processor time of the worker and what it started.
+    pub cpu_seconds: Option<f64>,
+    /// The most memory that the worker had in use.
+    pub peak_bytes: Option<u64>,
 }
 
 /// Why an action failed.

@@ -17,6 +17,7 @@ pub mod source_fetch;
 pub mod tokenizer_count;
 pub mod tokenizer_open;
 pub mod tokenizer_prune;
+mod usage;
 pub mod worker;
 
 pub use action::{Action, Event, Failure, FailureKind};

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use crate::stage::action::{Action, Event, Failure, FailureKind, PROTOCOL};
 use crate::stage::context::{Context, StageError};
+use crate::stage::usage::Meter;
 use crate::stage::{Body, Registry, shell};
 
 /// How often a worker that waits for another one looks again.
@@ -36,7 +37,16 @@ pub fn serve<W>(
 {
     for line in lines(input, stop) {
         let (event, go_on) = match read(registry, &line) {
-            Ok((action, body)) => run(action, body, output.clone(), stop),
+            Ok((action, body)) => {
+                let meter = Meter::begin(&action);
+                let ended = run(action, body, output.clone(), stop);
+                if ended.0 == Event::Done
+                    && send(&mut output.clone(), &Event::Usage(meter.usage())).is_err()
+                {
+                    return;
+                }
+                ended
+            }
             Err(failure) => (Event::Failed(failure), false),
         };
         if send(&mut output.clone(), &event).is_err() || !go_on {

@@ -55,6 +55,8 @@ pub struct Record {
     pub seconds: f64,
     /// When it was finished, in seconds since 1970.
     pub finished_unix: i64,
+    /// Where and how it was made, by name; for people. Empty in records of a tlm that did not keep it.
+    pub origin: BTreeMap<String, Value>,
 }
 
 /// An encoded record, taken apart as far as a lookup needs.
@@ -96,6 +98,7 @@ impl Record {
             self.manifest.clone(),
             Value::Float(self.seconds),
             Value::Int(self.finished_unix),
+            Value::Map(self.origin.clone()),
         ])
     }
 }
@@ -116,7 +119,11 @@ impl<'a> Encoded<'a> {
     }
 
     pub(super) fn decode(&self) -> Option<Record> {
-        let Value::List(rest) = Value::decode(self.rest)? else { return None };
+        let Value::List(mut rest) = Value::decode(self.rest)? else { return None };
+        let origin = match rest.pop_if(|last| matches!(last, Value::Map(_))) {
+            Some(Value::Map(origin)) => origin,
+            _ => BTreeMap::new(),
+        };
         let [stage, label, point, manifest, seconds, finished] = rest.try_into().ok()?;
         let (Value::Str(stage), Value::Str(label)) = (stage, label) else { return None };
         let (Value::Float(seconds), Value::Int(finished_unix)) = (seconds, finished) else {
@@ -133,6 +140,7 @@ impl<'a> Encoded<'a> {
             manifest,
             seconds,
             finished_unix,
+            origin,
         })
     }
 }
@@ -190,6 +198,7 @@ mod tests {
             manifest: Value::map([("inputs", list), ("none", Value::Null)]),
             seconds: 0.25,
             finished_unix: -5,
+            origin: BTreeMap::from([("host".to_owned(), Value::Str("here".to_owned()))]),
         }
     }
 
@@ -200,6 +209,18 @@ mod tests {
         assert_eq!(Encoded::of(&bytes).unwrap().decode(), Some(record.clone()));
         let manifest = record.manifest.encode();
         assert!(bytes.windows(manifest.len()).any(|part| part == manifest));
+    }
+
+    #[test]
+    fn a_record_without_origin_is_read() {
+        let mut old = record();
+        old.origin.clear();
+        let Value::List(mut rest) = old.rest() else { panic!("a list") };
+        rest.pop();
+        let rest = Value::List(rest).encode();
+        let bytes = old.encode();
+        let whole = Encoded::of(&bytes).unwrap();
+        assert_eq!(Encoded { rest: &rest, ..whole }.decode(), Some(old.clone()));
     }
 
     #[test]

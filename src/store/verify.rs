@@ -282,6 +282,7 @@ mod tests {
             manifest: Value::Null,
             seconds: 0.5,
             finished_unix: 0,
+            origin: BTreeMap::new(),
         };
         store.record(&record).unwrap();
         fs::create_dir_all(store.object_path(digest).parent().unwrap()).unwrap();

@@ -42,6 +42,7 @@ fn publish(store: &Store) -> PathBuf {
         manifest: Value::Null,
         seconds: 1.0,
         finished_unix: 0,
+        origin: BTreeMap::new(),
     };
     let made = store.publish(lease, &["out".to_owned()], record).expect("published");
     match &made.outputs["out"] {
@@ -245,6 +246,7 @@ fn record(folder: &Path, store: &Store, number: u32) -> u64 {
         manifest: Value::Null,
         seconds: 1.0,
         finished_unix: 0,
+        origin: BTreeMap::new(),
     };
     store.record(&record).expect("recorded");
     before

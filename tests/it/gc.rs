@@ -36,6 +36,7 @@ fn publish(store: &Store, name: &str, content: &str) {
         manifest: Value::Null,
         seconds: 60.0,
         finished_unix: 0,
+        origin: BTreeMap::new(),
     };
     store.publish(lease, &["out".to_owned()], record).expect("published");
 }

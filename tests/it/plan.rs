@@ -129,6 +129,7 @@ fn run(space: &Space, expansion: &Draft, content: impl Fn(&Step) -> i64) -> Vec<
             manifest: plan.manifest(planned.id),
             seconds: 1.0,
             finished_unix: 0,
+            origin: BTreeMap::new(),
         };
         if known.is_none() {
             ran.push(planned.step.label().to_owned());
@@ -276,7 +277,10 @@ fn why_names_the_changed_fields_and_their_place() {
         .iter()
         .map(|c| (c.field.as_str(), c.before.clone(), c.now.clone(), c.span))
         .collect();
-    assert_eq!(shown, [("params.tokens", Some(100.into()), Some(50.into()), Some(span()))]);
+    assert_eq!(
+        shown,
+        [("params.tokens", Some(Value::Int(100)), Some(Value::Int(50)), Some(span()))]
+    );
     let fresh = explained(&space, &expansion, 1);
     assert_eq!(fresh.changes, []);
 }

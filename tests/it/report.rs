@@ -254,6 +254,7 @@ fn page() -> Page {
                 .iter()
                 .map(|i| ("data".into(), *i, STEPS[*i as usize].0.into()))
                 .collect(),
+            origin: vec![("host".into(), "here".into())],
             log: Some(".tlm/logs/x.log".into()),
         }
     };

@@ -2,16 +2,20 @@
 
 mod commands;
 mod damage;
+mod diff;
 mod disk;
 mod events;
 mod failures;
 mod gc;
 mod inputs;
 mod late;
+mod lock;
+mod origin;
 mod own_stages;
 mod reuse;
 mod space;
 mod stops;
 #[cfg(feature = "torch")]
 mod training;
+mod why;
 mod workers;

@@ -26,6 +26,7 @@ fn record(name: &str) -> Record {
         manifest: Value::map([("stage", Value::Str("test.stage".to_owned()))]),
         seconds: 0.5,
         finished_unix: 1_700_000_000,
+        origin: BTreeMap::new(),
     }
 }
 

@@ -116,6 +116,7 @@ fn check(stages: &[&str], expected: &[&str]) {
         .map(|event| match event {
             Event::Output { name, value } => format!("{name} = {value:?}"),
             Event::Failed(failure) => format!("{:?}: {}", failure.kind, failure.message),
+            Event::Usage(_) => "Usage".to_owned(),
             other => format!("{other:?}"),
         })
         .collect();
@@ -137,7 +138,15 @@ fn a_failing_action_is_the_last_one() {
 fn a_good_worker_takes_the_next_action() {
     check(
         &["test.double", "test.double", "test.fail"],
-        &["out = Int(42)", "Done", "out = Int(42)", "Done", "Input: `a.txt` is empty"],
+        &[
+            "out = Int(42)",
+            "Usage",
+            "Done",
+            "out = Int(42)",
+            "Usage",
+            "Done",
+            "Input: `a.txt` is empty",
+        ],
     );
 }
 
@@ -189,7 +198,8 @@ fn a_worker_that_waits_for_another_says_so_and_stops_when_asked() {
         serve(&lines, &stop)
     });
     stop.store(true, Ordering::Relaxed);
-    let [Event::Log { line }, Event::Output { .. }, Event::Done, Event::Failed(_)] = &events[..]
+    let [Event::Log { line }, Event::Output { .. }, Event::Usage(_), Event::Done, Event::Failed(_)] =
+        &events[..]
     else {
         panic!("{events:?}")
     };

@@ -156,6 +156,7 @@ fn step(step: &StepCard) -> Value {
             name => &**name, label => &**label, href => format!("#{}", anchor(*id)),
         }).collect::<Vec<_>>(),
         artifacts,
+        origin => pairs(&step.origin),
         log => step.log.clone(),
     }
 }

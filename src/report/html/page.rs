@@ -54,6 +54,8 @@ pub struct StepCard {
     pub artifacts: Vec<Artifact>,
     /// Input name, step number and text: `init`, 4, `init.model`.
     pub inputs: Vec<(String, u32, String)>,
+    /// Where and how its outputs were made.
+    pub origin: Vec<(String, String)>,
     /// The log's path.
     pub log: Option<String>,
 }

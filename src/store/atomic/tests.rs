@@ -242,6 +242,7 @@ fn record(name: &str) -> Record {
         manifest: Value::Str(name.to_owned()),
         seconds: 1.0,
         finished_unix: 0,
+        origin: BTreeMap::new(),
     }
 }
 

@@ -28,6 +28,7 @@ fn record(name: &str) -> Record {
         manifest: Value::Str(name.to_owned()),
         seconds: 0.5,
         finished_unix: 0,
+        origin: BTreeMap::new(),
     }
 }
 

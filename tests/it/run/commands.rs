@@ -176,6 +176,7 @@ fn a_plan_of_many_stale_steps_does_not_compare_all_with_all() {
             ]),
             seconds: 2.0,
             finished_unix: 1_700_000_000,
+            origin: BTreeMap::new(),
         }
     };
     frames::write(&space.path(".tlm"), (0..STEPS).map(prune));
