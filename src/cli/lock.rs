@@ -83,7 +83,7 @@ pub(super) fn lock(args: &PlanArgs, console: &mut Console<'_>) -> Result<(), Exi
         console.fail(ENVIRONMENT, message, "make the recipe's folder writable")
     })?;
     let changes = before.map(|before| before.changes(&now)).unwrap_or_default();
-    write!(console.out, "{changes}wrote {shown}: {}\n", now.told())?;
+    writeln!(console.out, "{changes}wrote {shown}: {}", now.told())?;
     Ok(())
 }
 

@@ -7,6 +7,7 @@ mod disk;
 mod events;
 mod failures;
 mod gc;
+mod golden;
 mod inputs;
 mod late;
 mod lock;
