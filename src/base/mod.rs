@@ -14,7 +14,7 @@ pub mod world;
 pub use atom::Atom;
 pub use canon::{Encoder, Value};
 pub use chunks::in_chunks;
-pub use digest::Digest;
+pub use digest::{Digest, telling_digits};
 pub use hash::{FastHasher, FastMap};
 pub use source::{FileId, SourceMap, Span};
 pub use world::World;
