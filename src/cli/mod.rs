@@ -4,11 +4,13 @@ mod codes;
 mod doc;
 mod explain;
 mod fmt;
+mod gc;
 mod outline;
 mod pages;
 mod recipe;
 mod run;
 mod stored;
+mod verify;
 
 use std::io::{self, BufReader, Write};
 use std::path::PathBuf;
@@ -111,10 +113,37 @@ enum Command {
         /// The step's name, or the first digits of its key
         step: String,
     },
-    /// Hashes everything in the store again
+    /// Hashes everything in the store again, and tells what is damaged
     Verify {
         #[command(flatten)]
         store: StoreArgs,
+        /// Moves damaged objects to `quarantine` in the store, so that the next run makes them again
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Shows what no pin and no recent run needs; removes it with `--delete`
+    Gc {
+        #[command(flatten)]
+        store: StoreArgs,
+        #[command(flatten)]
+        options: GcArgs,
+    },
+    /// Keeps what a step made until it is unpinned; without a step, lists the pins
+    Pin {
+        #[command(flatten)]
+        store: StoreArgs,
+        /// The step's name, or the first digits of its key
+        step: Option<String>,
+        /// The pin's name; by default the step's
+        #[arg(long = "as", value_name = "NAME", requires = "step")]
+        name: Option<String>,
+    },
+    /// Takes a pin away
+    Unpin {
+        #[command(flatten)]
+        store: StoreArgs,
+        /// The pin's name
+        name: String,
     },
     /// Shows the reference of the standard library, or of a part of it
     Doc {
@@ -182,6 +211,20 @@ struct RunArgs {
     /// Where to write the HTML report; by default into the store
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+}
+
+#[derive(ClapArgs)]
+struct GcArgs {
+    /// Keeps all steps of runs that began in the last so many days
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    keep_days: u32,
+    /// Of what else there is, removes only as much as is needed to get the objects down to this, as `200GiB`; the longest
+    /// unused first
+    #[arg(long, value_name = "SIZE")]
+    max_size: Option<String>,
+    /// Removes it
+    #[arg(long)]
+    delete: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -284,7 +327,12 @@ fn obey(command: Command, console: &mut Console<'_>) -> Result<(), Exit> {
         Command::Ls { store } => stored::ls(&store, console),
         Command::Show { store, step } => stored::show(&store, &step, console),
         Command::Log { store, step } => stored::log(&store, &step, console),
-        Command::Verify { store } => stored::verify(&store, console),
+        Command::Verify { store, repair } => verify::verify(&store, repair, console),
+        Command::Gc { store, options } => gc::gc(&store, &options, console),
+        Command::Pin { store, step, name } => {
+            gc::pin(&store, step.as_deref(), name.as_deref(), console)
+        }
+        Command::Unpin { store, name } => gc::unpin(&store, &name, console),
         Command::Doc { name: Some(name), .. } if name.ends_with(".tlm") => {
             let recipe = PathBuf::from(name);
             outline::recipe(&RecipeArgs { recipe, ..RecipeArgs::default() }, console)

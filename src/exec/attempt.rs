@@ -119,6 +119,7 @@ impl Attempt<'_> {
         lease: Lease,
         tell: &dyn Fn(Message),
     ) -> Result<End, StoreError> {
+        self.inputs.values().flatten().try_for_each(|path| shared.store.check(path))?;
         let mut log = Log::open(shared.store, self.planned, shared.world.now());
         let action = self.action(&lease);
         let mut retries = self.planned.step.run().retries;
@@ -397,7 +398,9 @@ fn store_failure(error: &StoreError) -> Failure {
         StoreError::Io { .. }
         | StoreError::OtherFormat { .. }
         | StoreError::NotAStore { .. }
-        | StoreError::NotUtf8 { .. } => FailureKind::Environment,
+        | StoreError::NotUtf8 { .. }
+        | StoreError::NoPinName { .. }
+        | StoreError::Damaged { .. } => FailureKind::Environment,
     };
     Failure { kind, message: error.to_string(), help: Some(error.help()) }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
-use crate::base::Digest;
+use crate::base::{Digest, Pieces};
 use crate::store::record::DIGEST;
 use crate::store::stamp::{self, Stamp};
 use crate::store::{atomic, object, sealed};
@@ -51,13 +51,25 @@ impl Sources {
         Self { path, known }
     }
 
+    /// Returns whether the memo at a path is whole, and right about all files that look as they did.
+    pub(super) fn are_right(path: &Path) -> bool {
+        let is_right = |(path, entry): (&PathBuf, &Entry)| {
+            let is_same = fs::metadata(path).is_ok_and(|metadata| entry.is_of(&metadata));
+            let digest = || File::open(path).and_then(Digest::of_reader);
+            !is_same || digest().is_ok_and(|digest| digest == entry.digest)
+        };
+        read(path).is_some_and(|entries| entries.iter().all(is_right))
+    }
+
     /// Returns the digest of a file or folder; links in it are followed.
     ///
     /// # Errors
     /// When something can't be read.
     pub(super) fn digest(&self, path: &Path) -> io::Result<Digest> {
-        let hash = |path: &Path, metadata: &Metadata| self.file(path, metadata);
-        object::tree(path, &|path| fs::metadata(path), &hash).map(|(digest, _)| digest)
+        let hash = |path: &Path, metadata: &Metadata| {
+            Ok(Pieces { whole: self.file(path, metadata)?, parts: Vec::new() })
+        };
+        object::walk(path, &|path| fs::metadata(path), &hash).map(|tree| tree.digest())
     }
 
     /// Writes the memo if something new is in it.

@@ -1,9 +1,11 @@
 //! Recipes run by the program itself: what runs, what is told, and what is kept.
 
 mod commands;
+mod damage;
 mod disk;
 mod events;
 mod failures;
+mod gc;
 mod inputs;
 mod late;
 mod own_stages;
