@@ -71,6 +71,17 @@ struct Keyed {
     status: Status,
 }
 
+/// Local files as a step takes them.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'p> {
+    /// How the recipe names them.
+    pub files: &'p steps::Files,
+    /// What that names, in order.
+    pub paths: &'p [PathBuf],
+    /// Their digests.
+    pub digests: &'p [Digest],
+}
+
 /// The local files of a step, by input.
 #[derive(Debug, Default)]
 struct LocalFiles {
@@ -220,6 +231,17 @@ impl Plan {
     /// Returns the local files of an input, in the order of their digests.
     pub fn files(&self, id: StepId, input: &str) -> &[PathBuf] {
         self.files.get(&id).and_then(|files| files.paths.get(input)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns what the steps take of local files.
+    pub fn sources(&self) -> impl Iterator<Item = Source<'_>> {
+        self.files.iter().flat_map(|(id, local)| {
+            self.step(*id).inputs().filter_map(|(name, input)| {
+                let Input::Files(files) = input else { return None };
+                let (paths, digests) = (local.paths.get(name)?, local.digests.get(name)?);
+                Some(Source { files, paths, digests })
+            })
+        })
     }
 
     /// Returns the steps of the plan that use an output of this one.

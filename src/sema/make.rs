@@ -213,7 +213,7 @@ impl<'p> Eval<'p> {
         }
         let turns = at.env.turns.iter();
         let turns = turns.map(|(name, turn)| (Atom::from(name), Atom::from(turn)));
-        let mut point: Vec<_> = values.iter().cloned().chain(turns).collect();
+        let mut point: Vec<_> = values.iter().copied().chain(turns).collect();
         point.sort();
         point.into()
     }

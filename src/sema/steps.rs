@@ -162,7 +162,7 @@ impl Site {
         span: Span,
         arg_spans: Box<[(Atom, Span)]>,
     ) -> Self {
-        params.sort_by(|a, b| a.name.cmp(&b.name));
+        params.sort_by_key(|param| param.name);
         let mut by_name: Box<[usize]> = (0..inputs.len()).collect();
         by_name.sort_by_key(|place| &inputs[*place]);
         let fixed = params.iter().filter_map(|param| Some(param.hash(param.fixed.as_ref()?)));
