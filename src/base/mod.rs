@@ -4,6 +4,7 @@ pub mod canon;
 mod decode;
 pub mod digest;
 pub mod hash;
+pub mod processes;
 pub mod source;
 pub mod text;
 pub mod units;

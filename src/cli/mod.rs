@@ -133,6 +133,12 @@ enum Command {
     /// Runs stages for a scheduler: actions on standard input, events on standard output
     #[command(hide = true)]
     Worker,
+    /// Runs a command for a worker, and ends whatever it leaves behind
+    #[command(hide = true)]
+    Guard {
+        /// For `sh -c`
+        command: String,
+    },
 }
 
 #[derive(ClapArgs, Default)]
@@ -182,6 +188,12 @@ struct RunArgs {
     /// Where to write the HTML report; by default into the store
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Where to write a trace of the run, for `chrome://tracing` and Perfetto
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Starts nothing more once a step failed, and stops what runs
+    #[arg(long)]
+    fail_fast: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -292,6 +304,22 @@ fn obey(command: Command, console: &mut Console<'_>) -> Result<(), Exit> {
         Command::Doc { name, markdown } => doc::doc(name.as_deref(), markdown, console),
         Command::Explain { code } => codes::explain(code.as_deref(), console),
         Command::Worker => serve(console),
+        Command::Guard { command } => guard(&command, console),
+    }
+}
+
+fn guard(command: &str, console: &mut Console<'_>) -> Result<(), Exit> {
+    match stage::guard::run(command) {
+        Ok(DONE) => Ok(()),
+        Ok(code) => Err(Exit::Code(code)),
+        Err(error) => {
+            let message = format!("can't run `sh`: {error}");
+            Err(console.fail(
+                ENVIRONMENT,
+                message,
+                "check the machine, then run the same command again",
+            ))
+        }
     }
 }
 

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use rustix::io::retry_on_intr;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
-use crate::stage::{Action, Event};
+use crate::base::processes;
+use crate::stage::{Action, Event, FailureKind};
 
 /// How often a silent worker is checked for being there.
 const TICK: Duration = Duration::from_millis(200);
@@ -60,6 +61,14 @@ impl Handle {
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
+
+    /// Returns the processor time that the worker and all it started took so far.
+    pub(super) fn cpu_seconds(&self) -> f64 {
+        let Some(group) = *lock(&self.group) else { return 0.0 };
+        let id = group.as_raw_nonzero().get() as u32;
+        let all = processes::descendants(id).into_iter().chain([id]);
+        all.filter_map(processes::cpu_seconds).sum()
+    }
 }
 
 impl Worker {
@@ -85,6 +94,11 @@ impl Worker {
     /// Returns the means to stop it.
     pub(super) fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+
+    /// Returns the processor time that it took so far, and those that it started and that have ended.
+    pub(super) fn own_cpu_seconds(&self) -> Option<f64> {
+        processes::cpu_seconds(self.id()?.as_raw_nonzero().get() as u32)
     }
 
     /// Gives it an action. That it is gone shows in the lines, so it is no error here.
@@ -168,15 +182,19 @@ impl Drop for Worker {
     }
 }
 
-/// Returns how a worker ended, for people.
-pub(super) fn describe(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
+/// Returns how a worker died, and in words for people.
+pub(super) fn describe(status: ExitStatus) -> (FailureKind, String) {
+    let how = match (status.code(), status.signal()) {
+        (None, Some(9)) => {
+            let how = "killed (signal 9), perhaps because memory ran out";
+            return (FailureKind::Killed, how.to_owned());
+        }
         (Some(code), _) => format!("exit code {code}"),
-        (None, Some(9)) => "killed (signal 9), perhaps because memory ran out".to_owned(),
         (None, Some(11)) => "segmentation fault (signal 11)".to_owned(),
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => status.to_string(),
-    }
+    };
+    (FailureKind::Crashed, how)
 }
 
 fn forward(

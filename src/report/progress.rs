@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::base::text::duration;
+use crate::report::course::Course;
 use crate::report::names::StepFacts;
 use crate::report::number::{compact, decimals, float};
 use crate::sema::steps::StepId;
@@ -18,8 +19,8 @@ const WINDOW_S: f64 = 20.0;
 pub struct Running {
     started_s: f64,
     progress: Option<(u64, Option<u64>, String)>,
-    /// Live numbers by name, and the latest one's last.
-    metrics: BTreeMap<String, f64>,
+    /// Live numbers by name: what each is now, and how it went.
+    metrics: BTreeMap<String, (f64, Course)>,
     /// (time, units done), oldest first, over the window.
     recent: VecDeque<(f64, u64)>,
 }
@@ -51,6 +52,18 @@ impl Running {
 
     /// Returns what there is to tell: `160k of 400k tokens · 3.2k tokens/s · loss 5.312 · 1m10s left`.
     pub fn describe(&self) -> String {
+        self.described(|_| String::new())
+    }
+
+    /// Returns the same with the course of each number drawn: `loss 5.312 ▇▅▃▂▁`.
+    pub fn describe_drawn(&self) -> String {
+        self.described(|course| match course.draw() {
+            drawn if drawn.is_empty() => drawn,
+            drawn => format!(" {drawn}"),
+        })
+    }
+
+    fn described(&self, draw: impl Fn(&Course) -> String) -> String {
         let mut parts = Vec::new();
         if let Some((done, total, unit)) = &self.progress {
             let count = |n: &u64| {
@@ -65,9 +78,9 @@ impl Running {
                 parts.push(format!("{}{unit_word}/s", count(&(rate.round() as u64))));
             }
         }
-        parts.extend(
-            self.metrics.iter().map(|(name, v)| format!("{name} {}", float(*v, decimals([*v])))),
-        );
+        parts.extend(self.metrics.iter().map(|(name, (value, course))| {
+            format!("{name} {}{}", float(*value, decimals([*value])), draw(course))
+        }));
         if let Some(left) = self.left_s() {
             parts.push(format!("{} left", duration(left)));
         }
@@ -171,7 +184,9 @@ impl Board {
                 }
             }
             stage::Event::Metric { name, value } => {
-                running.metrics.insert(name.clone(), *value);
+                let (now, course) = running.metrics.entry(name.clone()).or_default();
+                *now = *value;
+                course.push(*value);
             }
             _ => {}
         }
@@ -268,6 +283,19 @@ mod tests {
         assert_eq!(running.rate(), Some(100.0));
         assert_eq!(running.left_s(), Some(4.0));
         assert_eq!(running.describe(), "600 of 1k tokens · 100 tokens/s · 4.0s left");
+    }
+
+    #[test]
+    fn a_live_number_is_told_with_its_course() {
+        let mut board = board();
+        board.start(StepId(0), 0.0);
+        for value in [4.0, 3.0, 2.0, f64::NAN] {
+            let event = stage::Event::Metric { name: "loss".into(), value };
+            board.hear(StepId(0), &event, 1.0);
+        }
+        let running = board.running(StepId(0)).unwrap();
+        assert_eq!(running.describe(), "loss nan");
+        assert_eq!(running.describe_drawn(), "loss nan █▅▁");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::base::{Digest, Value};
 
@@ -77,7 +77,8 @@ pub enum Event {
     Metric {
         /// Its name.
         name: String,
-        /// Its value now.
+        /// Its value now; null in JSON when it is not finite.
+        #[serde(deserialize_with = "number")]
         value: f64,
     },
     /// A line for the log.
@@ -126,8 +127,17 @@ pub enum FailureKind {
     Environment,
     /// A bug in tlm.
     Internal,
-    /// The worker died: signal, exit code, out of memory.
+    /// The worker died: signal, exit code.
     Crashed,
+    /// The worker was killed, as the system does when memory runs out.
+    Killed,
     /// The step's time limit passed.
     TimedOut,
+    /// The step said and did nothing for longer than its `stall`.
+    Stalled,
+}
+
+/// Reads a number that JSON has none for as NaN.
+fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
 }

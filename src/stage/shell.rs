@@ -1,26 +1,36 @@
-//! Stages that a recipe declares: a command, run by `sh -c` in the recipe's folder.
+//! Stages that a recipe declares: a command, run by `sh -c` in the recipe's folder, under a [`guard`](super::guard).
 //!
-//! What the command prints goes to the step's log. A stop is SIGTERM for all of its processes, and SIGKILL when they are still
-//! there after ten seconds.
+//! What the command prints goes to the step's log. A stop is SIGTERM for all of its processes, and SIGKILL for those that are
+//! still there after ten seconds. None of them outlives the step.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
-use std::os::fd::AsFd;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::io::{self, PipeReader, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
-use std::time::{Duration, Instant};
-
-use rustix::process::{Signal, getpgrp, kill_process_group};
+use std::time::Duration;
 
 use crate::base::Value;
 use crate::stage::action::{Shell, ShellOutput};
-use crate::stage::{Context, StageError, inspect};
+use crate::stage::{Context, FailureKind, StageError, inspect, printed};
 
-/// How long a command that was asked to stop may take.
-const GRACE: Duration = Duration::from_secs(10);
-/// How often it is looked at.
+/// How often it is looked whether the command is to stop.
 const POLL: Duration = Duration::from_millis(20);
+/// Lines on their way to the scheduler; when it does not keep up, the command has to wait.
+const LINES: usize = 256;
+/// The exit code of a command that failed in a way that may pass: `EX_TEMPFAIL` of `sysexits.h`.
+const AGAIN: i32 = 75;
+/// Variables that libraries take their number of threads from.
+const THREADS: [&str; 4] =
+    ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"];
+
+/// What comes from a running command.
+enum Heard {
+    Line(String),
+    Ended(io::Result<ExitStatus>),
+}
 
 /// Runs the action's command, then reads the numbers it wrote and looks at the artifacts it made.
 ///
@@ -28,11 +38,16 @@ const POLL: Duration = Duration::from_millis(20);
 /// When the command fails, or leaves out an output or makes one that is not what the stage declares.
 pub fn run(context: &mut Context) -> Result<(), StageError> {
     let Some(shell) = context.action().shell.clone() else { return Ok(()) };
-    let child = start(&shell, context)?;
-    let status = wait(child, context)?;
+    let (guard, printed) = start(&shell, context)
+        .map_err(|error| StageError::io("run the command in", &shell.folder, &error))?;
+    let status = listen(guard, printed, context)?;
     if !status.success() {
-        return Err(StageError::input(format!("the command ended with {status}"))
-            .help("the lines above are what it printed"));
+        let (kind, how) = describe(status);
+        let failed = StageError::of(kind, format!("the command ended with {how}"));
+        return Err(match kind {
+            FailureKind::Killed => failed,
+            _ => failed.help("the last lines of the log are what it printed"),
+        });
     }
     for (name, output) in &shell.outputs {
         match output {
@@ -43,41 +58,75 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     Ok(())
 }
 
-fn start(shell: &Shell, context: &Context) -> Result<Child, StageError> {
-    let failed = |error| StageError::io("run the command in", &shell.folder, &error);
-    // Standard output is the worker's, for events.
-    let output = || io::stderr().as_fd().try_clone_to_owned().map(Stdio::from);
+fn start(shell: &Shell, context: &Context) -> io::Result<(Child, PipeReader)> {
+    let (printed, output) = io::pipe()?;
     let action = context.action();
-    let mut command = Command::new("sh");
-    command.args(["-c", &shell.command]).current_dir(&shell.folder).stdin(Stdio::null());
-    command.stdout(output().map_err(failed)?).stderr(output().map_err(failed)?);
+    // The program that runs now, even if another has come to its place.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("tlm").args(["guard", "--", &shell.command]).current_dir(&shell.folder);
+    // Whoever kills the worker's group leaves the guard, which then ends the rest.
+    command.process_group(0).stdin(Stdio::piped());
+    command.stdout(output.try_clone()?).stderr(output);
     command.env("TLM_STATE", &action.state).env("TLM_SEED", action.seed.to_string());
-    command.env("OMP_NUM_THREADS", action.threads.to_string());
+    command.envs(THREADS.map(|name| (name, action.threads.to_string())));
     if let Some(gpu) = action.device.strip_prefix("cuda:") {
         command.env("CUDA_VISIBLE_DEVICES", gpu);
     }
-    command.spawn().map_err(failed)
+    Ok((command.spawn()?, printed))
 }
 
-fn wait(mut child: Child, context: &mut Context) -> Result<ExitStatus, StageError> {
-    let mut asked: Option<Instant> = None;
+/// Passes on what the command prints until it has ended, and asks it to stop when the step is to.
+fn listen(
+    mut guard: Child,
+    printed: PipeReader,
+    context: &mut Context,
+) -> Result<ExitStatus, StageError> {
+    let mut orders = guard.stdin.take();
+    let heard = hear(guard, printed);
+    let mut asked = false;
     loop {
-        let ended = child.try_wait();
-        let ended =
-            ended.map_err(|error| StageError::environment(format!("can't wait: {error}")))?;
-        match (ended, asked) {
-            (Some(_), Some(_)) => return Err(StageError::Interrupted),
-            (Some(status), None) => return Ok(status),
-            (None, None) if context.interrupted() => {
-                asked = Some(Instant::now());
-                // The worker is in the group too, and takes the signal for what it knows already.
-                let _ = kill_process_group(getpgrp(), Signal::TERM);
+        match heard.recv_timeout(POLL) {
+            Ok(Heard::Line(line)) => context.log(line),
+            Ok(Heard::Ended(_)) if asked => return Err(StageError::Interrupted),
+            Ok(Heard::Ended(status)) => {
+                return status
+                    .map_err(|error| StageError::environment(format!("can't wait: {error}")));
             }
-            (None, Some(at)) if at.elapsed() > GRACE => {
-                let _ = kill_process_group(getpgrp(), Signal::KILL);
-            }
-            (None, _) => thread::sleep(POLL),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }
+        if context.interrupted() && !asked {
+            asked = true;
+            ask_to_stop(orders.as_mut());
+        }
+    }
+}
+
+/// Reads what the command prints, then waits for its end, on a thread of its own.
+fn hear(mut guard: Child, printed: PipeReader) -> Receiver<Heard> {
+    let (sender, heard): (SyncSender<Heard>, _) = sync_channel(LINES);
+    thread::spawn(move || {
+        printed::forward(printed, &mut |line| sender.send(Heard::Line(line)).is_ok());
+        let _ = sender.send(Heard::Ended(guard.wait()));
+    });
+    heard
+}
+
+fn ask_to_stop(orders: Option<&mut ChildStdin>) {
+    if let Some(orders) = orders {
+        // An error means that it has ended.
+        let _ = orders.write_all(b".");
+    }
+}
+
+/// Returns what kind of failure a command's end is, and in words for people. A shell ends with 128 and the number of the
+/// signal that ended its program.
+fn describe(status: ExitStatus) -> (FailureKind, String) {
+    match status.code() {
+        Some(AGAIN) => (FailureKind::Environment, format!("exit code {AGAIN}, to be tried again")),
+        Some(137) => (FailureKind::Killed, "signal 9, perhaps because memory ran out".to_owned()),
+        Some(code @ 129..160) => (FailureKind::Crashed, format!("signal {}", code - 128)),
+        Some(code) => (FailureKind::Input, format!("exit code {code}")),
+        None => (FailureKind::Crashed, status.to_string()),
     }
 }
 

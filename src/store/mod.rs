@@ -308,21 +308,25 @@ impl Store {
         self.root.join(format!("{name}.html"))
     }
 
-    /// Takes the lease on a recipe key. While another process holds it, asks `wait` again and again whether to go on waiting.
+    /// Takes the lease on a recipe key for `who`. While another holds it, asks `wait` again and again whether to go on
+    /// waiting, and says who that is, if it is known.
     ///
     /// # Errors
     /// When lock or staging folder can't be made.
     pub fn begin(
         &self,
         recipe: Digest,
-        mut wait: impl FnMut() -> bool,
+        who: &str,
+        mut wait: impl FnMut(Option<String>) -> bool,
     ) -> Result<Begin, StoreError> {
         let path = self.lock_path(recipe);
         let lock = atomic::open_shared(&path).map_err(failed("open", &path))?;
         loop {
             match lock.try_lock() {
                 Ok(()) => break,
-                Err(TryLockError::WouldBlock) if wait() => thread::sleep(POLL),
+                Err(TryLockError::WouldBlock) if wait(atomic::read_note(&path)) => {
+                    thread::sleep(POLL);
+                }
                 Err(TryLockError::WouldBlock) => return Ok(Begin::GivenUp),
                 Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
             }
@@ -332,6 +336,8 @@ impl Store {
         if let Some(record) = self.lookup(recipe) {
             return Ok(Begin::Hit(Box::new(record)));
         }
+        // Only for whoever waits; the lock is the kernel's.
+        let _ = atomic::write_note(&lock, who);
         let staging = self.stage(recipe)?;
         let state = self.root.join("state").join(recipe.to_string());
         fs::create_dir_all(&state).map_err(failed("create", &state))?;

@@ -1,5 +1,6 @@
 //! Recipes run by the program itself: what runs, what is told, and what is kept.
 
+mod bad_stages;
 mod commands;
 mod disk;
 mod events;
@@ -7,6 +8,7 @@ mod failures;
 mod inputs;
 mod late;
 mod own_stages;
+mod retries;
 mod reuse;
 mod space;
 mod stops;
