@@ -8,7 +8,7 @@ use crate::base::text;
 const WHOLE: usize = 8 << 20;
 /// Bytes of what came last that are passed on in the end.
 const END: usize = 16 << 10;
-/// A longer line is broken.
+/// A line of so many bytes is broken soon after.
 const LINE: usize = 16 << 10;
 /// Bytes that are read at once.
 const CHUNK: usize = 64 << 10;
@@ -35,7 +35,8 @@ pub(super) fn forward(from: impl Read, tell: &mut dyn FnMut(String) -> bool) {
 
 /// Passes on the lines that end in a chunk; the rest waits in `line`. Returns whether somebody hears them.
 fn lines(chunk: &[u8], line: &mut Vec<u8>, tell: &mut dyn FnMut(String) -> bool) -> bool {
-    for part in chunk.split_inclusive(|byte| *byte == b'\n') {
+    let parts = chunk.split_inclusive(|byte| *byte == b'\n');
+    for part in parts.flat_map(|part| part.chunks(LINE)) {
         line.extend(part);
         if line.ends_with(b"\n") || line.len() >= LINE {
             if !tell(shown(line)) {
@@ -115,7 +116,7 @@ mod tests {
     fn a_line_without_end_is_broken() {
         let lines = told(&vec![b'x'; 3 * CHUNK]);
         assert_eq!(lines.concat().len(), 3 * CHUNK);
-        assert!(lines.iter().all(|line| line.len() <= LINE + CHUNK));
+        assert!(lines.iter().all(|line| line.len() < 2 * LINE));
     }
 
     #[test]
