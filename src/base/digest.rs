@@ -1,4 +1,4 @@
-//! BLAKE3-256 digests. The only file, with `canon.rs`, that names `blake3`.
+//! BLAKE3-256 digests. The only file, with `canon.rs` and `pieces.rs`, that names `blake3`.
 
 use std::fmt;
 use std::io::{self, Read};

@@ -9,6 +9,7 @@ mod pages;
 mod recipe;
 mod run;
 mod stored;
+mod verify;
 
 use std::io::{self, BufReader, Write};
 use std::path::PathBuf;
@@ -111,10 +112,13 @@ enum Command {
         /// The step's name, or the first digits of its key
         step: String,
     },
-    /// Hashes everything in the store again
+    /// Hashes everything in the store again, and tells what is damaged
     Verify {
         #[command(flatten)]
         store: StoreArgs,
+        /// Moves damaged objects to `quarantine` in the store, so that the next run makes them again
+        #[arg(long)]
+        repair: bool,
     },
     /// Shows the reference of the standard library, or of a part of it
     Doc {
@@ -296,7 +300,7 @@ fn obey(command: Command, console: &mut Console<'_>) -> Result<(), Exit> {
         Command::Ls { store } => stored::ls(&store, console),
         Command::Show { store, step } => stored::show(&store, &step, console),
         Command::Log { store, step } => stored::log(&store, &step, console),
-        Command::Verify { store } => stored::verify(&store, console),
+        Command::Verify { store, repair } => verify::verify(&store, repair, console),
         Command::Doc { name: Some(name), .. } if name.ends_with(".tlm") => {
             let recipe = PathBuf::from(name);
             outline::recipe(&RecipeArgs { recipe, ..RecipeArgs::default() }, console)

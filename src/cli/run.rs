@@ -18,11 +18,30 @@ use crate::report::html::{self, HtmlError};
 use crate::report::{Results, Table, Terminal, Trace, Watch, jsonl};
 use crate::stage::FailureKind;
 
+/// How often a run is planned again because an input turned out damaged.
+const REPEATS: usize = 2;
+
 pub(super) fn run(
     args: &PlanArgs,
     options: &RunArgs,
     console: &mut Console<'_>,
 ) -> Result<(), Exit> {
+    let (mut stop, mut repeats) = (None, 0);
+    while run_once(args, options, &mut stop, repeats < REPEATS, console)? {
+        repeats += 1;
+    }
+    Ok(())
+}
+
+/// Plans and runs; returns whether that is to be done again, as far as it may be: what turned out damaged is gone now, so a
+/// new plan has the steps that make it.
+fn run_once(
+    args: &PlanArgs,
+    options: &RunArgs,
+    stop: &mut Option<Stop>,
+    may_repeat: bool,
+    console: &mut Console<'_>,
+) -> Result<bool, Exit> {
     let session = recipe::open(args, console)?;
     let never = exec::fits(&session.plan, &session.machine);
     if !never.is_empty() {
@@ -30,7 +49,12 @@ pub(super) fn run(
         return Err(Exit::Code(PROGRAM));
     }
     let trace = options.trace.as_deref().map(|path| trace(path, console)).transpose()?;
-    let stop = Stop::on_signals(INTERRUPTED).map_err(|error| console.no_signals(&error))?;
+    let stop = match stop {
+        Some(stop) => stop,
+        None => {
+            stop.insert(Stop::on_signals(INTERRUPTED).map_err(|error| console.no_signals(&error))?)
+        }
+    };
     console.say(told(&session));
     let resume = resume(args);
     let terminal = match console.world.stderr_is_terminal() {
@@ -49,11 +73,17 @@ pub(super) fn run(
         &session.store,
         &session.machine,
         console.world,
-        &stop,
+        stop,
         on_failure,
         &mut |event| watch.hear(event),
     );
     let seconds = began.elapsed().as_secs_f64();
+    session.store.keep_checked();
+    if may_repeat && session.store.has_damage() && !outcome.interrupted {
+        let text = watch.close(false).text;
+        console.say(format_args!("{text}what was damaged is made again\n"));
+        return Ok(true);
+    }
     let results = Results { plan: &session.plan, outcome: &outcome, store: &session.store };
     let tables = results.tables();
     let closed = watch.close(outcome.interrupted);
@@ -69,7 +99,7 @@ pub(super) fn run(
     let codes = [code(&outcome), report.err(), traced.err(), written.err()];
     // The process ends; giving back the memory of each step would only take time.
     mem::forget(session);
-    codes.into_iter().flatten().next().map_or(Ok(()), |code| Err(Exit::Code(code)))
+    codes.into_iter().flatten().next().map_or(Ok(false), |code| Err(Exit::Code(code)))
 }
 
 fn trace(path: &Path, console: &mut Console<'_>) -> Result<Trace, Exit> {

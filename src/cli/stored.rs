@@ -1,11 +1,10 @@
-//! `tlm ls`, `tlm show`, `tlm log`, `tlm verify`: what the store holds.
+//! `tlm ls`, `tlm show`, `tlm log`: what the store holds.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::base::text;
 use crate::cli::explain::made;
@@ -18,12 +17,11 @@ use crate::store::{Output, Record, Store};
 
 /// The fewest digits of a key that name a step.
 const PREFIX: usize = 4;
-/// How often `tlm verify` tells how far it is.
-const EVERY_S: f64 = 2.0;
 /// The longest first line of a log that is looked at.
 const HEAD_BYTES: u64 = 4096;
 
-fn open(args: &StoreArgs, console: &mut Console<'_>) -> Result<Store, Exit> {
+/// Opens a store that is there.
+pub(super) fn open(args: &StoreArgs, console: &mut Console<'_>) -> Result<Store, Exit> {
     let path = store_path(args, console).unwrap_or_else(|| console.world.cwd().join(".tlm"));
     if !Store::is_one(&path) {
         let message = format!("no store at `{}`", path.display());
@@ -153,55 +151,5 @@ fn find(store: &Store, wanted: &str, console: &mut Console<'_>) -> Result<Arc<Re
                 "choose one by its whole name, or by the first digits of its key",
             ))
         }
-    }
-}
-
-/// `tlm verify`
-pub(super) fn verify(args: &StoreArgs, console: &mut Console<'_>) -> Result<(), Exit> {
-    let store = open(args, console)?;
-    let (began, mut told_s) = (Instant::now(), 0.0);
-    let damaged = store.verify(|done, all| {
-        let now_s = began.elapsed().as_secs_f64();
-        if now_s - told_s >= EVERY_S {
-            told_s = now_s;
-            console.say(format_args!("{}\n", progress(done, all, now_s)));
-        }
-    });
-    let mut lines: Vec<_> = damaged
-        .iter()
-        .map(|damage| format!("damaged or missing: {}, {}", damage.digest, damage.what))
-        .collect();
-    if store.damaged() > 0 {
-        let records = text::plural(store.damaged(), "index record");
-        lines.push(format!("{records} damaged and left out"));
-    }
-    if lines.is_empty() {
-        writeln!(console.out, "{} verified", text::plural(store.records().len(), "record"))?;
-        return Ok(());
-    }
-    writeln!(console.out, "{}", lines.join("\n"))?;
-    Err(Exit::Code(ENVIRONMENT))
-}
-
-/// Returns how far it is after so many seconds.
-fn progress(done: u64, all: u64, now_s: f64) -> String {
-    let whole = format!("verified {} of {}", text::bytes(done), text::bytes(all));
-    match done {
-        0 => whole,
-        _ => {
-            let left_s = now_s * (all.saturating_sub(done)) as f64 / done as f64;
-            format!("{whole}, about {} left", text::duration(left_s))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn progress_estimates_from_what_is_done() {
-        assert_eq!(progress(0, 2048, 5.0), "verified 0 B of 2.0 KiB");
-        assert_eq!(progress(512, 2048, 5.0), "verified 512 B of 2.0 KiB, about 15s left");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Mutex;
 use std::sync::mpsc::Sender;
@@ -126,6 +126,7 @@ impl Attempt<'_> {
         lease: Lease,
         tell: &dyn Fn(Message),
     ) -> Result<End, StoreError> {
+        self.inputs.values().flatten().try_for_each(|path| shared.store.check(path))?;
         let (now, note) = (shared.world.now(), self.terms.changed.as_deref());
         let mut log = Log::open(shared.store, self.planned, now, note);
         let action = self.action(&lease);
@@ -136,6 +137,9 @@ impl Attempt<'_> {
                     let seconds = began.elapsed().as_secs_f64();
                     let record = self.record(shared, scalars, seconds);
                     if let Some(failure) = self.undeclared(&record) {
+                        break failure;
+                    }
+                    if let Some(failure) = self.changed_input(shared)? {
                         break failure;
                     }
                     self.tell_of_surplus(&lease, &mut log);
@@ -154,6 +158,30 @@ impl Attempt<'_> {
     /// Returns whether the step, or the whole run, is to stop.
     fn is_stopped(&self, shared: &Shared<'_>) -> bool {
         shared.stop.is_asked() || self.control.asked() == Some(Reason::Stop)
+    }
+
+    /// Returns what is wrong when an input is not what it was: the record would be of something else. A command of the recipe
+    /// may have changed it.
+    fn changed_input(&self, shared: &Shared<'_>) -> Result<Option<Failure>, StoreError> {
+        let is_command = self.planned.step.stage().shell().is_some();
+        for (name, path) in
+            self.inputs.iter().flat_map(|(name, paths)| paths.iter().map(move |path| (name, path)))
+        {
+            let checked = match is_command {
+                true => shared.store.check_used(path),
+                false => shared.store.check(path),
+            };
+            match checked {
+                Err(error @ StoreError::Damaged { .. }) if is_command => {
+                    return Ok(Some(changed(name, &error)));
+                }
+                checked => checked?,
+            }
+            if shared.store.source_changed(path) {
+                return Ok(Some(edited(path)));
+            }
+        }
+        Ok(None)
     }
 
     /// Notes what the stage wrote beside its outputs.
@@ -414,7 +442,8 @@ fn store_failure(error: &StoreError) -> Failure {
         StoreError::Io { .. }
         | StoreError::OtherFormat { .. }
         | StoreError::NotAStore { .. }
-        | StoreError::NotUtf8 { .. } => FailureKind::Environment,
+        | StoreError::NotUtf8 { .. }
+        | StoreError::Damaged { .. } => FailureKind::Environment,
     };
     Failure { kind, message: error.to_string(), help: Some(error.help()) }
 }
@@ -428,6 +457,25 @@ fn stalled(stall: Option<Duration>) -> Failure {
     let stall = text::duration(stall.unwrap_or_default().as_secs_f64());
     let message = format!("it said nothing and used no processor time for {stall} (`stall`)");
     Failure { kind: FailureKind::Stalled, message, help: None }
+}
+
+fn changed(input: &str, error: &StoreError) -> Failure {
+    Failure {
+        kind: FailureKind::Input,
+        message: format!("its input `{input}` was changed while it ran: {error}"),
+        help: Some(
+            "other steps read it too: let the command work on a copy; the input is made again by the next run"
+                .to_owned(),
+        ),
+    }
+}
+
+fn edited(path: &Path) -> Failure {
+    Failure {
+        kind: FailureKind::Input,
+        message: format!("`{}` changed while the step ran", path.display()),
+        help: Some("run the same command again; what was made of it is not kept".to_owned()),
+    }
 }
 
 fn told_to_stop() -> Failure {

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::base::{Digest, Encoder};
+use crate::base::{Digest, Encoder, Value};
 use crate::sema::late::Late;
 use crate::sema::steps::{Arg, Input, OutputRef, Step};
 use crate::store::Output;
@@ -94,6 +94,18 @@ pub fn by_recipe(out: &mut Encoder, step: &Digest, output: &str) {
     out.text(output);
     out.key("step");
     out.digest_value(step);
+}
+
+/// Returns the outputs that a recipe key's manifest names: the steps that make them, and their names.
+pub fn used(manifest: &Value) -> Vec<(Digest, &str)> {
+    match manifest {
+        Value::Map(fields) => match (fields.get("step"), fields.get("output")) {
+            (Some(Value::Digest(step)), Some(Value::Str(output))) => vec![(*step, output)],
+            _ => fields.values().flat_map(used).collect(),
+        },
+        Value::List(items) => items.iter().flat_map(used).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Writes what stands for a late value in a recipe key: how it is computed.

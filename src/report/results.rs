@@ -139,8 +139,10 @@ impl Results<'_> {
             planned.step.stage().outputs.get("log")?;
             let record = self.record(planned.id)?;
             let Output::Object { digest, .. } = record.outputs.get("log")? else { return None };
-            // A log that was removed by hand leaves a gap, not a failed report.
-            let points = read_log(&self.store.object_path(*digest)).ok()?;
+            // A log that was removed or damaged leaves a gap, not a failed report.
+            let path = self.store.object_path(*digest);
+            self.store.check(&path).ok()?;
+            let points = read_log(&path).ok()?;
             Some(Curve { name: planned.step.name(), points })
         };
         let curves = self.plan.steps().filter_map(curve);

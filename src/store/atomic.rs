@@ -19,6 +19,7 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Writes a file under its name at once. It need not outlive a power cut: its reader tells what is left of it, and makes
 /// it again.
 pub(super) fn write_derived(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(folder_of(path))?;
     write_beside(path, bytes)?.persist(path).map_err(|error| error.error)?;
     Ok(())
 }
@@ -68,6 +69,27 @@ pub(super) fn move_into_place(from: &Path, to: &Path) -> io::Result<()> {
     sync_tree(from)?;
     fs::rename(from, to)?;
     sync_folder(folder)
+}
+
+/// Moves an object out of its place, to one where nothing is.
+pub(super) fn set_aside(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder_of(to))?;
+    fs::rename(from, to)?;
+    sync_folder(folder_of(to))?;
+    sync_folder(folder_of(from))
+}
+
+/// Removes a file or folder, if it is there.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Makes files read-only; folders stay writable to their owner so that they can be moved and collected.

@@ -130,7 +130,7 @@ impl Index {
             is_one
         };
         let scanned = self.log.as_ref().map(|log| log::scan(log, Point::default(), each));
-        let damaged = scanned.and_then(Result::ok).map_or(self.damaged, |(_, damaged)| damaged);
+        let damaged = scanned.and_then(Result::ok).map_or(self.damaged, |(_, gaps)| gaps.len());
         (records, damaged)
     }
 
@@ -171,9 +171,9 @@ impl Index {
             self.forget();
         }
         let tail = &mut self.tail;
-        let (point, damaged) = log::scan(log, self.point, |at, bytes| tail.push(at, bytes))?;
+        let (point, gaps) = log::scan(log, self.point, |at, bytes| tail.push(at, bytes))?;
         self.point = point;
-        self.damaged += damaged;
+        self.damaged += gaps.len();
         Ok(())
     }
 
@@ -216,7 +216,8 @@ pub(super) fn path(root: &Path) -> PathBuf {
     root.join("index")
 }
 
-fn table_path(root: &Path) -> PathBuf {
+/// Returns where the table of a store lies.
+pub(super) fn table_path(root: &Path) -> PathBuf {
     root.join("index.table")
 }
 

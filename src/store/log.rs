@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use crate::base::Digest;
@@ -66,25 +67,30 @@ impl Point {
 }
 
 /// Hands all whole frames behind a point to `each`, with their places; it returns whether a record is in it. Returns the
-/// point behind the last frame, and how many records were damaged.
+/// point behind the last frame, and the bytes before it that are no record.
 pub(super) fn scan(
     log: &File,
     from: Point,
     mut each: impl FnMut(u64, &[u8]) -> bool,
-) -> io::Result<(Point, usize)> {
+) -> io::Result<(Point, Vec<Range<u64>>)> {
     let mut window = Window { log, len: log.metadata()?.len(), start: from.end, bytes: Vec::new() };
-    let (mut point, mut damaged, mut at) = (from, 0, from.end);
+    let (mut point, mut gaps, mut at) = (from, Vec::new(), from.end);
     while let Some(start) = window.next_mark(at)? {
         at = start + 1;
         if let Some(frame) = window.frame(start)? {
+            if start > point.end {
+                gaps.push(point.end..start);
+            }
             // A whole frame of another form was written by another tlm; both are told as damage.
-            damaged += usize::from(start > point.end);
-            damaged += usize::from(!each(start, &frame[HEADER + SUM..]));
+            let is_record = each(start, &frame[HEADER + SUM..]);
             point = Point::behind(start, frame);
             at = point.end;
+            if !is_record {
+                gaps.push(start..at);
+            }
         }
     }
-    Ok((point, damaged))
+    Ok((point, gaps))
 }
 
 /// Reads the record of one frame; none when it is damaged.

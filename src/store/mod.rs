@@ -4,6 +4,8 @@
 //! outputs to disk, one rename each, then the index record. Locks are the kernel's, so a dead process holds none.
 
 mod atomic;
+mod checked;
+mod error;
 mod index;
 mod log;
 pub mod object;
@@ -13,20 +15,25 @@ mod sealed;
 mod sources;
 mod stamp;
 mod table;
+mod verify;
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use crate::base::Digest;
+use crate::store::checked::{Checked, Look};
+use crate::store::error::failed;
 use crate::store::index::Index;
 use crate::store::sources::Sources;
 
+pub use crate::store::error::StoreError;
 pub use crate::store::record::{Output, Record};
+pub use crate::store::verify::{Damage, Findings};
 
 /// The version of the layout on disk.
 pub const FORMAT: u32 = 2;
@@ -49,6 +56,9 @@ pub struct Store {
     root: PathBuf,
     index: Mutex<Index>,
     sources: Sources,
+    /// Opened when it is first needed.
+    checked: OnceLock<Checked>,
+    has_damage: AtomicBool,
 }
 
 /// A record that is in the store, not yet read.
@@ -78,100 +88,6 @@ pub struct Lease {
     _lock: File,
 }
 
-/// An object that is not what its name says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage {
-    /// Its name.
-    pub digest: Digest,
-    /// What is the matter: `missing`.
-    pub what: String,
-}
-
-/// Why the store could not do something.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// A file operation failed.
-    #[error("can't {operation} `{}`: {source}", path.display())]
-    Io {
-        /// What was tried.
-        operation: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The folder was written by a newer or older tlm.
-    #[error("store `{}` has format {found}, this tlm knows {FORMAT}", path.display())]
-    OtherFormat {
-        /// The store.
-        path: PathBuf,
-        /// Its format.
-        found: String,
-    },
-    /// The folder has other files.
-    #[error("`{}` is no store, and not empty", path.display())]
-    NotAStore {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// The folder's path can't be told to workers.
-    #[error("the store's path `{}` is not UTF-8", path.display())]
-    NotUtf8 {
-        /// The store.
-        path: PathBuf,
-    },
-    /// A stage did not write what it declares.
-    #[error("output `{name}` is missing")]
-    MissingOutput {
-        /// The output's name.
-        name: String,
-    },
-}
-
-impl StoreError {
-    /// Returns what to do about it.
-    pub fn help(&self) -> String {
-        match self {
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                "free some space, then run the same command again; finished work is kept".to_owned()
-            }
-            Self::Io { source, .. } if is_closed(source.kind()) => {
-                "make the store writable, or choose another with `--store DIR`".to_owned()
-            }
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::InvalidInput => {
-                "outputs are files and folders with names in UTF-8; please report this stage"
-                    .to_owned()
-            }
-            Self::Io { .. } => "check the disk and run the same command again".to_owned(),
-            Self::OtherFormat { path, found } => match found.parse::<u32>() {
-                Ok(older) if older < FORMAT => {
-                    format!("delete `{}`, or choose another with `--store DIR`", path.display())
-                }
-                _ => "update tlm, or choose another store with `--store DIR`".to_owned(),
-            },
-            Self::NotAStore { .. } => "choose an empty or new folder with `--store DIR`".to_owned(),
-            Self::NotUtf8 { .. } => {
-                "choose a folder with a name in UTF-8 with `--store DIR`".to_owned()
-            }
-            Self::MissingOutput { .. } => "this is a bug in the stage; please report it".to_owned(),
-        }
-    }
-}
-
-/// Returns whether writing there is out of the question.
-fn is_closed(kind: io::ErrorKind) -> bool {
-    use io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem};
-    matches!(kind, NotADirectory | PermissionDenied | ReadOnlyFilesystem)
-}
-
-/// Turns an I/O error into one that names operation and path.
-fn failed<'a>(
-    operation: &'static str,
-    path: &'a Path,
-) -> impl FnOnce(io::Error) -> StoreError + 'a {
-    move |source| StoreError::Io { operation, path: path.to_owned(), source }
-}
-
 impl Store {
     /// Opens a store, creating it if missing. One that exists may be read-only.
     ///
@@ -193,7 +109,13 @@ impl Store {
         }
         let index = Index::open(root).map_err(failed("read", &index::path(root)))?;
         let sources = Sources::open(root.join("sources"));
-        Ok(Self { root: root.to_owned(), index: Mutex::new(index), sources })
+        Ok(Self {
+            root: root.to_owned(),
+            index: Mutex::new(index),
+            sources,
+            checked: OnceLock::new(),
+            has_damage: AtomicBool::new(false),
+        })
     }
 
     fn create(root: &Path) -> Result<(), StoreError> {
@@ -210,6 +132,10 @@ impl Store {
             atomic::write(&path, text.as_bytes()).map_err(failed("write", &path))?;
         }
         Ok(())
+    }
+
+    fn checked(&self) -> &Checked {
+        self.checked.get_or_init(|| Checked::open(self.root.join("verified")))
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -247,6 +173,11 @@ impl Store {
     /// When something can't be read.
     pub fn source_digest(&self, path: &Path) -> io::Result<Digest> {
         self.sources.digest(path)
+    }
+
+    /// Returns whether a file or folder of the user's is no longer what [`Store::source_digest`] told.
+    pub fn source_changed(&self, path: &Path) -> bool {
+        self.sources.has_changed(path)
     }
 
     /// Remembers the digests of the user's files, and which objects are there, for the next time.
@@ -356,12 +287,12 @@ impl Store {
             // Held until the folder is gone.
             let lock = atomic::open_shared(&self.lock_path(key));
             if lock.as_ref().is_ok_and(|lock| lock.try_lock().is_ok()) {
-                let _ = remove(&entry.path());
+                let _ = atomic::remove(&entry.path());
             }
         }
         for entry in entries("state") {
             if key(&entry).is_some_and(|key| self.find(key).is_some()) {
-                let _ = remove(&entry.path());
+                let _ = atomic::remove(&entry.path());
             }
         }
     }
@@ -373,7 +304,7 @@ impl Store {
         fs::create_dir_all(&folder).map_err(failed("create", &folder))?;
         for entry in fs::read_dir(&folder).map_err(failed("read", &folder))?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(&recipe.to_string()) {
-                let _ = remove(&entry.path());
+                let _ = atomic::remove(&entry.path());
             }
         }
         let made = tempfile::Builder::new().prefix(&format!("{recipe}.")).tempdir_in(&folder);
@@ -396,21 +327,12 @@ impl Store {
             if !path.exists() {
                 return Err(StoreError::MissingOutput { name: name.clone() });
             }
-            let (digest, bytes) = object::digest(&path).map_err(failed("read", &path))?;
-            let target = self.object_path(digest);
-            if !target.exists() {
-                atomic::make_read_only(&path).map_err(failed("protect", &path))?;
-                match atomic::move_into_place(&path, &target) {
-                    // Another step made the same meanwhile.
-                    Err(_) if target.exists() => {}
-                    moved => moved.map_err(failed("publish", &target))?,
-                }
-            }
+            let (digest, bytes) = self.keep_object(&path)?;
             record.outputs.insert(name.clone(), Output::Object { digest, bytes });
         }
         self.record(&record)?;
         // The step is done all the same; the next sweep tries again.
-        let _ = remove(&lease.state_dir());
+        let _ = atomic::remove(&lease.state_dir());
         Ok(record)
     }
 
@@ -423,34 +345,27 @@ impl Store {
         self.index().append(record).map_err(failed("write", &path))
     }
 
-    /// Hashes every recorded object again, each once, and returns those that are damaged. Before each, `tell` hears how
-    /// many bytes are done and how many there are.
-    pub fn verify(&self, mut tell: impl FnMut(u64, u64)) -> Vec<Damage> {
-        let mut objects = BTreeMap::new();
-        for record in self.records() {
-            for output in record.outputs.values() {
-                if let Output::Object { digest, bytes } = output {
-                    objects.insert(*digest, *bytes);
-                }
+    /// Moves an output to its place among the objects, unless the same is there already; returns its digest and size.
+    fn keep_object(&self, path: &Path) -> Result<(Digest, u64), StoreError> {
+        let tree = object::read(path, &|_| {}).map_err(failed("read", path))?;
+        let digest = tree.digest();
+        let target = self.object_path(digest);
+        if !target.exists() || self.weed_out(digest).is_err() {
+            atomic::make_read_only(path).map_err(failed("protect", path))?;
+            if tree.has_parts() {
+                // Without it, damage is told less precisely.
+                let _ = atomic::write_derived(&self.tree_path(digest), &tree.encode());
+            }
+            match atomic::move_into_place(path, &target) {
+                // Another step made the same meanwhile.
+                Err(_) if target.exists() => {}
+                moved => moved.map_err(failed("publish", &target))?,
+            }
+            if let Ok(look) = Look::of(&target) {
+                self.checked().note(digest, look);
             }
         }
-        let (mut done, all) = (0, objects.values().sum());
-        let mut damaged = Vec::new();
-        for (digest, bytes) in objects {
-            tell(done, all);
-            done += bytes;
-            damaged.extend(self.damage(digest).map(|what| Damage { digest, what }));
-        }
-        damaged
-    }
-
-    fn damage(&self, digest: Digest) -> Option<String> {
-        match object::digest(&self.object_path(digest)) {
-            Ok((found, _)) if found == digest => None,
-            Ok((found, _)) => Some(format!("changed, its digest is {}", found.short())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Some("missing".to_owned()),
-            Err(error) => Some(format!("unreadable, {error}")),
-        }
+        Ok((digest, tree.bytes()))
     }
 }
 
@@ -476,7 +391,7 @@ impl Lease {
     /// # Errors
     /// When the folder can't be removed or made again.
     pub fn clear(&self) -> Result<(), StoreError> {
-        remove(&self.staging).map_err(failed("remove", &self.staging))?;
+        atomic::remove(&self.staging).map_err(failed("remove", &self.staging))?;
         fs::create_dir_all(&self.staging).map_err(failed("create", &self.staging))
     }
 }
@@ -484,7 +399,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         // What stays behind is cleaned by the next lease on the same key.
-        let _ = remove(&self.staging);
+        let _ = atomic::remove(&self.staging);
         // Only one without a state is empty.
         let _ = fs::remove_dir(self.state_dir());
     }
@@ -493,11 +408,4 @@ impl Drop for Lease {
 fn object_path(root: &Path, digest: Digest) -> PathBuf {
     let name = digest.to_string();
     root.join("objects").join(&name[..2]).join(name)
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }

@@ -117,6 +117,7 @@ fn folder_stamp(root: &Path, folder: usize) -> Stamp {
     fs::metadata(folder).map_or_else(|_| Stamp::default(), |found| Stamp::of(&found))
 }
 
-fn path(root: &Path) -> PathBuf {
+/// Returns where the memo of a store lies.
+pub(super) fn path(root: &Path) -> PathBuf {
     root.join("index.seen")
 }

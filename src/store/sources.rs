@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
-use crate::base::Digest;
+use crate::base::{Digest, Pieces};
 use crate::store::record::DIGEST;
 use crate::store::stamp::{self, Stamp};
 use crate::store::{atomic, object, sealed};
@@ -32,6 +32,8 @@ struct Known {
     settled: BTreeMap<PathBuf, Entry>,
     /// Those hashed since the memo was written, and when.
     hashed: BTreeMap<PathBuf, (Entry, Instant)>,
+    /// The digests of the files and folders that were asked for.
+    told: BTreeMap<PathBuf, Digest>,
 }
 
 #[derive(Clone, Debug)]
@@ -47,8 +49,18 @@ impl Sources {
     /// Reads the memo; one that is missing or damaged is empty.
     pub(super) fn open(path: PathBuf) -> Self {
         let settled = read(&path).unwrap_or_default();
-        let known = Mutex::new(Known { settled, hashed: BTreeMap::new() });
+        let known = Mutex::new(Known { settled, ..Known::default() });
         Self { path, known }
+    }
+
+    /// Returns whether the memo at a path is whole, and right about all files that look as they did.
+    pub(super) fn are_right(path: &Path) -> bool {
+        let is_right = |(path, entry): (&PathBuf, &Entry)| {
+            let is_same = fs::metadata(path).is_ok_and(|metadata| entry.is_of(&metadata));
+            let digest = || File::open(path).and_then(Digest::of_reader);
+            !is_same || digest().is_ok_and(|digest| digest == entry.digest)
+        };
+        read(path).is_some_and(|entries| entries.iter().all(is_right))
     }
 
     /// Returns the digest of a file or folder; links in it are followed.
@@ -56,8 +68,22 @@ impl Sources {
     /// # Errors
     /// When something can't be read.
     pub(super) fn digest(&self, path: &Path) -> io::Result<Digest> {
-        let hash = |path: &Path, metadata: &Metadata| self.file(path, metadata);
-        object::tree(path, &|path| fs::metadata(path), &hash).map(|(digest, _)| digest)
+        let digest = self.look(path)?;
+        self.known().told.insert(path.to_owned(), digest);
+        Ok(digest)
+    }
+
+    /// Returns whether a file or folder has another digest than was told.
+    pub(super) fn has_changed(&self, path: &Path) -> bool {
+        let told = self.known().told.get(path).copied();
+        told.is_some_and(|told| self.look(path).ok() != Some(told))
+    }
+
+    fn look(&self, path: &Path) -> io::Result<Digest> {
+        let hash = |path: &Path, metadata: &Metadata| {
+            Ok(Pieces { whole: self.file(path, metadata)?, parts: Vec::new() })
+        };
+        object::walk(path, &|path| fs::metadata(path), &hash).map(|tree| tree.digest())
     }
 
     /// Writes the memo if something new is in it.
@@ -81,7 +107,7 @@ impl Sources {
     }
 
     fn file(&self, path: &Path, metadata: &Metadata) -> io::Result<Digest> {
-        if let Some(entry) = self.known().settled.get(path)
+        if let Some(entry) = self.known().entry(path)
             && entry.is_of(metadata)
         {
             return Ok(entry.digest);
@@ -94,6 +120,12 @@ impl Sources {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().expect("no holder panics")
+    }
+}
+
+impl Known {
+    fn entry(&self, path: &Path) -> Option<&Entry> {
+        self.hashed.get(path).map(|(entry, _)| entry).or_else(|| self.settled.get(path))
     }
 }
 

@@ -8,7 +8,7 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 
 /// How old a change must be, in nanoseconds.
-const SETTLED_NS: i128 = 2_000_000_000;
+pub(super) const SETTLED_NS: i128 = 2_000_000_000;
 
 /// Times, device and inode; all zero of what is not there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,7 +34,12 @@ impl Stamp {
 
     /// Returns whether nothing had changed for long enough at a time.
     pub(super) fn was_settled(&self, seen_ns: i128) -> bool {
-        self.modified_ns.max(self.changed_ns) + SETTLED_NS <= seen_ns
+        self.changed_ns() + SETTLED_NS <= seen_ns
+    }
+
+    /// Returns when something was changed last, in nanoseconds since 1970.
+    pub(super) fn changed_ns(&self) -> i128 {
+        self.modified_ns.max(self.changed_ns)
     }
 
     pub(super) fn encode(&self) -> [u8; Self::LEN] {

@@ -4,6 +4,7 @@ mod base;
 mod check;
 mod cli;
 mod codes;
+mod damage;
 mod donor;
 mod fmt;
 mod frames;

@@ -2,6 +2,7 @@
 
 mod bad_stages;
 mod commands;
+mod damage;
 mod disk;
 mod events;
 mod failures;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tlm::base::{Digest, Value};
 use tlm::store::{Begin, Damage, Lease, Output, Record, Store, StoreError, object};
@@ -71,7 +72,8 @@ fn what_is_published_is_found_by_both_keys_and_after_reopening() {
             fs::read_to_string(object_of(store, &made).join("text")).expect("read"),
             "hello"
         );
-        assert_eq!(store.verify(|_, _| {}), []);
+        let findings = store.verify(&store.recorded_objects(), &|_| {}).expect("verified");
+        assert!(findings.is_clean(), "{findings:?}");
         assert!(matches!(store.begin(key("a"), "test", |_| true), Ok(Begin::Hit(_))));
     }
 }
@@ -121,18 +123,20 @@ fn a_record_without_its_object_is_a_miss_and_all_damage_is_found() {
     fs::remove_file(changed.join("text")).expect("removed");
     fs::write(changed.join("text"), "changed").expect("written");
     std::os::unix::fs::symlink("text", unreadable.join("link")).expect("linked");
-    let mut told = Vec::new();
-    let damaged = store.verify(|done, all| told.push((done, all)));
+    let told = AtomicU64::new(0);
+    let tell = |read| {
+        told.fetch_add(read, Ordering::Relaxed);
+    };
+    let findings = store.verify(&store.recorded_objects(), &tell).expect("verified");
     let what = |record: &Record| {
         let is_it =
             |damage: &&Damage| store.object_path(damage.digest) == object_of(&store, record);
-        damaged.iter().find(is_it).map_or("whole", |damage| &damage.what)
+        let damage = findings.damaged.iter().find(is_it);
+        damage.map_or("whole", |damage| &damage.differences[0].what)
     };
-    assert_eq!(what(&records[0]), "missing");
-    assert!(what(&records[1]).starts_with("changed, its digest is "), "{damaged:?}");
-    assert!(what(&records[2]).contains("link` is neither file nor folder"), "{damaged:?}");
-    assert_eq!(what(&records[3]), "whole");
-    assert_eq!(told, [(0, 4), (1, 4), (2, 4), (3, 4)], "each object once");
+    let told_of = records.each_ref().map(what);
+    assert_eq!(told_of, ["missing", "7 bytes long instead of 1", "extra", "whole"], "{findings:?}");
+    assert_eq!(told.into_inner(), 7 + 1, "each object once");
 }
 
 #[test]

@@ -71,7 +71,7 @@ const HOMES: [(&str, &[&str]); 11] = [
     ("nom::", &["syntax/"]),
     ("miette::", &["diag/"]),
     ("clap::", &["cli/"]),
-    ("blake3::", &["base/digest.rs", "base/canon.rs"]),
+    ("blake3::", &["base/digest.rs", "base/canon.rs", "base/pieces.rs"]),
     ("indicatif::", &["report/"]),
     ("signal_hook::", &["exec/stop.rs", "stage/worker.rs"]),
     ("clippy::disallowed_methods", &["base/world.rs"]),

@@ -68,6 +68,42 @@ fn files_beside_the_outputs_are_not_kept() {
 }
 
 #[test]
+fn an_input_that_it_changes_is_set_aside_and_made_again() {
+    for (change, run) in [
+        ("echo more >> {raw}", ""),
+        ("chmod +w {raw}; sed -i 1s/./X/ {raw}", ""),
+        ("rm -f {raw}", ""),
+        ("rm -f {raw}; ln -s /etc/passwd {raw}", ""),
+        ("echo more >> {raw}", "run { retries: 2 }"),
+    ] {
+        let command = format!("sleep 0.05; {GOOD}; {change}");
+        let space = with_command(&command, run);
+        let ran = space.run(&[]);
+        assert_eq!((ran.code, ran.steps("failed")), (Some(1), vec!["bad"]), "{change}: {ran}");
+        assert_eq!(
+            (ran.steps("finished"), ran.all("retrying").count()),
+            (vec!["first"], 0),
+            "{ran}"
+        );
+        ran.says(&["its input `raw` was changed while it ran", "let the command work on a copy"]);
+        // With the command mended, what it damaged is made again.
+        space.edit(&format!("; {change}"), "");
+        space.run(&[]).check(0, &["bad", "first", "last"]);
+        check_end(&space);
+    }
+}
+
+#[test]
+fn a_file_of_the_users_that_it_changes_is_told() {
+    let space = with_command(&format!("{GOOD}; echo more >> texts/b.txt"), "");
+    space.edit("make(first)", "make(\"texts/b.txt\")");
+    let run = space.run(&[]);
+    run.check(1, &[]);
+    run.says(&["texts/b.txt` changed while the step ran", "run the same command again"]);
+    check_end(&space);
+}
+
+#[test]
 fn numbers_that_are_none_fail_the_step() {
     for number in ["NaN", "Infinity", "null", "1e999", "", "[1]"] {
         let command = format!("cp {{raw}} {{made}}; echo '{number}' > {{count}}");

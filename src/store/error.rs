@@ -1,0 +1,106 @@
+//! Why the store could not do something, and what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::store::FORMAT;
+
+/// Why the store could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file operation failed.
+    #[error("can't {operation} `{}`: {source}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The folder was written by a newer or older tlm.
+    #[error("store `{}` has format {found}, this tlm knows {FORMAT}", path.display())]
+    OtherFormat {
+        /// The store.
+        path: PathBuf,
+        /// Its format.
+        found: String,
+    },
+    /// The folder has other files.
+    #[error("`{}` is no store, and not empty", path.display())]
+    NotAStore {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder's path can't be told to workers.
+    #[error("the store's path `{}` is not UTF-8", path.display())]
+    NotUtf8 {
+        /// The store.
+        path: PathBuf,
+    },
+    /// An object that was to be used is not what its name says.
+    #[error("`{}` is damaged: {what}", path.display())]
+    Damaged {
+        /// The object, or what is damaged in it.
+        path: PathBuf,
+        /// What is the matter.
+        what: String,
+        /// Where the object was moved to, if it was there.
+        kept: Option<PathBuf>,
+    },
+    /// A stage did not write what it declares.
+    #[error("output `{name}` is missing")]
+    MissingOutput {
+        /// The output's name.
+        name: String,
+    },
+}
+
+impl StoreError {
+    /// Returns what to do about it.
+    pub fn help(&self) -> String {
+        match self {
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                "free some space, then run the same command again; finished work is kept".to_owned()
+            }
+            Self::Io { source, .. } if is_closed(source.kind()) => {
+                "make the store writable, or choose another with `--store DIR`".to_owned()
+            }
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::InvalidInput => {
+                "outputs are files and folders with names in UTF-8; please report this stage"
+                    .to_owned()
+            }
+            Self::Io { .. } => "check the disk and run the same command again".to_owned(),
+            Self::OtherFormat { path, found } => match found.parse::<u32>() {
+                Ok(older) if older < FORMAT => {
+                    format!("delete `{}`, or choose another with `--store DIR`", path.display())
+                }
+                _ => "update tlm, or choose another store with `--store DIR`".to_owned(),
+            },
+            Self::NotAStore { .. } => "choose an empty or new folder with `--store DIR`".to_owned(),
+            Self::NotUtf8 { .. } => {
+                "choose a folder with a name in UTF-8 with `--store DIR`".to_owned()
+            }
+            Self::Damaged { kept: None, .. } => "run the same command again to make it".to_owned(),
+            Self::Damaged { kept: Some(kept), .. } => format!(
+                "the object was moved to `{}`; run the same command again to make it, and `tlm verify` to check the rest",
+                kept.display()
+            ),
+            Self::MissingOutput { .. } => "this is a bug in the stage; please report it".to_owned(),
+        }
+    }
+}
+
+/// Returns whether writing there is out of the question.
+fn is_closed(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem};
+    matches!(kind, NotADirectory | PermissionDenied | ReadOnlyFilesystem)
+}
+
+/// Turns an I/O error into one that names operation and path.
+pub(super) fn failed<'a>(
+    operation: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> StoreError + 'a {
+    move |source| StoreError::Io { operation, path: path.to_owned(), source }
+}
