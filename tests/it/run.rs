@@ -11,6 +11,8 @@ mod late;
 mod own_stages;
 mod retries;
 mod reuse;
+mod several;
+mod signals;
 mod space;
 mod stops;
 #[cfg(feature = "torch")]
