@@ -70,18 +70,20 @@ impl Control {
         }
     }
 
-    /// Asks the step to end when it takes too long or does nothing, and ends it when it does not.
+    /// Asks the step to end when it takes too long or does nothing, and ends it when it does not. What began or was heard after
+    /// `now` was read has not lasted at all.
     pub(super) fn heed(&self, limits: Limits, now: Duration) {
         let mut hold = self.hold();
         let Hold { attempt: Some(attempt), asked, .. } = &mut *hold else { return };
-        let is_over =
-            |limit: Option<Duration>, since| limit.is_some_and(|limit| now - since > limit);
+        let is_over = |limit: Option<Duration>, since| {
+            limit.is_some_and(|limit| now.saturating_sub(since) > limit)
+        };
         let grace = |limit: Option<Duration>| GRACE.min(limit.unwrap_or(GRACE));
         let reason = match asked {
-            Some((Reason::Late, at)) if now - *at > grace(limits.limit) => {
+            Some((Reason::Late, at)) if now.saturating_sub(*at) > grace(limits.limit) => {
                 return attempt.worker.kill();
             }
-            Some((Reason::Stalled, at)) if now - *at > grace(limits.stall) => {
+            Some((Reason::Stalled, at)) if now.saturating_sub(*at) > grace(limits.stall) => {
                 return attempt.worker.kill();
             }
             Some(_) => return,
@@ -132,7 +134,7 @@ impl Attempt {
     /// Returns when the step last said or did something. What it does is looked at only if that matters.
     fn sign_of_life(&mut self, stall: Option<Duration>, now: Duration) -> Duration {
         let (looked, before) = self.looked;
-        let since = now - looked;
+        let since = now.saturating_sub(looked);
         if stall.is_some_and(|stall| since > stall / LOOKS) {
             let used = self.worker.cpu_seconds();
             if used - before > since.as_secs_f64() * IDLE {
@@ -162,6 +164,7 @@ mod tests {
         let worker = Worker::start(Path::new("sh"), &["-c", "sleep 1000"]).unwrap();
         let control = Control::default();
         control.begin(worker.handle(), SECOND);
+        control.heed(limits(Some(SECOND), Some(SECOND)), Duration::ZERO);
         control.heed(limits(Some(9 * SECOND), None), 10 * SECOND);
         assert_eq!(control.asked(), None);
         control.heed(limits(Some(9 * SECOND), None), 11 * SECOND);

@@ -7,6 +7,7 @@ mod disk;
 mod events;
 mod failures;
 mod inputs;
+mod kills;
 mod late;
 mod own_stages;
 mod retries;
