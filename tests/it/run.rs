@@ -16,6 +16,7 @@ mod several;
 mod signals;
 mod space;
 mod stops;
+mod trace;
 #[cfg(feature = "torch")]
 mod training;
 mod workers;
