@@ -135,7 +135,7 @@ fn a_terminal_shows_what_a_step_does_and_the_course_of_its_loss() {
     let Some(drawn) = on_a_terminal(&space, "run r.tlm --torch worker") else { return };
     for part in [
         "loss 1.000 █▆▃▁",
-        "400 of 500 tokens",
+        "100 of 500 tokens",
         " tokens/s",
         " left",
         "total",
