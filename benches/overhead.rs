@@ -85,12 +85,12 @@ fn splits(folder: &Path, steps: usize) {
     let recipe = format!(
         "use std.corpus\n\
          axis seed : Int = [{}]\n\
-         let text = corpus.text(\"in\")\n\
+         let text = corpus.text(\"in\", delimiter: \"\\n\\n\")\n\
          let split = corpus.split(text, valid: 50%, seed: seed)\n\
          plan default = split.train vary seed\n",
         axis(steps)
     );
-    write(folder, &[("r.tlm", &recipe), ("in", "a\nb\n")]);
+    write(folder, &[("r.tlm", &recipe), ("in", "a\n\nb\n\nc\n\nd\n")]);
 }
 
 fn makefile(folder: &Path, steps: usize) {

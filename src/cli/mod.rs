@@ -137,12 +137,9 @@ enum Command {
     /// Runs stages for a scheduler: actions on standard input, events on standard output
     #[command(hide = true)]
     Worker,
-    /// Runs a command for a worker, and ends whatever it leaves behind
+    /// Runs a worker, and ends whatever it leaves behind
     #[command(hide = true)]
-    Guard {
-        /// For `sh -c`
-        command: String,
-    },
+    Guard,
 }
 
 #[derive(ClapArgs, Default)]
@@ -308,21 +305,17 @@ fn obey(command: Command, console: &mut Console<'_>) -> Result<(), Exit> {
         Command::Doc { name, markdown } => doc::doc(name.as_deref(), markdown, console),
         Command::Explain { code } => codes::explain(code.as_deref(), console),
         Command::Worker => serve(console),
-        Command::Guard { command } => guard(&command, console),
+        Command::Guard => guard(console),
     }
 }
 
-fn guard(command: &str, console: &mut Console<'_>) -> Result<(), Exit> {
-    match stage::guard::run(command) {
+fn guard(console: &mut Console<'_>) -> Result<(), Exit> {
+    match stage::guard::run() {
         Ok(DONE) => Ok(()),
         Ok(code) => Err(Exit::Code(code)),
         Err(error) => {
-            let message = format!("can't run `sh`: {error}");
-            Err(console.fail(
-                ENVIRONMENT,
-                message,
-                "check the machine, then run the same command again",
-            ))
+            let message = format!("can't start a worker: {error}");
+            Err(console.fail(ENVIRONMENT, message, "run the same command again"))
         }
     }
 }

@@ -39,8 +39,6 @@ pub(super) enum Message {
     /// A worker got the step.
     Started,
     Worker(stage::Event),
-    /// The worker took so many seconds of processor time.
-    Used(f64),
     /// The last message.
     Ended(End),
 }
@@ -218,7 +216,6 @@ impl Attempt<'_> {
                 });
             }
         };
-        let used_before = worker.own_cpu_seconds();
         self.control.begin(worker.handle(), shared.stop.clock());
         let acted = match self.is_stopped(shared) {
             true => Acted::Interrupted,
@@ -229,9 +226,6 @@ impl Attempt<'_> {
             }
         };
         self.control.end();
-        if let (Some(before), Some(after)) = (used_before, worker.own_cpu_seconds()) {
-            tell(Message::Used(after - before));
-        }
         match acted {
             Acted::Done(_) => {
                 shared.idle.lock().expect("no holder panics").push((tensor, worker));
@@ -385,11 +379,11 @@ impl Shared<'_> {
     }
 
     fn new_worker(&self, tensor: bool) -> Result<Worker, (PathBuf, io::Error)> {
-        let (program, args) = match tensor {
-            true => (&self.machine.torch, &[][..]),
-            false => (&self.machine.tlm, &["worker"][..]),
+        let (program, worker) = match tensor {
+            true => (&self.machine.torch, Worker::start(&self.machine.torch, &[])),
+            false => (&self.machine.tlm, Worker::start_guarded(&self.machine.tlm)),
         };
-        Worker::start(program, args).map_err(|error| (program.clone(), error))
+        worker.map_err(|error| (program.clone(), error))
     }
 }
 

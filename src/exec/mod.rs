@@ -42,8 +42,6 @@ pub enum Event {
     },
     /// The step's worker said something.
     Worker(StepId, stage::Event),
-    /// The step's worker took so many seconds of processor time in this attempt.
-    Used(StepId, f64),
     /// The step failed in a way that may pass, and is tried again.
     Retrying {
         /// Which.

@@ -368,7 +368,6 @@ impl<'r> Scheduler<'r> {
             Message::Waiting(holder) => self.tell(Event::Waiting { step: id, holder }),
             Message::Started => self.tell(Event::Started(id)),
             Message::Worker(event) => self.tell(Event::Worker(id, event)),
-            Message::Used(seconds) => self.tell(Event::Used(id, seconds)),
             Message::Ended(end) => self.ended(id, end),
         }
     }

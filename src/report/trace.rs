@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::exec::Event;
 use crate::graph::Plan;
 use crate::sema::steps::StepId;
+use crate::stage;
 
 /// Writes what happens during a run.
 pub struct Trace {
@@ -65,9 +66,9 @@ impl Trace {
                 self.end(plan, *step, now, "waited");
                 self.begin(*step, now, None);
             }
-            Event::Used(step, seconds) => {
+            Event::Worker(step, stage::Event::Used { cpu_seconds }) => {
                 if let Some(slice) = self.open.get_mut(step) {
-                    slice.cpu_seconds = Some(*seconds);
+                    slice.cpu_seconds = Some(*cpu_seconds);
                 }
             }
             Event::Retrying { step, .. } => self.end(plan, *step, now, "tried again"),

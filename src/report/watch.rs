@@ -68,7 +68,6 @@ impl<'w> Watch<'w> {
                 let name = self.name(*step).name;
                 self.terminal.note(&format!("{name} is tried again{raised}: {}", failure.message));
             }
-            Event::Used(..) => {}
             Event::Finished(step, record) => self.terminal.finished(*step, record.seconds),
             Event::Reused(step) => self.terminal.reused(*step),
             Event::Failed { step, failure, log_tail, log } => {
@@ -116,7 +115,6 @@ impl<'w> Watch<'w> {
                 limit: raised.limit.map(|limit| limit.as_secs_f64()),
                 mem: raised.mem,
             },
-            Event::Used(..) => return None,
             Event::Started(step) => Line::Started { step: self.name(*step) },
             Event::Worker(step, event) => return worker_line(self.name(*step), event),
             Event::Finished(step, record) => finished_line(self.name(*step), record),
@@ -152,6 +150,7 @@ fn worker_line(step: StepName, event: &stage::Event) -> Option<Line> {
         stage::Event::Log { line } => Line::Log { step, line },
         stage::Event::Checkpointed { done } => Line::Checkpointed { step, done },
         stage::Event::Output { .. }
+        | stage::Event::Used { .. }
         | stage::Event::Done
         | stage::Event::Interrupted
         | stage::Event::Failed(_) => return None,

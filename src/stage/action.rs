@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::base::{Digest, Value};
 
 /// The protocol's version; bumped when a field is added.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// One stage call for a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,6 +97,11 @@ pub enum Event {
     Checkpointed {
         /// Units done.
         done: u64,
+    },
+    /// What the action took, told before its end.
+    Used {
+        /// Processor time of the worker and all it started, in seconds.
+        cpu_seconds: f64,
     },
     /// The action is done; outputs are complete.
     Done,

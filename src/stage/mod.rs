@@ -4,6 +4,7 @@
 //! sink and a checkpoint folder. It never sees the store. `src/torch/stage/` holds the tensor stages.
 
 pub mod action;
+mod children;
 pub mod context;
 pub mod corpus_split;
 pub mod corpus_text;

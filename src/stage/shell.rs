@@ -1,21 +1,27 @@
-//! Stages that a recipe declares: a command, run by `sh -c` in the recipe's folder, under a [`guard`](super::guard).
+//! Stages that a recipe declares: a command, run by `sh -c` in the recipe's folder.
 //!
 //! What the command prints goes to the step's log. A stop is SIGTERM for all of its processes, and SIGKILL for those that are
 //! still there after ten seconds. None of them outlives the step.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, PipeReader, Write};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::io::{self, PipeReader};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::base::Value;
+use rustix::process::Signal;
+
+use crate::base::{Value, text};
 use crate::stage::action::{Shell, ShellOutput};
-use crate::stage::{Context, FailureKind, StageError, inspect, printed};
+use crate::stage::{Context, FailureKind, StageError, children, inspect, printed};
 
+/// How long a command that was asked to stop may take.
+const GRACE: Duration = Duration::from_secs(10);
+/// How long what it printed may take to arrive when all of its processes have ended.
+const REST: Duration = Duration::from_secs(1);
 /// How often it is looked whether the command is to stop.
 const POLL: Duration = Duration::from_millis(20);
 /// Lines on their way to the scheduler; when it does not keep up, the command has to wait.
@@ -29,6 +35,8 @@ const THREADS: [&str; 4] =
 /// What comes from a running command.
 enum Heard {
     Line(String),
+    /// Nothing more will be printed.
+    Silence,
     Ended(io::Result<ExitStatus>),
 }
 
@@ -38,9 +46,9 @@ enum Heard {
 /// When the command fails, or leaves out an output or makes one that is not what the stage declares.
 pub fn run(context: &mut Context) -> Result<(), StageError> {
     let Some(shell) = context.action().shell.clone() else { return Ok(()) };
-    let (guard, printed) = start(&shell, context)
+    let (child, printed) = start(&shell, context)
         .map_err(|error| StageError::io("run the command in", &shell.folder, &error))?;
-    let status = listen(guard, printed, context)?;
+    let status = listen(&hear(child, printed), context)?;
     if !status.success() {
         let (kind, how) = describe(status);
         let failed = StageError::of(kind, format!("the command ended with {how}"));
@@ -59,13 +67,11 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
 }
 
 fn start(shell: &Shell, context: &Context) -> io::Result<(Child, PipeReader)> {
+    children::adopt()?;
     let (printed, output) = io::pipe()?;
     let action = context.action();
-    // The program that runs now, even if another has come to its place.
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0("tlm").args(["guard", "--", &shell.command]).current_dir(&shell.folder);
-    // Whoever kills the worker's group leaves the guard, which then ends the rest.
-    command.process_group(0).stdin(Stdio::piped());
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &shell.command]).current_dir(&shell.folder).stdin(Stdio::null());
     command.stdout(output.try_clone()?).stderr(output);
     command.env("TLM_STATE", &action.state).env("TLM_SEED", action.seed.to_string());
     command.envs(THREADS.map(|name| (name, action.threads.to_string())));
@@ -75,58 +81,107 @@ fn start(shell: &Shell, context: &Context) -> io::Result<(Child, PipeReader)> {
     Ok((command.spawn()?, printed))
 }
 
-/// Passes on what the command prints until it has ended, and asks it to stop when the step is to.
-fn listen(
-    mut guard: Child,
-    printed: PipeReader,
-    context: &mut Context,
-) -> Result<ExitStatus, StageError> {
-    let mut orders = guard.stdin.take();
-    let heard = hear(guard, printed);
-    let mut asked = false;
-    loop {
-        match heard.recv_timeout(POLL) {
-            Ok(Heard::Line(line)) => context.log(line),
-            Ok(Heard::Ended(_)) if asked => return Err(StageError::Interrupted),
-            Ok(Heard::Ended(status)) => {
-                return status
-                    .map_err(|error| StageError::environment(format!("can't wait: {error}")));
-            }
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
-        }
-        if context.interrupted() && !asked {
-            asked = true;
-            ask_to_stop(orders.as_mut());
-        }
-    }
-}
-
-/// Reads what the command prints, then waits for its end, on a thread of its own.
-fn hear(mut guard: Child, printed: PipeReader) -> Receiver<Heard> {
+/// Reads what a command prints, and waits for its end, on threads of their own.
+fn hear(mut child: Child, printed: PipeReader) -> Receiver<Heard> {
     let (sender, heard): (SyncSender<Heard>, _) = sync_channel(LINES);
+    let lines = sender.clone();
     thread::spawn(move || {
-        printed::forward(printed, &mut |line| sender.send(Heard::Line(line)).is_ok());
-        let _ = sender.send(Heard::Ended(guard.wait()));
+        printed::forward(printed, &mut |line| lines.send(Heard::Line(line)).is_ok());
+        let _ = lines.send(Heard::Silence);
     });
+    thread::spawn(move || sender.send(Heard::Ended(child.wait())));
     heard
 }
 
-fn ask_to_stop(orders: Option<&mut ChildStdin>) {
-    if let Some(orders) = orders {
-        // An error means that it has ended.
-        let _ = orders.write_all(b".");
+/// A command on its way to its end.
+#[derive(Default)]
+struct Course {
+    /// When it was asked to stop.
+    asked: Option<Instant>,
+    ended: Option<io::Result<ExitStatus>>,
+    /// When its last process had ended.
+    alone: Option<Instant>,
+    is_silent: bool,
+}
+
+/// Passes on what the command prints until it has ended and nothing of it is left; asks it to stop when the step is to.
+fn listen(heard: &Receiver<Heard>, context: &mut Context) -> Result<ExitStatus, StageError> {
+    let mut course = Course::default();
+    while !course.is_over() {
+        match heard.recv_timeout(POLL) {
+            Ok(Heard::Line(line)) => context.log(line),
+            Ok(Heard::Silence) => course.is_silent = true,
+            Ok(Heard::Ended(status)) => course.end(status, context),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        }
+        course.heed_stop(context.interrupted());
+    }
+    match (course.asked, course.ended) {
+        (None, Some(status)) => {
+            status.map_err(|error| StageError::environment(format!("can't wait: {error}")))
+        }
+        _ => Err(StageError::Interrupted),
     }
 }
 
-/// Returns what kind of failure a command's end is, and in words for people. A shell ends with 128 and the number of the
-/// signal that ended its program.
+impl Course {
+    /// Notes that the command has ended. What it left running is ended, unless it was asked to stop: then that may be what
+    /// saves its state.
+    fn end(&mut self, status: io::Result<ExitStatus>, context: &mut Context) {
+        self.ended = Some(status);
+        if self.asked.is_none() && children::are_left() {
+            let count = children::signal(Signal::KILL);
+            context.log(format!(
+                "tlm: the command left {} running; ended",
+                text::plural(count, "program")
+            ));
+            while children::are_left() {
+                children::signal(Signal::KILL);
+            }
+        }
+        self.look_for_rest();
+    }
+
+    fn heed_stop(&mut self, is_wanted: bool) {
+        match self.asked {
+            None if is_wanted => {
+                self.asked = Some(Instant::now());
+                children::signal(Signal::TERM);
+            }
+            Some(at) if at.elapsed() > GRACE => drop(children::signal(Signal::KILL)),
+            _ => {}
+        }
+        self.look_for_rest();
+    }
+
+    fn look_for_rest(&mut self) {
+        if self.ended.is_some() && self.alone.is_none() && !children::are_left() {
+            self.alone = Some(Instant::now());
+        }
+    }
+
+    /// Returns whether nothing is left. Somebody else may have got hold of what it printed to.
+    fn is_over(&self) -> bool {
+        self.alone.is_some_and(|at| self.is_silent || at.elapsed() > REST)
+    }
+}
+
+/// Returns what kind of failure a command's end is, and in words for people. A shell whose program was ended by a signal ends
+/// with 128 and its number.
 fn describe(status: ExitStatus) -> (FailureKind, String) {
-    match status.code() {
-        Some(AGAIN) => (FailureKind::Environment, format!("exit code {AGAIN}, to be tried again")),
-        Some(137) => (FailureKind::Killed, "signal 9, perhaps because memory ran out".to_owned()),
-        Some(code @ 129..160) => (FailureKind::Crashed, format!("signal {}", code - 128)),
-        Some(code) => (FailureKind::Input, format!("exit code {code}")),
-        None => (FailureKind::Crashed, status.to_string()),
+    let code = status.code();
+    let signal =
+        status.signal().or(code.filter(|code| (129..160).contains(code)).map(|code| code - 128));
+    match (signal, code) {
+        (Some(9), _) => {
+            (FailureKind::Killed, "signal 9, perhaps because memory ran out".to_owned())
+        }
+        (Some(signal), _) => (FailureKind::Crashed, format!("signal {signal}")),
+        (None, Some(AGAIN)) => {
+            (FailureKind::Environment, format!("exit code {AGAIN}, to be tried again"))
+        }
+        (None, Some(code)) => (FailureKind::Input, format!("exit code {code}")),
+        (None, None) => (FailureKind::Crashed, status.to_string()),
     }
 }
 
