@@ -1,7 +1,7 @@
 # `make test` is everything the continuous integration runs; the other targets are its parts.
 CARGO ?= cargo
 
-.PHONY: demo test lint test-lib test-torch doc bench libtorch
+.PHONY: demo test lint test-lib test-torch test-kill doc bench libtorch
 
 # Cargo uses all cores by itself, and tests that wait for processes want them undisturbed.
 .NOTPARALLEL:
@@ -24,6 +24,12 @@ test-lib:
 
 test-torch: libtorch
 	$(CARGO) test
+
+# Kills runs and workers a thousand times, from a seed of its own each time; minutes.
+KILLS ?= 1000
+SEED ?= $(shell date +%s)
+test-kill:
+	TLM_TEST_KILLS=$(KILLS) TLM_TEST_SEED=$(SEED) $(CARGO) test --no-default-features --test it -- run::kills
 
 doc: libtorch
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet

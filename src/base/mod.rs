@@ -7,6 +7,7 @@ mod decode;
 pub mod digest;
 pub mod hash;
 pub mod pieces;
+pub mod processes;
 pub mod source;
 pub mod text;
 pub mod units;

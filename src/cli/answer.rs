@@ -38,7 +38,7 @@ impl Question {
     /// Returns what a command asks; none when it wants more than words, which each run has its own of.
     pub(super) fn of(args: &PlanArgs, options: &RunArgs, console: &Console<'_>) -> Option<Self> {
         let world = console.world;
-        if options.json {
+        if options.json || options.trace.is_some() {
             return None;
         }
         let recipe = world.cwd().join(&args.recipe.recipe);

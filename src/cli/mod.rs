@@ -163,6 +163,9 @@ enum Command {
     /// Runs stages for a scheduler: actions on standard input, events on standard output
     #[command(hide = true)]
     Worker,
+    /// Runs a worker, and ends whatever it leaves behind
+    #[command(hide = true)]
+    Guard,
 }
 
 #[derive(ClapArgs, Debug, Default)]
@@ -212,6 +215,12 @@ struct RunArgs {
     /// Where to write the HTML report; by default into the store
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Where to write a trace of the run, for `chrome://tracing` and Perfetto
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Starts nothing more once a step failed, and stops what runs
+    #[arg(long)]
+    fail_fast: bool,
 }
 
 #[derive(ClapArgs)]
@@ -341,6 +350,18 @@ fn obey(command: Command, console: &mut Console<'_>) -> Result<(), Exit> {
         Command::Doc { name, markdown } => doc::doc(name.as_deref(), markdown, console),
         Command::Explain { code } => codes::explain(code.as_deref(), console),
         Command::Worker => serve(console),
+        Command::Guard => guard(console),
+    }
+}
+
+fn guard(console: &mut Console<'_>) -> Result<(), Exit> {
+    match stage::guard::run() {
+        Ok(DONE) => Ok(()),
+        Ok(code) => Err(Exit::Code(code)),
+        Err(error) => {
+            let message = format!("can't start a worker: {error}");
+            Err(console.fail(ENVIRONMENT, message, "run the same command again"))
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `tlm run`
 
-use std::io::{self, Write, stderr};
+use std::fs::File;
+use std::io::{self, BufWriter, Write, stderr};
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -12,10 +13,10 @@ use crate::cli::recipe::{self, Session, tell};
 use crate::cli::{
     Console, ENVIRONMENT, Exit, FAILED, INTERNAL, INTERRUPTED, PROGRAM, PlanArgs, RunArgs,
 };
-use crate::exec::{self, Machine, Outcome, Stop};
+use crate::exec::{self, Machine, OnFailure, Outcome, Stop};
 use crate::report::draw::{Format, draw};
 use crate::report::html::{self, HtmlError};
-use crate::report::{Results, Table, Terminal, Watch, jsonl};
+use crate::report::{Results, Table, Terminal, Trace, Watch, jsonl};
 use crate::stage::FailureKind;
 use crate::store::RunMark;
 
@@ -91,6 +92,7 @@ fn run_once(
     if mark.is_late && may_repeat {
         return Ok(None);
     }
+    let trace = options.trace.as_deref().map(|path| trace(path, console)).transpose()?;
     let stop = match stop {
         Some(stop) => stop,
         None => {
@@ -107,42 +109,61 @@ fn run_once(
         true => Some(&mut *console.out),
         false => None,
     };
+    let on_failure = if options.fail_fast { OnFailure::Stop } else { OnFailure::GoOn };
     let began = Instant::now();
-    let mut watch = Watch::new(&session.plan, terminal, json);
+    let mut watch = Watch::new(&session.plan, terminal, json, trace);
     let outcome = exec::run(
         &session.plan,
         &session.store,
         &session.machine,
         console.world,
         stop,
+        on_failure,
         &mut |event| watch.hear(event),
     );
     let seconds = began.elapsed().as_secs_f64();
     session.store.keep_checked();
     if may_repeat && session.store.has_damage() && !outcome.interrupted {
-        let (ending, _) = watch.close(false);
-        console.say(format_args!("{ending}what was damaged is made again\n"));
+        let text = watch.close(false).text;
+        console.say(format_args!("{text}what was damaged is made again\n"));
         return Ok(None);
     }
     let results = Results { plan: &session.plan, outcome: &outcome, store: &session.store };
     let tables = results.tables();
-    let (ending, written) = watch.close(outcome.interrupted);
-    console.say(ending);
+    let closed = watch.close(outcome.interrupted);
+    console.say(closed.text);
+    let traced = closed.trace.map_err(|error| no_trace(options.trace.as_deref(), &error, console));
     let report = write_report(&results, &session, options.report.as_deref(), &tables, console);
     // The last, as it may be closed, or wait for its reader.
-    let written = written.and_then(|()| match options.json {
+    let written = closed.json.and_then(|()| match options.json {
         true => jsonl::close(console.out, &outcome, &tables, seconds),
         false => show(&tables, console),
     });
     let written = written.and_then(|()| console.out.flush()).map_err(|e| console.closed(&e));
     let (report, unreported) = report.map_or_else(|code| (None, Some(code)), |ok| (ok, None));
     let (failed, is_idle) = (code(&outcome), outcome.is_idle());
-    if let Some(code) = [failed, unreported, written.err()].into_iter().flatten().next() {
+    let codes = [failed, unreported, traced.err(), written.err()];
+    if let Some(code) = codes.into_iter().flatten().next() {
         mem::forget(session);
         return Err(Exit::Code(code));
     }
     let idle = report.filter(|_| is_idle).map(|report| (mark, report));
     Ok(Some(Ended { session, idle }))
+}
+
+fn trace(path: &Path, console: &mut Console<'_>) -> Result<Trace, Exit> {
+    match File::create(console.world.cwd().join(path)) {
+        Ok(file) => Ok(Trace::new(Box::new(BufWriter::new(file)))),
+        Err(error) => Err(Exit::Code(no_trace(Some(path), &error, console))),
+    }
+}
+
+/// Tells that the trace can't be written and returns the exit code.
+fn no_trace(path: Option<&Path>, error: &io::Error, console: &mut Console<'_>) -> u8 {
+    let path = path.unwrap_or(Path::new("")).display();
+    let message = format!("can't write the trace `{path}`: {error}");
+    console.fail(ENVIRONMENT, message, "name another place with `--trace FILE`");
+    ENVIRONMENT
 }
 
 /// Prints the tables: ruled for people, Markdown for files.

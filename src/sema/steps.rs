@@ -446,7 +446,9 @@ pub struct RunSpec {
     pub mem: Option<u64>,
     /// Seconds after which the step is stopped.
     pub limit_s: Option<f64>,
-    /// How often a crashed worker is tried again.
+    /// Seconds without a sign of life after which the step is stopped.
+    pub stall_s: Option<f64>,
+    /// How often it is tried again after a failure that may pass.
     pub retries: u32,
     /// `cpu`, `cuda`; by default what the machine has.
     pub device: Option<String>,

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::base::{Digest, Value};
 
 /// The protocol's version; bumped when a field is added.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// One stage call for a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,7 +77,8 @@ pub enum Event {
     Metric {
         /// Its name.
         name: String,
-        /// Its value now.
+        /// Its value now; null in JSON when it is not finite.
+        #[serde(deserialize_with = "number")]
         value: f64,
     },
     /// A line for the log.
@@ -96,6 +97,11 @@ pub enum Event {
     Checkpointed {
         /// Units done.
         done: u64,
+    },
+    /// What the action took, told before its end.
+    Used {
+        /// Processor time of the worker and all it started, in seconds.
+        cpu_seconds: f64,
     },
     /// The action is done; outputs are complete.
     Done,
@@ -126,8 +132,17 @@ pub enum FailureKind {
     Environment,
     /// A bug in tlm.
     Internal,
-    /// The worker died: signal, exit code, out of memory.
+    /// The worker died: signal, exit code.
     Crashed,
+    /// The worker was killed, as the system does when memory runs out.
+    Killed,
     /// The step's time limit passed.
     TimedOut,
+    /// The step said and did nothing for longer than its `stall`.
+    Stalled,
+}
+
+/// Reads a number that JSON has none for as NaN.
+fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
 }

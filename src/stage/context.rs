@@ -52,7 +52,8 @@ impl StageError {
         self
     }
 
-    fn of(kind: FailureKind, message: impl fmt::Display) -> Self {
+    /// Returns a failure of some kind.
+    pub(super) fn of(kind: FailureKind, message: impl fmt::Display) -> Self {
         Self::Failed(Failure { kind, message: message.to_string(), help: None })
     }
 }

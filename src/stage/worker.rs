@@ -10,12 +10,14 @@ use std::io::{self, BufRead, Write};
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
+use crate::base::processes;
 use crate::stage::action::{Action, Event, Failure, FailureKind, PROTOCOL};
 use crate::stage::context::{Context, StageError};
 use crate::stage::{Body, Registry, shell};
@@ -114,11 +116,17 @@ fn run<W: Write + Send + 'static>(
     stop: &Arc<AtomicBool>,
 ) -> (Event, bool) {
     let mut context = Context::new(action, Arc::clone(stop), Box::new(output));
+    let used = || processes::cpu_seconds(process::id());
+    let before = used();
     let alone = AssertUnwindSafe(|| {
         let _held = Held::wait(&mut context)?;
         body(&mut context)
     });
-    match catch_unwind(alone) {
+    let ended = catch_unwind(alone);
+    if let (Some(before), Some(after)) = (before, used()) {
+        context.emit(&Event::Used { cpu_seconds: after - before });
+    }
+    match ended {
         Ok(Ok(())) => (Event::Done, true),
         Ok(Err(StageError::Interrupted)) => (Event::Interrupted, false),
         Ok(Err(StageError::Failed(failure))) => (Event::Failed(failure), false),

@@ -147,6 +147,18 @@ fn cut(file: &File, _path: &Path, end: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Writes a line for people into an open file, in place of the one before.
+pub(super) fn write_note(mut file: &File, text: &str) -> io::Result<()> {
+    file.set_len(0)?;
+    io::Write::write_all(&mut file, format!("{text}\n").as_bytes())
+}
+
+/// Reads such a line; none if it is missing or only being written.
+pub(super) fn read_note(path: &Path) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    text.strip_suffix('\n').map(str::to_owned)
+}
+
 /// Opens a file to append to, creating it and its folder if missing.
 pub(super) fn open_log(path: &Path) -> io::Result<File> {
     create_passing_folder(folder_of(path))?;

@@ -182,6 +182,11 @@ impl Store {
         self.sources.digest(path)
     }
 
+    /// Returns whether a file or folder of the user's is no longer what [`Store::source_digest`] told.
+    pub fn source_changed(&self, path: &Path) -> bool {
+        self.sources.has_changed(path)
+    }
+
     /// Remembers the digests of the user's files, and which objects are there, for the next time.
     pub fn keep_sources(&self) {
         // Forgetting them costs time, nothing else.
@@ -241,21 +246,25 @@ impl Store {
         self.root.join(format!("{name}.html"))
     }
 
-    /// Takes the lease on a recipe key. While another process holds it, asks `wait` again and again whether to go on waiting.
+    /// Takes the lease on a recipe key for `who`. While another holds it, asks `wait` again and again whether to go on
+    /// waiting, and says who that is, if it is known.
     ///
     /// # Errors
     /// When lock or staging folder can't be made.
     pub fn begin(
         &self,
         recipe: Digest,
-        mut wait: impl FnMut() -> bool,
+        who: &str,
+        mut wait: impl FnMut(Option<String>) -> bool,
     ) -> Result<Begin, StoreError> {
         let path = self.lock_path(recipe);
         let lock = atomic::open_shared(&path).map_err(failed("open", &path))?;
         loop {
             match lock.try_lock() {
                 Ok(()) => break,
-                Err(TryLockError::WouldBlock) if wait() => thread::sleep(POLL),
+                Err(TryLockError::WouldBlock) if wait(atomic::read_note(&path)) => {
+                    thread::sleep(POLL);
+                }
                 Err(TryLockError::WouldBlock) => return Ok(Begin::GivenUp),
                 Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
             }
@@ -265,6 +274,8 @@ impl Store {
         if let Some(record) = self.lookup(recipe) {
             return Ok(Begin::Hit(Box::new(record)));
         }
+        // Only for whoever waits; the lock is the kernel's.
+        let _ = atomic::write_note(&lock, who);
         let staging = self.stage(recipe)?;
         let state = self.root.join("state").join(recipe.to_string());
         atomic::create_passing_folder(&state).map_err(failed("create", &state))?;

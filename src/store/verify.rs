@@ -59,11 +59,20 @@ impl Store {
     /// # Errors
     /// When it can't be read, or is damaged; then it has been moved to `quarantine`.
     pub fn check(&self, path: &Path) -> Result<(), StoreError> {
-        let checked = self.object_at(path).map_or(Ok(()), |digest| self.weed_out(digest));
+        let checked = self.check_used(path);
         if matches!(checked, Err(StoreError::Damaged { .. })) {
             self.has_damage.store(true, Ordering::Relaxed);
         }
         checked
+    }
+
+    /// Checks an object in the same way after it was used by what may have damaged it, so that making it again and using it in
+    /// the same way would not help.
+    ///
+    /// # Errors
+    /// As those of [`Store::check`].
+    pub fn check_used(&self, path: &Path) -> Result<(), StoreError> {
+        self.object_at(path).map_or(Ok(()), |digest| self.weed_out(digest))
     }
 
     /// Checks an object, and moves it to `quarantine` if it is damaged.

@@ -26,7 +26,9 @@ fn key() -> Digest {
 
 /// Makes the object and returns where it lies.
 fn publish(store: &Store) -> PathBuf {
-    let Ok(Begin::Miss(lease)) = store.begin(key(), || true) else { panic!("it is there") };
+    let Ok(Begin::Miss(lease)) = store.begin(key(), "test", |_| true) else {
+        panic!("it is there")
+    };
     for (name, content) in files() {
         let path = lease.out_dir().join("out").join(name);
         fs::create_dir_all(path.parent().expect("has one")).expect("created");

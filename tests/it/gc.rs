@@ -16,7 +16,7 @@ fn key(name: &str) -> Digest {
 }
 
 fn lease(store: &Store, name: &str) -> Lease {
-    match store.begin(key(name), || true).expect("begins") {
+    match store.begin(key(name), "a test", |_| true).expect("begins") {
         Begin::Miss(lease) => lease,
         other @ (Begin::Hit(_) | Begin::GivenUp) => panic!("unexpected: {other:?}"),
     }
