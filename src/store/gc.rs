@@ -101,7 +101,7 @@ impl Store {
     pub fn collect(&self, policy: &Policy) -> Result<Garbage, StoreError> {
         let path = self.gate_path();
         let gate = atomic::open_shared(&path).map_err(failed("open", &path))?;
-        gate.lock().map_err(failed("lock", &path))?;
+        atomic::patiently(|| gate.lock()).map_err(failed("lock", &path))?;
         let index = index::path(&self.root);
         self.index().refresh().map_err(failed("read", &index))?;
         let garbage = self.garbage(policy)?;

@@ -19,7 +19,7 @@ mod stamp;
 mod table;
 mod verify;
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -249,13 +249,11 @@ impl Store {
     ) -> Result<Begin, StoreError> {
         let path = self.lock_path(recipe);
         let lock = atomic::open_shared(&path).map_err(failed("open", &path))?;
-        loop {
-            match lock.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if wait() => thread::sleep(POLL),
-                Err(TryLockError::WouldBlock) => return Ok(Begin::GivenUp),
-                Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+        while !atomic::got(|| lock.try_lock()).map_err(failed("lock", &path))? {
+            if !wait() {
+                return Ok(Begin::GivenUp);
             }
+            thread::sleep(POLL);
         }
         let index = index::path(&self.root);
         self.index().refresh().map_err(failed("read", &index))?;
@@ -279,7 +277,7 @@ impl Store {
             let Some(key) = key(&entry) else { continue };
             // Held until the folder is gone.
             let lock = atomic::open_shared(&self.lock_path(key));
-            if lock.as_ref().is_ok_and(|lock| lock.try_lock().is_ok()) {
+            if lock.as_ref().is_ok_and(|lock| atomic::got(|| lock.try_lock()).unwrap_or(false)) {
                 let _ = atomic::remove(&entry.path());
             }
         }

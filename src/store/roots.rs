@@ -5,7 +5,7 @@
 //! process holds a lock on it. `locks/gc` is held by a collector alone, or by all that publish or begin a run.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -55,7 +55,7 @@ impl Store {
             atomic::write(path, &sealed::seal(NAME, content))?;
         }
         let run = File::options().write(true).open(path)?;
-        run.lock_shared()?;
+        atomic::patiently(|| run.lock_shared())?;
         run.set_modified(now)?;
         Ok(RunMark { _lock: Some(run), is_late })
     }
@@ -69,11 +69,11 @@ impl Store {
     /// Keeps a collector out, after waiting for one that is at work; returns whether there was one.
     fn share_with_collector(&self) -> io::Result<(File, bool)> {
         let gate = atomic::open_shared(&self.gate_path())?;
-        match gate.try_lock_shared() {
-            Ok(()) => Ok((gate, false)),
-            Err(TryLockError::WouldBlock) => gate.lock_shared().map(|()| (gate, true)),
-            Err(TryLockError::Error(error)) => Err(error),
+        let is_late = !atomic::got(|| gate.try_lock_shared())?;
+        if is_late {
+            atomic::patiently(|| gate.lock_shared())?;
         }
+        Ok((gate, is_late))
     }
 
     pub(super) fn gate_path(&self) -> PathBuf {

@@ -5,6 +5,7 @@ mod damage;
 mod disk;
 mod events;
 mod failures;
+mod faults;
 mod gc;
 mod inputs;
 mod late;
