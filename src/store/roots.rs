@@ -39,8 +39,12 @@ impl Store {
     ///
     /// # Errors
     /// When it can't be written.
-    pub fn begin_run(&self, keys: &[Digest], now: SystemTime) -> Result<RunMark, StoreError> {
-        let content: Vec<u8> = keys.iter().flat_map(|key| *key.as_bytes()).collect();
+    pub fn begin_run(
+        &self,
+        keys: impl Iterator<Item = Digest>,
+        now: SystemTime,
+    ) -> Result<RunMark, StoreError> {
+        let content: Vec<u8> = keys.flat_map(|key| *key.as_bytes()).collect();
         let path = self.root.join("runs").join(Digest::of(&content).to_string());
         match self.mark_run(&path, &content, now) {
             Err(error) if is_closed(error.kind()) => Ok(RunMark { _lock: None, is_late: false }),
@@ -50,7 +54,8 @@ impl Store {
 
     fn mark_run(&self, path: &Path, content: &[u8], now: SystemTime) -> io::Result<RunMark> {
         let (_shared, is_late) = self.share_with_collector()?;
-        if read_keys(path).is_none() {
+        let is_noted = fs::read(path).is_ok_and(|file| sealed::open(NAME, &file) == Some(content));
+        if !is_noted {
             atomic::create_folder(&self.root.join("runs"))?;
             atomic::write(path, &sealed::seal(NAME, content))?;
         }
@@ -80,17 +85,21 @@ impl Store {
         self.root.join("locks").join("gc")
     }
 
-    /// Returns all runs; one whose note is damaged is of no steps.
-    pub(super) fn runs(&self) -> Vec<Run> {
-        let entries = fs::read_dir(self.root.join("runs")).into_iter().flatten().flatten();
-        let run = |entry: fs::DirEntry| {
-            let path = entry.path();
-            let began = entry.metadata().ok()?.modified().ok()?;
-            let goes_on = atomic::is_locked(&path);
-            let keys = read_keys(&path).unwrap_or_default();
-            Some(Run { path, keys, began, goes_on })
-        };
-        entries.filter_map(run).collect()
+    /// Returns all runs.
+    ///
+    /// # Errors
+    /// When a note is damaged: without it, something would be collected that is to stay.
+    pub(super) fn runs(&self) -> Result<Vec<Run>, StoreError> {
+        let paths = self.roots("runs").map(|(_, path)| path);
+        paths.map(|path| run(&path).ok_or(StoreError::DamagedRoot { path })).collect()
+    }
+
+    /// Returns the names and paths of what lies in a folder, but for files that are being written.
+    fn roots(&self, folder: &str) -> impl Iterator<Item = (String, PathBuf)> {
+        let entries = fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten();
+        let named =
+            entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()));
+        named.filter(|(name, _)| !name.starts_with('.'))
     }
 
     /// Keeps what a step made under a name until that is unpinned.
@@ -126,26 +135,22 @@ impl Store {
     /// Returns the recipe keys of pinned steps by the pins' names.
     ///
     /// # Errors
-    /// When a pin can't be read: without it, something would be collected that is to stay.
+    /// When a pin is damaged: without it, something would be collected that is to stay.
     pub fn pins(&self) -> Result<BTreeMap<String, Digest>, StoreError> {
-        let mut pins = BTreeMap::new();
-        for entry in fs::read_dir(self.root.join("pins")).into_iter().flatten().flatten() {
-            let path = entry.path();
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with('.') {
-                continue;
-            }
-            let text = fs::read_to_string(&path).map_err(failed("read", &path))?;
-            let no_key = |_| io::Error::new(io::ErrorKind::InvalidData, "it holds no key");
-            let key = text.trim().parse().map_err(no_key).map_err(failed("read", &path))?;
-            pins.insert(name, key);
-        }
-        Ok(pins)
+        let pin = |(name, path): (String, PathBuf)| {
+            let key = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+            Ok((name, key.ok_or(StoreError::DamagedRoot { path })?))
+        };
+        self.roots("pins").map(pin).collect()
     }
 }
 
-fn read_keys(path: &Path) -> Option<Vec<Digest>> {
+/// Reads the note of a run.
+fn run(path: &Path) -> Option<Run> {
     let file = fs::read(path).ok()?;
     let (keys, rest) = sealed::open(NAME, &file)?.as_chunks::<DIGEST>();
-    rest.is_empty().then(|| keys.iter().map(|key| Digest::from(*key)).collect())
+    let began = fs::metadata(path).ok()?.modified().ok()?;
+    let keys = keys.iter().map(|key| Digest::from(*key)).collect();
+    let goes_on = atomic::is_locked(path);
+    rest.is_empty().then(|| Run { path: path.to_owned(), keys, began, goes_on })
 }
