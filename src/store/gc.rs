@@ -112,7 +112,7 @@ impl Store {
         let index = index::path(&self.root);
         self.index().refresh().map_err(failed("read", &index))?;
         let garbage = self.garbage(policy)?;
-        if !garbage.records.is_empty() {
+        if !garbage.records.is_empty() || self.damaged() > 0 {
             let gone: BTreeSet<_> = garbage.records.iter().map(|record| keys(record)).collect();
             let stays = |record: &Record| !gone.contains(&keys(record));
             self.index().rewrite(stays).map_err(failed("write", &index))?;

@@ -346,10 +346,7 @@ impl Store {
         let target = self.object_path(digest);
         if !target.exists() || self.weed_out(digest).is_err() {
             atomic::make_read_only(path).map_err(failed("protect", path))?;
-            if tree.has_parts() {
-                // Without it, damage is told less precisely.
-                let _ = atomic::write_derived(&self.tree_path(digest), &tree.encode());
-            }
+            self.keep_tree(&tree);
             match atomic::move_into_place(path, &target) {
                 // Another step made the same meanwhile.
                 Err(_) if target.exists() => {}

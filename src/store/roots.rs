@@ -110,6 +110,7 @@ impl Store {
         if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0', '\n']) {
             return Err(StoreError::NoPinName { name: name.to_owned() });
         }
+        let _shared = self.without_collector()?;
         let path = self.root.join("pins").join(name);
         let write = || {
             atomic::create_folder(&self.root.join("pins"))?;
