@@ -86,8 +86,8 @@ fn run_once(
         tell(&session.source.sources, &never, console);
         return Err(Exit::Code(PROGRAM));
     }
-    let keys: Vec<_> = session.plan.steps().map(|planned| planned.recipe).collect();
-    let mark = session.store.begin_run(&keys, console.world.now());
+    let keys = session.plan.steps().map(|planned| planned.recipe);
+    let mark = session.store.begin_run(keys, console.world.now());
     let mark = mark.map_err(|error| console.store_error(&error))?;
     if mark.is_late && may_repeat {
         return Ok(None);

@@ -20,7 +20,7 @@ mod stamp;
 mod table;
 mod verify;
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -259,15 +259,11 @@ impl Store {
     ) -> Result<Begin, StoreError> {
         let path = self.lock_path(recipe);
         let lock = atomic::open_shared(&path).map_err(failed("open", &path))?;
-        loop {
-            match lock.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if wait(atomic::read_note(&path)) => {
-                    thread::sleep(POLL);
-                }
-                Err(TryLockError::WouldBlock) => return Ok(Begin::GivenUp),
-                Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+        while !atomic::got(|| lock.try_lock()).map_err(failed("lock", &path))? {
+            if !wait(atomic::read_note(&path)) {
+                return Ok(Begin::GivenUp);
             }
+            thread::sleep(POLL);
         }
         let index = index::path(&self.root);
         self.index().refresh().map_err(failed("read", &index))?;
@@ -293,7 +289,7 @@ impl Store {
             let Some(key) = key(&entry) else { continue };
             // Held until the folder is gone.
             let lock = atomic::open_shared(&self.lock_path(key));
-            if lock.as_ref().is_ok_and(|lock| lock.try_lock().is_ok()) {
+            if lock.as_ref().is_ok_and(|lock| atomic::got(|| lock.try_lock()).unwrap_or(false)) {
                 let _ = atomic::remove(&entry.path());
             }
         }
@@ -362,10 +358,7 @@ impl Store {
         let target = self.object_path(digest);
         if !target.exists() || self.weed_out(digest).is_err() {
             atomic::make_read_only(path).map_err(failed("protect", path))?;
-            if tree.has_parts() {
-                // Without it, damage is told less precisely.
-                let _ = atomic::write_derived(&self.tree_path(digest), &tree.encode());
-            }
+            self.keep_tree(&tree);
             match atomic::move_into_place(path, &target) {
                 // Another step made the same meanwhile.
                 Err(_) if target.exists() => {}

@@ -7,6 +7,7 @@ mod damage;
 mod disk;
 mod events;
 mod failures;
+mod faults;
 mod gc;
 mod inputs;
 mod kills;
