@@ -1,5 +1,6 @@
 //! Level 9: the command line. One file a command once there is more to one than a few lines.
 
+mod answer;
 mod codes;
 mod doc;
 mod explain;
@@ -164,7 +165,7 @@ enum Command {
     Worker,
 }
 
-#[derive(ClapArgs, Default)]
+#[derive(ClapArgs, Debug, Default)]
 struct RecipeArgs {
     /// The recipe
     recipe: PathBuf,
@@ -182,14 +183,14 @@ struct RecipeArgs {
     profile: Option<String>,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 struct StoreArgs {
     /// The store; by default `$TLM_STORE`, or `.tlm` beside the recipe, or where there is none, here
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 struct PlanArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
@@ -203,7 +204,7 @@ struct PlanArgs {
     torch: Option<PathBuf>,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 struct RunArgs {
     /// Prints events as JSON lines instead of tables (docs/events.md)
     #[arg(long)]
