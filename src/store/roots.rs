@@ -60,9 +60,9 @@ impl Store {
     /// Notes that a run whose note has this name begins again; none when there is no such note, or the collector is at work.
     pub(super) fn begin_run_again(root: &Path, name: &str, now: SystemTime) -> Option<RunMark> {
         let gate = atomic::open_shared(&gate_path(root)).ok()?;
-        gate.try_lock_shared().ok()?;
+        atomic::got(|| gate.try_lock_shared()).ok()?.then_some(())?;
         let run = File::options().write(true).open(root.join("runs").join(name)).ok()?;
-        run.lock_shared().ok()?;
+        atomic::patiently(|| run.lock_shared()).ok()?;
         run.set_modified(now).ok()?;
         Some(RunMark { _lock: Some(run), name: Some(name.to_owned()), is_late: false })
     }
