@@ -1,7 +1,7 @@
 # `make test` is everything the continuous integration runs; the other targets are its parts.
 CARGO ?= cargo
 
-.PHONY: demo test lint test-lib test-torch test-kill doc bench libtorch
+.PHONY: demo test lint test-lib test-faults test-torch test-kill doc bench libtorch
 
 # Cargo uses all cores by itself, and tests that wait for processes want them undisturbed.
 .NOTPARALLEL:
@@ -21,6 +21,11 @@ lint: libtorch
 # Everything but tensors; needs no libtorch.
 test-lib:
 	$(CARGO) test --no-default-features
+
+# Each system call that may fail, and each two changes that a crash may lose, where `make test` takes a few; ten minutes.
+test-faults:
+	$(CARGO) test --no-default-features --lib -- --ignored store::atomic
+	$(CARGO) test --no-default-features --test it -- --ignored run::faults
 
 test-torch: libtorch
 	$(CARGO) test

@@ -87,3 +87,17 @@ pub const UNITS: &[(&str, Option<Dim>, f64)] = &[
     ("h", Some(Dim::Duration), 3600.0),
     ("d", Some(Dim::Duration), 86400.0),
 ];
+
+/// Returns the bytes that a text like `200GiB`, `1.5 TB` or `4096` says.
+pub fn bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let (number, unit) = text.split_at(text.find(char::is_alphabetic).unwrap_or(text.len()));
+    let is_it =
+        |(name, dim, _): &&(&str, Option<Dim>, f64)| *name == unit && *dim == Some(Dim::Bytes);
+    let factor = match unit {
+        "" => 1.0,
+        _ => UNITS.iter().find(is_it)?.2,
+    };
+    let bytes = number.trim().parse::<f64>().ok()? * factor;
+    (bytes >= 0.0 && bytes.is_finite()).then_some(bytes as u64)
+}

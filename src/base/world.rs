@@ -1,7 +1,7 @@
 //! The world outside: environment, clock, current directory, machine. Read here and nowhere else.
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -107,6 +107,19 @@ impl World {
     #[expect(clippy::disallowed_methods, reason = "the one home of the clock")]
     pub fn now(&self) -> SystemTime {
         SystemTime::now()
+    }
+}
+
+/// Returns what to do about an error of the system, where that is the same whatever was tried.
+pub fn remedy(error: &io::Error) -> Option<&'static str> {
+    match error.raw_os_error()? {
+        libc::ENOSPC | libc::EDQUOT => {
+            Some("free some space, then run the same command again; finished work is kept")
+        }
+        libc::EMFILE | libc::ENFILE => {
+            Some("allow more open files (`ulimit -n 4096`), then run the same command again")
+        }
+        _ => None,
     }
 }
 

@@ -4,6 +4,7 @@ mod codes;
 mod doc;
 mod explain;
 mod fmt;
+mod gc;
 mod outline;
 mod pages;
 mod recipe;
@@ -120,6 +121,30 @@ enum Command {
         #[arg(long)]
         repair: bool,
     },
+    /// Shows what no pin and no recent run needs; removes it with `--delete`
+    Gc {
+        #[command(flatten)]
+        store: StoreArgs,
+        #[command(flatten)]
+        options: GcArgs,
+    },
+    /// Keeps what a step made until it is unpinned; without a step, lists the pins
+    Pin {
+        #[command(flatten)]
+        store: StoreArgs,
+        /// The step's name, or the first digits of its key
+        step: Option<String>,
+        /// The pin's name; by default the step's
+        #[arg(long = "as", value_name = "NAME", requires = "step")]
+        name: Option<String>,
+    },
+    /// Takes a pin away
+    Unpin {
+        #[command(flatten)]
+        store: StoreArgs,
+        /// The pin's name
+        name: String,
+    },
     /// Shows the reference of the standard library, or of a part of it
     Doc {
         /// A module, stage or artifact type, as `train`, `train.run`, `Checkpoint`, or a recipe, as `b0.tlm`; by default a
@@ -195,6 +220,20 @@ struct RunArgs {
     /// Starts nothing more once a step failed, and stops what runs
     #[arg(long)]
     fail_fast: bool,
+}
+
+#[derive(ClapArgs)]
+struct GcArgs {
+    /// Keeps all steps of runs that began in the last so many days
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    keep_days: u32,
+    /// Of what else there is, removes only as much as is needed to get the objects down to this, as `200GiB`; the longest
+    /// unused first
+    #[arg(long, value_name = "SIZE")]
+    max_size: Option<String>,
+    /// Removes it
+    #[arg(long)]
+    delete: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -298,6 +337,11 @@ fn obey(command: Command, console: &mut Console<'_>) -> Result<(), Exit> {
         Command::Show { store, step } => stored::show(&store, &step, console),
         Command::Log { store, step } => stored::log(&store, &step, console),
         Command::Verify { store, repair } => verify::verify(&store, repair, console),
+        Command::Gc { store, options } => gc::gc(&store, &options, console),
+        Command::Pin { store, step, name } => {
+            gc::pin(&store, step.as_deref(), name.as_deref(), console)
+        }
+        Command::Unpin { store, name } => gc::unpin(&store, &name, console),
         Command::Doc { name: Some(name), .. } if name.ends_with(".tlm") => {
             let recipe = PathBuf::from(name);
             outline::recipe(&RecipeArgs { recipe, ..RecipeArgs::default() }, console)

@@ -18,7 +18,7 @@ use crate::report::html::{self, HtmlError};
 use crate::report::{Results, Table, Terminal, Trace, Watch, jsonl};
 use crate::stage::FailureKind;
 
-/// How often a run is planned again because an input turned out damaged.
+/// How often a run is planned again because the store is not what it was.
 const REPEATS: usize = 2;
 
 pub(super) fn run(
@@ -33,8 +33,8 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Plans and runs; returns whether that is to be done again, as far as it may be: what turned out damaged is gone now, so a
-/// new plan has the steps that make it.
+/// Plans and runs; returns whether that is to be done again, as far as it may be: what turned out damaged or was collected
+/// is gone now, so a new plan has the steps that make it.
 fn run_once(
     args: &PlanArgs,
     options: &RunArgs,
@@ -49,6 +49,12 @@ fn run_once(
         return Err(Exit::Code(PROGRAM));
     }
     let trace = options.trace.as_deref().map(|path| trace(path, console)).transpose()?;
+    let keys = session.plan.steps().map(|planned| planned.recipe);
+    let mark = session.store.begin_run(keys, console.world.now());
+    let mark = mark.map_err(|error| console.store_error(&error))?;
+    if mark.is_late && may_repeat {
+        return Ok(true);
+    }
     let stop = match stop {
         Some(stop) => stop,
         None => {

@@ -118,7 +118,11 @@ fn is_log_of(path: &Path, wanted: &str) -> bool {
 }
 
 /// Returns the record of this name, or of the key that starts so.
-fn find(store: &Store, wanted: &str, console: &mut Console<'_>) -> Result<Arc<Record>, Exit> {
+pub(super) fn find(
+    store: &Store,
+    wanted: &str,
+    console: &mut Console<'_>,
+) -> Result<Arc<Record>, Exit> {
     let mut records = store.records();
     // What was recorded again under the same key is the same step.
     let mut seen = BTreeSet::new();

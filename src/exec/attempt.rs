@@ -11,6 +11,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use crate::base::world::remedy;
 use crate::base::{Digest, Value, World, text};
 use crate::exec::command::command;
 use crate::exec::control::{Control, Reason};
@@ -209,10 +210,12 @@ impl Attempt<'_> {
         let mut worker = match warm.map_or_else(|| shared.new_worker(tensor), Ok) {
             Ok(worker) => worker,
             Err((program, error)) => {
+                let help = remedy(&error);
+                let help = help.unwrap_or("build it again, or name it with `--torch PROGRAM`");
                 return Acted::Failed(Failure {
                     kind: FailureKind::Environment,
                     message: format!("can't start `{}`: {error}", program.display()),
-                    help: Some("build it again, or name it with `--torch PROGRAM`".to_owned()),
+                    help: Some(help.to_owned()),
                 });
             }
         };
@@ -437,6 +440,8 @@ fn store_failure(error: &StoreError) -> Failure {
         | StoreError::OtherFormat { .. }
         | StoreError::NotAStore { .. }
         | StoreError::NotUtf8 { .. }
+        | StoreError::DamagedRoot { .. }
+        | StoreError::NoPinName { .. }
         | StoreError::Damaged { .. } => FailureKind::Environment,
     };
     Failure { kind, message: error.to_string(), help: Some(error.help()) }

@@ -152,6 +152,9 @@ impl Held {
                 Ok(()) if is_at(&file, &path) => return Ok(Self { path, _file: file }),
                 // The one before removed the file as it ended.
                 Ok(()) => continue,
+                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {
+                    continue;
+                }
                 Err(TryLockError::Error(error)) => {
                     return Err(StageError::io("lock", &path, &error));
                 }

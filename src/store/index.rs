@@ -4,7 +4,7 @@
 //! read; if the table turns out to be wrong, or the log damaged, the whole log is read again.
 
 use std::fs::{self, File};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -137,26 +137,31 @@ impl Index {
     /// Appends a record durably.
     pub(super) fn append(&mut self, record: &Record) -> io::Result<()> {
         let encoded = record.encode();
-        let mut log = atomic::open_shared(&path(&self.root))?;
-        log.lock()?;
+        let path = path(&self.root);
+        let log = atomic::open_locked(&path)?;
         self.go_on(&log)?;
         let (frame, next) = self.point.frame(&encoded)?;
-        log.set_len(self.point.end)?;
-        log.seek(SeekFrom::Start(self.point.end))?;
-        if let Err(error) = log.write_all(&frame).and_then(|()| log.sync_all()) {
-            // A full disk must not leave half a frame behind.
-            log.set_len(self.point.end)?;
-            return Err(error);
-        }
-        if self.point.end == 0 {
-            // The file is new, so its name has to reach the disk too.
-            atomic::sync_folder(&self.root)?;
-        }
+        atomic::append(&log, &path, self.point.end, &frame)?;
         self.tail.push(self.point.end, &encoded);
         self.point = next;
-        if self.log.is_none() {
-            self.log = Some(File::open(path(&self.root))?);
+        // The locked one unlocks when it is closed, and the one before may have been replaced.
+        self.log = Some(File::open(&path)?);
+        Ok(())
+    }
+
+    /// Writes the log anew with the records that stay, and without what is damaged.
+    pub(super) fn rewrite(&mut self, stays: impl Fn(&Record) -> bool) -> io::Result<()> {
+        let path = path(&self.root);
+        let _lock = atomic::open_locked(&path)?;
+        self.refresh()?;
+        let (mut bytes, mut point) = (Vec::new(), Point::default());
+        for record in self.read_all().0.iter().filter(|record| stays(record)) {
+            let (frame, next) = point.frame(&record.encode())?;
+            bytes.extend(frame);
+            point = next;
         }
+        atomic::write(&path, &bytes)?;
+        self.distrust();
         Ok(())
     }
 

@@ -6,18 +6,20 @@
 mod atomic;
 mod checked;
 mod error;
+mod gc;
 mod index;
 mod log;
 pub mod object;
 mod presence;
 mod record;
+mod roots;
 mod sealed;
 mod sources;
 mod stamp;
 mod table;
 mod verify;
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -32,7 +34,9 @@ use crate::store::index::Index;
 use crate::store::sources::Sources;
 
 pub use crate::store::error::StoreError;
+pub use crate::store::gc::{Garbage, Policy};
 pub use crate::store::record::{Output, Record};
+pub use crate::store::roots::RunMark;
 pub use crate::store::verify::{Damage, Findings};
 
 /// The version of the layout on disk.
@@ -119,7 +123,7 @@ impl Store {
     }
 
     fn create(root: &Path) -> Result<(), StoreError> {
-        fs::create_dir_all(root).map_err(failed("create", root))?;
+        atomic::create_folder(root).map_err(failed("create", root))?;
         let entries = fs::read_dir(root).map_err(failed("read", root))?.flatten();
         let has_others = entries.map(|entry| entry.file_name()).any(|name| !is_side_file(&name));
         // What another tlm adds comes after its `format`.
@@ -252,15 +256,11 @@ impl Store {
     ) -> Result<Begin, StoreError> {
         let path = self.lock_path(recipe);
         let lock = atomic::open_shared(&path).map_err(failed("open", &path))?;
-        loop {
-            match lock.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if wait(atomic::read_note(&path)) => {
-                    thread::sleep(POLL);
-                }
-                Err(TryLockError::WouldBlock) => return Ok(Begin::GivenUp),
-                Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+        while !atomic::got(|| lock.try_lock()).map_err(failed("lock", &path))? {
+            if !wait(atomic::read_note(&path)) {
+                return Ok(Begin::GivenUp);
             }
+            thread::sleep(POLL);
         }
         let index = index::path(&self.root);
         self.index().refresh().map_err(failed("read", &index))?;
@@ -271,7 +271,7 @@ impl Store {
         let _ = atomic::write_note(&lock, who);
         let staging = self.stage(recipe)?;
         let state = self.root.join("state").join(recipe.to_string());
-        fs::create_dir_all(&state).map_err(failed("create", &state))?;
+        atomic::create_passing_folder(&state).map_err(failed("create", &state))?;
         Ok(Begin::Miss(Lease { recipe, root: self.root.clone(), staging, _lock: lock }))
     }
 
@@ -286,7 +286,7 @@ impl Store {
             let Some(key) = key(&entry) else { continue };
             // Held until the folder is gone.
             let lock = atomic::open_shared(&self.lock_path(key));
-            if lock.as_ref().is_ok_and(|lock| lock.try_lock().is_ok()) {
+            if lock.as_ref().is_ok_and(|lock| atomic::got(|| lock.try_lock()).unwrap_or(false)) {
                 let _ = atomic::remove(&entry.path());
             }
         }
@@ -301,14 +301,14 @@ impl Store {
     /// whose scheduler was killed may still write, so no folder is used twice, and one that can't be removed yet stays.
     fn stage(&self, recipe: Digest) -> Result<PathBuf, StoreError> {
         let folder = self.root.join("staging");
-        fs::create_dir_all(&folder).map_err(failed("create", &folder))?;
+        atomic::create_passing_folder(&folder).map_err(failed("create", &folder))?;
         for entry in fs::read_dir(&folder).map_err(failed("read", &folder))?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(&recipe.to_string()) {
                 let _ = atomic::remove(&entry.path());
             }
         }
-        let made = tempfile::Builder::new().prefix(&format!("{recipe}.")).tempdir_in(&folder);
-        Ok(made.map_err(failed("create", &folder))?.keep())
+        let made = atomic::create_own_folder(&folder, &format!("{recipe}."));
+        made.map_err(failed("create", &folder))
     }
 
     /// Moves the lease's outputs into the store and records them.
@@ -322,6 +322,8 @@ impl Store {
         artifacts: &[String],
         mut record: Record,
     ) -> Result<Record, StoreError> {
+        // From the first object to the record.
+        let _shared = self.without_collector()?;
         for name in artifacts {
             let path = lease.staging.join(name);
             if !path.exists() {
@@ -341,6 +343,7 @@ impl Store {
     /// # Errors
     /// When the disk fails.
     pub fn record(&self, record: &Record) -> Result<(), StoreError> {
+        let _shared = self.without_collector()?;
         let path = index::path(&self.root);
         self.index().append(record).map_err(failed("write", &path))
     }
@@ -392,7 +395,7 @@ impl Lease {
     /// When the folder can't be removed or made again.
     pub fn clear(&self) -> Result<(), StoreError> {
         atomic::remove(&self.staging).map_err(failed("remove", &self.staging))?;
-        fs::create_dir_all(&self.staging).map_err(failed("create", &self.staging))
+        atomic::create_passing_folder(&self.staging).map_err(failed("create", &self.staging))
     }
 }
 

@@ -67,6 +67,14 @@ pub(super) struct Encoded<'a> {
 }
 
 impl Record {
+    /// Returns the names and sizes of its objects, those of several outputs several times.
+    pub fn objects(&self) -> impl Iterator<Item = (Digest, u64)> {
+        self.outputs.values().filter_map(|output| match output {
+            Output::Object { digest, bytes } => Some((*digest, *bytes)),
+            Output::Scalar(_) => None,
+        })
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let outputs = outputs_value(&self.outputs).encode();
         let mut bytes = Vec::new();

@@ -21,7 +21,7 @@ use crate::store::object::{Difference, Tree};
 use crate::store::presence::Presence;
 use crate::store::sources::Sources;
 use crate::store::table::{Table, Tail};
-use crate::store::{Output, Store, StoreError, atomic, index, object, presence};
+use crate::store::{Store, StoreError, atomic, index, object, presence};
 
 /// An object that is not what its name says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,14 +151,7 @@ impl Store {
 
     /// Returns the names and sizes of all recorded objects.
     pub fn recorded_objects(&self) -> BTreeMap<Digest, u64> {
-        let mut objects = BTreeMap::new();
-        for record in self.records() {
-            objects.extend(record.outputs.values().filter_map(|output| match output {
-                Output::Object { digest, bytes } => Some((*digest, *bytes)),
-                Output::Scalar(_) => None,
-            }));
-        }
-        objects
+        self.records().iter().flat_map(|record| record.objects()).collect()
     }
 
     /// Hashes objects again, and looks through the index and what is made of it. Meanwhile, `tell` hears how many bytes more
@@ -280,7 +273,7 @@ mod tests {
 
     use super::*;
     use crate::base::Value;
-    use crate::store::Record;
+    use crate::store::{Output, Record};
 
     /// Says of an object that it is gone, as a memo does that was written by mistake.
     #[test]

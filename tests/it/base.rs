@@ -2,7 +2,7 @@
 
 use proptest::collection;
 use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
-use tlm::base::{Digest, SourceMap, Span, Value, text};
+use tlm::base::{Digest, SourceMap, Span, Value, text, units};
 
 #[test]
 fn digests_agree_with_the_published_blake3_vectors() {
@@ -30,6 +30,26 @@ fn only_64_lowercase_digits_are_a_digest() {
         [&good[1..], &good.to_uppercase(), &format!("{good}0"), &good.replace(&good[..1], "g")]
     {
         assert!(bad.parse::<Digest>().is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn sizes_are_numbers_of_bytes_with_units() {
+    for (text, expected) in [
+        ("0", Some(0)),
+        ("4096", Some(4096)),
+        ("200GiB", Some(200 << 30)),
+        ("1.5 TB", Some(1_500_000_000_000)),
+        (" 7 bytes ", Some(7)),
+        ("", None),
+        ("GiB", None),
+        ("3 tokens", None),
+        ("3 gib", None),
+        ("-1GiB", None),
+        ("inf", None),
+        ("1e400", None),
+    ] {
+        assert_eq!(units::bytes(text), expected, "{text}");
     }
 }
 

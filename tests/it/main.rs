@@ -9,6 +9,7 @@ mod donor;
 mod fmt;
 mod frames;
 mod fuzz;
+mod gc;
 mod imports;
 mod keys;
 mod libtorch;

@@ -6,6 +6,8 @@ mod damage;
 mod disk;
 mod events;
 mod failures;
+mod faults;
+mod gc;
 mod inputs;
 mod kills;
 mod late;

@@ -157,6 +157,98 @@ fn a_log_cut_anywhere_keeps_its_whole_records_with_and_without_table() {
     }
 }
 
+/// After a power cut a file may be as long as it was to be, with zeros in place of what was not written.
+#[test]
+fn a_log_whose_end_is_zeros_keeps_its_whole_records_with_and_without_table() {
+    let Folded { folder, log, table, whole, folded } = folded();
+    let ends = ends(&whole);
+    for from in (0..=whole.len()).step_by(3) {
+        let mut bytes = whole.clone();
+        bytes[from..].fill(0);
+        bytes.extend([0; 100]);
+        // A record may end with zeros.
+        let is_kept = |(_, end): &(&str, &usize)| bytes[..**end] == whole[..**end];
+        let kept: Vec<_> = NAMES.into_iter().zip(&ends).filter(is_kept).collect();
+        let kept: Vec<_> = kept.into_iter().map(|(name, _)| name).collect();
+        let appended: Vec<_> =
+            NAMES.into_iter().filter(|name| kept.contains(name) || *name == "c").collect();
+        for with_table in [true, false] {
+            fs::write(&log, &bytes).unwrap();
+            fs::write(&table, if with_table { &folded[..] } else { &[] }).unwrap();
+            let told = format!("zeros from {from}, table {with_table}");
+            let mut index = open(folder.path());
+            assert_eq!(served(&mut index, &told), kept, "{told}");
+            index.append(&record("c")).unwrap();
+            assert_eq!(served(&mut open(folder.path()), &told), appended, "{told}, appended");
+            assert_eq!(open(folder.path()).read_all().1, 0, "{told}");
+        }
+    }
+}
+
+/// A log that was put together of parts of others, by hand or by a file system, serves what its whole frames say.
+#[test]
+fn frames_that_come_twice_or_in_another_order_or_of_a_future_tlm_cost_nothing_else() {
+    let Folded { folder, log, table, whole, folded } = folded();
+    let mut start = 0;
+    let frames: Vec<&[u8]> = ends(&whole)
+        .into_iter()
+        .map(|end| &whole[std::mem::replace(&mut start, end)..end])
+        .collect();
+    let future = Point::default().frame(b"what a later version records").unwrap().0;
+    let [a, b, c] = frames[..] else { panic!() };
+    for (told, frames, damaged) in [
+        ("twice", &[a, b, b, c][..], 0),
+        ("all twice", &[a, b, c, a, b, c], 0),
+        ("backwards", &[c, b, a], 0),
+        ("a future one first", &[&future, a, b, c], 1),
+        ("a future one between", &[a, &future, b, &future, c], 2),
+        ("a future one last", &[a, b, c, &future], 1),
+    ] {
+        for with_table in [true, false] {
+            fs::write(&log, frames.concat()).unwrap();
+            fs::write(&table, if with_table { &folded[..] } else { &[] }).unwrap();
+            let told = format!("{told}, table {with_table}");
+            let mut index = open(folder.path());
+            assert_eq!(served(&mut index, &told), NAMES, "{told}");
+            assert_eq!(index.read_all().1, damaged, "{told}");
+            index.append(&record("a")).unwrap();
+            fold(folder.path());
+            assert_eq!(served(&mut open(folder.path()), &told), NAMES, "{told}, folded");
+            assert_eq!(open(folder.path()).read_all().1, damaged, "{told}, folded");
+        }
+    }
+}
+
+#[test]
+fn a_log_that_is_written_anew_keeps_what_stays_and_no_damage() {
+    for (stay, damage) in [(&["a", "c"][..], false), (&["a", "b", "c"], true), (&[], false)] {
+        let folder = log_of(&NAMES);
+        fold(folder.path());
+        let mut other = open(folder.path());
+        assert_eq!(served(&mut other, "before"), NAMES);
+        let mut stay = stay.to_vec();
+        if damage {
+            let mut bytes = fs::read(path(folder.path())).unwrap();
+            bytes[log::HEADER + 100] ^= 1;
+            fs::write(path(folder.path()), bytes).unwrap();
+            stay.remove(0);
+        }
+        let mut index = open(folder.path());
+        index.rewrite(|record| stay.contains(&&*record.label)).unwrap();
+        for (told, index) in [("own", &mut index), ("anew", &mut open(folder.path()))] {
+            assert_eq!(served(index, told), stay, "{told}");
+            assert_eq!(index.read_all().1, 0, "{told}");
+        }
+        // One that had the old log open goes on with the new one.
+        other.append(&record("b")).unwrap();
+        stay.push("b");
+        stay.sort_unstable();
+        stay.dedup();
+        assert_eq!(served(&mut other, "other"), stay);
+        assert_eq!(served(&mut open(folder.path()), "anew"), stay);
+    }
+}
+
 #[test]
 fn a_table_damaged_or_cut_anywhere_is_not_used() {
     let folder = log_of(&NAMES);
