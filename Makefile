@@ -1,7 +1,7 @@
 # `make test` is everything the continuous integration runs; the other targets are its parts.
 CARGO ?= cargo
 
-.PHONY: demo test lint test-lib test-faults test-torch test-kill doc bench libtorch
+.PHONY: demo test lint test-lib test-faults test-kill test-torch doc bench libtorch
 
 # Cargo uses all cores by itself, and tests that wait for processes want them undisturbed.
 .NOTPARALLEL:

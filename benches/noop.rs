@@ -1,8 +1,9 @@
 //! A run with nothing to do, process start included, against ninja on as many steps (`DESIGN` bar: 1,000 steps in 10 ms,
 //! 10,000 in 25 ms, 100,000 in 200 ms and 60 MB). Last it tells the peak memory of a run of the most steps.
 //!
-//! The steps are a sweep: a recipe with one axis whose every point is a split, a count, a pruning and a packing. Ninja's
-//! are as many copies of one file. Every record is synced to disk first; `TMPDIR=/dev/shm` saves the wait.
+//! The steps are a sweep: a recipe with one axis whose every point is a split, a count, a pruning and a packing; or the same
+//! steps as a `let` each. `told` is a run after which nothing changed; before `axis` and `lets` what was told is forgotten, so
+//! they plan anew. Ninja's steps are as many copies of one file. Every record is synced to disk first; `TMPDIR=/dev/shm` saves the wait.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,6 +11,8 @@ use std::io::{Write as _, stdout};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::thread::sleep;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tlm::base::{Digest, SourceMap, Value};
@@ -24,11 +27,17 @@ const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
 /// Steps at each point of the axis.
 const PER_POINT: usize = 4;
 
-static SPACES: [OnceLock<TempDir>; SIZES.len()] = [const { OnceLock::new() }; SIZES.len()];
+/// A folder for each size.
+type Spaces = [OnceLock<TempDir>; SIZES.len()];
+
+static AXIS: Spaces = [const { OnceLock::new() }; SIZES.len()];
+static LETS: Spaces = [const { OnceLock::new() }; SIZES.len()];
+static NINJA: Spaces = [const { OnceLock::new() }; SIZES.len()];
 
 fn main() {
     divan::main();
-    if let Some(space) = SPACES[SIZES.len() - 1].get() {
+    for space in [&AXIS, &LETS].into_iter().filter_map(|spaces| spaces[SIZES.len() - 1].get()) {
+        forget(space.path());
         let mut timed = Command::new("/usr/bin/time");
         timed.args(["-f", "peak memory: %M KiB", env!("CARGO_BIN_EXE_tlm"), "run", "r.tlm"]);
         let output = timed.current_dir(space.path()).stdout(Stdio::null()).output();
@@ -38,21 +47,38 @@ fn main() {
 }
 
 #[divan::bench(args = SIZES, sample_count = 20)]
-fn tlm(bencher: divan::Bencher<'_, '_>, steps: usize) {
-    let space = at(&SPACES, steps, recipe_space);
-    bencher
-        .bench_local(|| run(Command::new(env!("CARGO_BIN_EXE_tlm")).args(["run", "r.tlm"]), space));
+fn told(bencher: divan::Bencher<'_, '_>, steps: usize) {
+    let space = at(&AXIS, steps, |folder, steps| recipe_space(folder, steps, &sweep(steps)));
+    // What was written just now is not relied on.
+    sleep(Duration::from_secs(3));
+    run_tlm(space);
+    bencher.bench_local(|| run_tlm(space));
+}
+
+#[divan::bench(args = SIZES, sample_count = 20)]
+fn axis(bencher: divan::Bencher<'_, '_>, steps: usize) {
+    let space = at(&AXIS, steps, |folder, steps| recipe_space(folder, steps, &sweep(steps)));
+    bencher.with_inputs(|| forget(space)).bench_local_values(|()| run_tlm(space));
+}
+
+#[divan::bench(args = SIZES, sample_count = 20)]
+fn lets(bencher: divan::Bencher<'_, '_>, steps: usize) {
+    let space = at(&LETS, steps, |folder, steps| recipe_space(folder, steps, &written_out(steps)));
+    bencher.with_inputs(|| forget(space)).bench_local_values(|()| run_tlm(space));
+}
+
+fn forget(space: &Path) {
+    let _ = fs::remove_dir_all(space.join(".tlm/answers"));
 }
 
 #[divan::bench(args = SIZES, sample_count = 20)]
 fn ninja(bencher: divan::Bencher<'_, '_>, steps: usize) {
-    static SPACES: [OnceLock<TempDir>; SIZES.len()] = [const { OnceLock::new() }; SIZES.len()];
-    let space = at(&SPACES, steps, ninja_space);
+    let space = at(&NINJA, steps, ninja_space);
     bencher.bench_local(|| run(&mut Command::new("ninja"), space));
 }
 
 /// Makes a folder for a size once.
-fn at(spaces: &[OnceLock<TempDir>], steps: usize, make: fn(&Path, usize)) -> &Path {
+fn at(spaces: &'static Spaces, steps: usize, make: fn(&Path, usize)) -> &'static Path {
     let index = SIZES.iter().position(|size| *size == steps).expect("one of the sizes");
     let made = || {
         let space = tempfile::tempdir().expect("a folder");
@@ -62,31 +88,57 @@ fn at(spaces: &[OnceLock<TempDir>], steps: usize, make: fn(&Path, usize)) -> &Pa
     spaces[index].get_or_init(made).path()
 }
 
+fn run_tlm(space: &Path) {
+    run(Command::new(env!("CARGO_BIN_EXE_tlm")).args(["run", "r.tlm"]), space);
+}
+
 fn run(command: &mut Command, folder: &Path) {
     let status = command.current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null()).status();
     assert!(status.expect("it starts (ninja: `pip install ninja`)").success());
 }
 
-/// Writes a recipe of so many steps, and a store that has them all.
-fn recipe_space(folder: &Path, steps: usize) {
+/// What all recipes begin with.
+const HEAD: &str = "use std.{corpus, tokenizer, dataset}\n\
+                    let text = corpus.text(\"text.txt\")\n\
+                    let base = tokenizer.open(\"tokenizer.json\")\n";
+
+/// Returns a recipe of so many steps along an axis.
+fn sweep(steps: usize) -> String {
     let seeds: Vec<_> = (0..steps / PER_POINT).map(|seed| seed.to_string()).collect();
-    let recipe = format!(
-        "use std.{{corpus, tokenizer, dataset}}\n\
-         axis seed : Int = [{}]\n\
-         let text = corpus.text(\"text.txt\")\n\
-         let base = tokenizer.open(\"tokenizer.json\")\n\
+    format!(
+        "{HEAD}axis seed : Int = [{}]\n\
          let split = corpus.split(text, valid: 10%, seed: seed)\n\
          let counts = tokenizer.count(split.train, base)\n\
          let tok = tokenizer.prune(base, counts, keep: 4k)\n\
          let ds = dataset.pack(split.train, tok, seq: 256)\n\
          plan default = ds vary seed\n",
         seeds.join(", ")
-    );
-    for (name, text) in [("text.txt", "text"), ("tokenizer.json", "{}"), ("r.tlm", &*recipe)] {
+    )
+}
+
+/// Returns a recipe of the same steps with a name for each.
+fn written_out(steps: usize) -> String {
+    let mut recipe = HEAD.to_owned();
+    for n in 0..steps / PER_POINT {
+        let lets = format!(
+            "let split{n} = corpus.split(text, valid: 10%, seed: {n})\n\
+             let counts{n} = tokenizer.count(split{n}.train, base)\n\
+             let tok{n} = tokenizer.prune(base, counts{n}, keep: 4k)\n\
+             let ds{n} = dataset.pack(split{n}.train, tok{n}, seq: 256)\n"
+        );
+        recipe.push_str(&lets);
+    }
+    let names: Vec<_> = (0..steps / PER_POINT).map(|n| format!("ds{n}")).collect();
+    recipe + &format!("plan default = [{}]\n", names.join(", "))
+}
+
+/// Writes a recipe, and a store that has its steps.
+fn recipe_space(folder: &Path, steps: usize, recipe: &str) {
+    for (name, text) in [("text.txt", "text"), ("tokenizer.json", "{}"), ("r.tlm", recipe)] {
         fs::write(folder.join(name), text).expect("written");
     }
     let mut sources = SourceMap::default();
-    let file = sources.add("r.tlm", recipe);
+    let file = sources.add("r.tlm", recipe.to_owned());
     let (program, _) =
         sema::load(&mut sources, file, folder, &Overlay::default()).finish().expect("no errors");
     let (expansion, _) = sema::expand(&program, &[]).finish().expect("no errors");

@@ -1,5 +1,6 @@
 //! Level 9: the command line. One file a command once there is more to one than a few lines.
 
+mod answer;
 mod codes;
 mod doc;
 mod explain;
@@ -167,7 +168,7 @@ enum Command {
     Guard,
 }
 
-#[derive(ClapArgs, Default)]
+#[derive(ClapArgs, Debug, Default)]
 struct RecipeArgs {
     /// The recipe
     recipe: PathBuf,
@@ -185,14 +186,14 @@ struct RecipeArgs {
     profile: Option<String>,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 struct StoreArgs {
     /// The store; by default `$TLM_STORE`, or `.tlm` beside the recipe, or where there is none, here
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 struct PlanArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
@@ -206,7 +207,7 @@ struct PlanArgs {
     torch: Option<PathBuf>,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 struct RunArgs {
     /// Prints events as JSON lines instead of tables (docs/events.md)
     #[arg(long)]

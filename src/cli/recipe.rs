@@ -1,13 +1,14 @@
 //! From a recipe's path to its plan, with everything that is wrong told on the way; and `tlm check`.
 
 use std::path::{Path, PathBuf};
+use std::thread;
 
-use crate::base::{FileId, SourceMap, text};
+use crate::base::{Digest, FileId, SourceMap, text};
 use crate::cli::{Console, ENVIRONMENT, Exit, PROGRAM, PlanArgs, RecipeArgs, StoreArgs, USAGE};
 use crate::diag::{self, Checked, Diagnostic, Severity};
 use crate::exec::Machine;
 use crate::graph::{self, Plan};
-use crate::sema::{self, Overlay, Program};
+use crate::sema::{self, Expansion, Overlay, Program};
 use crate::store::Store;
 use crate::syntax::{self, Unread};
 
@@ -25,6 +26,8 @@ pub(super) struct Source {
     pub(super) path: PathBuf,
     folder: PathBuf,
     overlay: Overlay,
+    /// The files that it was read from, once it is.
+    files: Vec<(FileId, PathBuf)>,
 }
 
 /// A recipe with its plan against a store.
@@ -59,7 +62,10 @@ pub(super) fn check(args: &RecipeArgs, json: bool, console: &mut Console<'_>) ->
 /// Returns the program of a recipe without mistakes.
 pub(super) fn checked(source: &mut Source, console: &mut Console<'_>) -> Result<Program, Exit> {
     let loaded = source.load();
-    gate(loaded, &source.sources, console)
+    let program = gate(loaded, &source.sources, console)?;
+    let name = |id| source.sources.path(id).file_name().unwrap_or_default();
+    source.files = program.files().map(|(id, folder)| (id, folder.join(name(id)))).collect();
+    Ok(program)
 }
 
 /// Reads the recipe's file and what the command line changes about it.
@@ -84,7 +90,8 @@ fn read_for(args: &RecipeArgs, json: bool, console: &mut Console<'_>) -> Result<
     let mut sources = SourceMap::default();
     let file = read_text(&mut sources, &path, &args.recipe, json, console)?;
     let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
-    Ok(Source { sources, file, path: args.recipe.clone(), folder, overlay })
+    let path = args.recipe.clone();
+    Ok(Source { sources, file, path, folder, overlay, files: Vec::new() })
 }
 
 /// Splits `name=value`.
@@ -140,6 +147,12 @@ impl Source {
         sema::load(&mut self.sources, self.file, &self.folder, &self.overlay)
     }
 
+    /// Returns the files that it was read from, with their digests.
+    pub(super) fn files(&self) -> impl Iterator<Item = (PathBuf, Digest)> {
+        let digest = |id| Digest::of(self.sources.text(id).as_bytes());
+        self.files.iter().map(move |(id, path)| (path.clone(), digest(*id)))
+    }
+
     /// Returns the recipe's text.
     pub(super) fn text(&self) -> &str {
         self.sources.text(self.file)
@@ -168,7 +181,29 @@ pub(super) fn plan(
     console: &mut Console<'_>,
 ) -> Result<Session, Exit> {
     let mut source = read(recipe, console)?;
-    let program = checked(&mut source, console)?;
+    let root = store_of(store, &source.folder, console);
+    let (expansion, store) = thread::scope(|scope| {
+        // Meanwhile, as a large index takes a while; a recipe with mistakes makes no store.
+        let store = Store::is_one(&root).then(|| scope.spawn(|| Store::open(&root)));
+        let expansion = expanded(&mut source, plans, console)?;
+        let store = match store {
+            Some(opening) => opening.join().expect("opening a store does not panic"),
+            None => Store::open(&root),
+        };
+        Ok::<_, Exit>((expansion, store.map_err(|error| console.store_error(&error))?))
+    })?;
+    let plan = graph::plan(expansion, &store, &machine.numerics());
+    let plan = gate(plan, &source.sources, console)?;
+    Ok(Session { source, store, plan, machine })
+}
+
+/// Returns what some plans of a recipe ask for.
+fn expanded(
+    source: &mut Source,
+    plans: &Plans<'_>,
+    console: &mut Console<'_>,
+) -> Result<Expansion, Exit> {
+    let program = checked(source, console)?;
     let names = match plans {
         Plans::All => program.plan_names(),
         Plans::Chosen(names) => names.to_vec(),
@@ -178,16 +213,12 @@ pub(super) fn plan(
         let message = format!("`{}` asks for nothing", source.path.display());
         return Err(console.fail(PROGRAM, message, "add a plan: `plan default = ...`"));
     }
-    let store = open_store(store, &source.folder, console)?;
-    let plan = graph::plan(expansion, &store, &machine.numerics());
-    let plan = gate(plan, &source.sources, console)?;
-    Ok(Session { source, store, plan, machine })
+    Ok(expansion)
 }
 
-/// Opens the store of a recipe in `folder`, creating it if missing.
-fn open_store(args: &StoreArgs, folder: &Path, console: &mut Console<'_>) -> Result<Store, Exit> {
-    let root = store_path(args, console).unwrap_or_else(|| folder.join(".tlm"));
-    Store::open(&root).map_err(|error| console.store_error(&error))
+/// Returns the store of a recipe in a folder.
+pub(super) fn store_of(args: &StoreArgs, folder: &Path, console: &Console<'_>) -> PathBuf {
+    store_path(args, console).unwrap_or_else(|| folder.join(".tlm"))
 }
 
 /// Returns the store that the user chose, if any.

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use petgraph::Outgoing;
 use petgraph::graph::{DiGraph, NodeIndex};
 
-use crate::base::{Digest, Encoder, FastMap, Value};
+use crate::base::{Digest, Encoder, FastMap, Value, in_chunks};
 use crate::diag::{Checked, Diagnostic};
 use crate::graph::{key, sources};
 use crate::sema::late::Late;
@@ -65,10 +65,21 @@ pub struct Plan {
     graph: OnceLock<DiGraph<StepId, ()>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Keyed {
     recipe: Digest,
     status: Status,
+}
+
+/// Local files as a step takes them.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'p> {
+    /// How the recipe names them.
+    pub files: &'p steps::Files,
+    /// What that names, in order.
+    pub paths: &'p [PathBuf],
+    /// Their digests.
+    pub digests: &'p [Digest],
 }
 
 /// The local files of a step, by input.
@@ -87,20 +98,20 @@ pub fn plan(expansion: Expansion, store: &Store, numerics: &str) -> Checked<Plan
     let mut planner = Planner {
         plan: Plan {
             numerics: numerics.to_owned(),
-            keyed: Vec::with_capacity(needed.len()),
-            count: needed.iter().filter(|needed| **needed).count(),
+            keyed: vec![None; needed.len()],
             expansion,
             ..Plan::default()
         },
         store,
-        encoder: Encoder::default(),
         records: FastMap::default(),
         found: Vec::new(),
     };
-    for (index, needed) in needed.into_iter().enumerate() {
-        let keyed = needed.then(|| planner.look_up(StepId(index as u32)));
-        planner.plan.keyed.push(keyed);
-    }
+    let needed = needed.into_iter().enumerate().filter(|(_, needed)| *needed);
+    let needed: Vec<_> = needed.map(|(index, _)| StepId(index as u32)).collect();
+    planner.plan.count = needed.len();
+    planner.read_files(&needed);
+    planner.find_keys(&needed);
+    planner.look_up(&needed);
     let (mut plan, diagnostics) = (planner.plan, planner.found);
     plan.done = plan.steps().filter(|planned| planned.status.is_done()).count();
     plan.due = plan.find_due();
@@ -112,26 +123,44 @@ pub fn plan(expansion: Expansion, store: &Store, numerics: &str) -> Checked<Plan
 struct Planner<'s> {
     plan: Plan,
     store: &'s Store,
-    encoder: Encoder,
     /// The records of steps that stale ones use.
     records: FastMap<StepId, Option<Record>>,
     found: Vec<Diagnostic>,
 }
 
 impl Planner<'_> {
-    fn look_up(&mut self, id: StepId) -> Keyed {
+    fn read_files(&mut self, needed: &[StepId]) {
         let has_files = |(_, input): (&str, &Input)| matches!(input, Input::Files(_));
-        if self.plan.step(id).inputs().any(has_files) {
-            let files = local_files(self.plan.step(id), self.store, &mut self.found);
-            self.plan.files.insert(id, files);
+        for id in needed {
+            if self.plan.step(*id).inputs().any(has_files) {
+                let files = local_files(self.plan.step(*id), self.store, &mut self.found);
+                self.plan.files.insert(*id, files);
+            }
         }
-        self.plan.write_manifest(id, &mut self.encoder);
-        let recipe = self.encoder.digest();
-        let status = match self.store.find(recipe) {
-            Some(_) => Status::Fresh,
-            None => self.unless_fresh(id),
-        };
-        Keyed { recipe, status }
+    }
+
+    /// Computes the recipe keys, in parallel those that do not need each other.
+    fn find_keys(&mut self, needed: &[StepId]) {
+        for layer in layers(&self.plan.expansion.steps, needed) {
+            let recipes = in_chunks(&layer, |part| self.plan.recipes(part));
+            for (id, recipe) in layer.iter().zip(recipes.into_iter().flatten()) {
+                let status = Status::Waiting;
+                self.plan.keyed[id.0 as usize] = Some(Keyed { recipe, status });
+            }
+        }
+    }
+
+    fn look_up(&mut self, needed: &[StepId]) {
+        let keyed = &self.plan.keyed;
+        let recipes = needed.iter().filter_map(|id| Some(keyed[id.0 as usize].as_ref()?.recipe));
+        let found = self.store.find_all(&recipes.collect::<Vec<_>>());
+        // Inputs come first, and what becomes of a step depends on what became of them.
+        for (id, found) in needed.iter().zip(found) {
+            let status = if found { Status::Fresh } else { self.unless_fresh(*id) };
+            if let Some(keyed) = &mut self.plan.keyed[id.0 as usize] {
+                keyed.status = status;
+            }
+        }
     }
 
     /// Returns the status of a step that is not in the store under its recipe key.
@@ -204,6 +233,17 @@ impl Plan {
         self.files.get(&id).and_then(|files| files.paths.get(input)).map_or(&[], Vec::as_slice)
     }
 
+    /// Returns what the steps take of local files.
+    pub fn sources(&self) -> impl Iterator<Item = Source<'_>> {
+        self.files.iter().flat_map(|(id, local)| {
+            self.step(*id).inputs().filter_map(|(name, input)| {
+                let Input::Files(files) = input else { return None };
+                let (paths, digests) = (local.paths.get(name)?, local.digests.get(name)?);
+                Some(Source { files, paths, digests })
+            })
+        })
+    }
+
     /// Returns the steps of the plan that use an output of this one.
     pub fn users(&self, id: StepId) -> impl Iterator<Item = StepId> {
         let graph = self.graph();
@@ -256,6 +296,15 @@ impl Plan {
             false => self.files.get(&id).map_or(&NONE, |files| &files.digests),
         };
         key::manifest(encoder, self.step(id), &self.numerics, digests, resolve);
+    }
+
+    fn recipes(&self, steps: &[StepId]) -> Vec<Digest> {
+        let mut encoder = Encoder::default();
+        let recipe = |id: &StepId| {
+            self.write_manifest(*id, &mut encoder);
+            encoder.digest()
+        };
+        steps.iter().map(recipe).collect()
     }
 
     fn find_due(&self) -> BTreeSet<StepId> {
@@ -342,6 +391,21 @@ fn local_files(step: &Step, store: &Store, found: &mut Vec<Diagnostic>) -> Local
         }
     }
     local
+}
+
+/// Returns the steps in layers: each needs only what lies in layers before its own.
+fn layers(steps: &[Step], needed: &[StepId]) -> Vec<Vec<StepId>> {
+    let mut depths = vec![0u32; steps.len()];
+    let mut layers: Vec<Vec<StepId>> = Vec::new();
+    for id in needed {
+        let mut depth = 0;
+        let mut deepen = |used: &OutputRef| depth = depth.max(depths[used.step.0 as usize] + 1);
+        steps[id.0 as usize].each_use(&mut deepen);
+        depths[id.0 as usize] = depth;
+        layers.resize_with(layers.len().max(depth as usize + 1), Vec::new);
+        layers[depth as usize].push(*id);
+    }
+    layers
 }
 
 /// Returns the steps that goals and report cells name.

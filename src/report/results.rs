@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::base::{Encoder, Value};
+use crate::base::{Digest, Encoder, Value, in_chunks};
 use crate::exec::Outcome;
 use crate::graph::{Plan, Planned};
 use crate::report::draw::{Format, draw};
@@ -67,7 +67,16 @@ impl Results<'_> {
             out.text(text);
         }
         tables.for_each(|table| out.text(&table));
-        for planned in self.plan.steps() {
+        let steps: Vec<_> = self.plan.steps().collect();
+        let marks = in_chunks(&steps, |steps| self.steps_mark(steps));
+        marks.iter().for_each(|mark| out.digest_value(mark));
+        out.digest().to_string()
+    }
+
+    fn steps_mark(&self, steps: &[Planned<'_>]) -> Digest {
+        let mut out = Encoder::default();
+        out.begin("tlm report steps");
+        for planned in steps {
             out.digest_value(&planned.recipe);
             out.text(planned.step.label());
             for (axis, value) in planned.step.point() {
@@ -78,7 +87,7 @@ impl Results<'_> {
                 planned.status.is_done() || self.outcome.records.contains_key(&planned.id);
             out.value(&Value::Bool(is_done));
         }
-        out.digest().to_string()
+        out.digest()
     }
 
     fn find(&self, output: &OutputRef) -> Found {

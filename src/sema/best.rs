@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::base::{Span, Value};
+use crate::base::{Atom, Span, Value};
 use crate::sema::eval::{At, Eval};
 use crate::sema::late::Late;
 use crate::sema::node::{AxisId, Best, Node};
@@ -77,7 +77,7 @@ impl<'p> Eval<'p> {
     ) -> Option<StepId> {
         let (mut names, mut inputs, mut outputs) = (Vec::new(), Vec::new(), BTreeMap::new());
         let by = Param {
-            name: self.texts.shared("by"),
+            name: Atom::from("by"),
             rule: Rule::Always,
             fixed: Some(Arg::Late(Late::List(numbers.into()))),
         };
@@ -90,7 +90,7 @@ impl<'p> Eval<'p> {
             outputs.insert(part.name.clone(), kind);
             outputs.extend(self.fields_of_all(part));
             for (place, candidate) in part.candidates.iter().enumerate() {
-                let name = self.texts.shared(&format!("{}.{place}", part.name));
+                let name = Atom::from(format!("{}.{place}", part.name));
                 match (candidate, kind) {
                     (Val::Artifact(output, _), OutputKind::Artifact) => {
                         names.push(name);
@@ -118,7 +118,7 @@ impl<'p> Eval<'p> {
         let along = self.along.of(&best.axes, &self.program.axes);
         let step = Step {
             site: Arc::new(site),
-            label: self.texts.written(|text| at.label.write(text)),
+            label: at.label.atom(),
             point: self.point(along, &best.axes, at),
             inputs: inputs.into(),
             args: Box::default(),
@@ -146,7 +146,7 @@ impl<'p> Eval<'p> {
 
     /// Returns the winner as a value of the same form as the candidates.
     fn chosen(&mut self, values: &[Val], name: &str, step: StepId) -> Val {
-        let mut output = |name: &str| OutputRef { step, output: self.texts.shared(name) };
+        let output = |name: &str| OutputRef { step, output: Atom::from(name) };
         match &values[0] {
             first if values.iter().all(|value| value == first) => first.clone(),
             Val::Record(fields) => {

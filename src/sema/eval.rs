@@ -6,11 +6,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::units::Dim;
-use crate::base::{FastMap, Span, Value};
+use crate::base::{Atom, FastMap, Span, Value};
 use crate::diag::Diagnostic;
 use crate::sema::late::{Kind as OpKind, Late, Op};
 use crate::sema::make::Called;
-use crate::sema::memo::{AlongAll, AlongId, Label, Point, Texts};
+use crate::sema::memo::{AlongAll, AlongId, Label, Point};
 use crate::sema::node::{
     Apply, AxisId, Binding, BindingId, Bounds, Builtin, Fold, Kind, Node, Program,
 };
@@ -36,7 +36,6 @@ pub(super) struct Eval<'p> {
     pub(super) known: FastMap<u64, StepId>,
     /// What was learned of stage calls when they were first evaluated, by their address.
     pub(super) called: FastMap<usize, Rc<Called>>,
-    pub(super) texts: Texts<'p>,
     pub(super) along: AlongAll,
     /// Values of each binding, by the part of the point that it depends on; none where an error was told.
     values: Vec<Bound>,
@@ -129,7 +128,6 @@ impl<'p> Eval<'p> {
             steps: Vec::new(),
             known: FastMap::default(),
             called: FastMap::default(),
-            texts: Texts::new(&program.axes),
             along,
             values,
             depth: 0,
@@ -210,7 +208,7 @@ impl<'p> Eval<'p> {
                 let field = |(name, value): &'p (String, Node)| {
                     let label = Label::Within(&at.label, name);
                     let value = self.node(value, At { label, ..at })?;
-                    Some((self.texts.shared(name), value))
+                    Some((Atom::from(name), value))
                 };
                 let fields: Vec<_> = fields.iter().map(field).collect();
                 let fields: Option<Fields> = fields.into_iter().collect();

@@ -32,7 +32,10 @@ pub(super) fn expand(program: &Program, names: &[String]) -> Checked<Expansion> 
     if !selectors.is_empty() {
         expansion.goals = vec![selected(&selectors, &expansion.goals, &points, &mut eval)];
     }
-    let made = needed(&eval.steps, &expansion.goals);
+    let made = match program.reports.is_empty() {
+        true => Vec::new(),
+        false => needed(&eval.steps, &expansion.goals),
+    };
     for report in &program.reports {
         let mut table = table(program, report, &points, &mut eval);
         if !expansion.goals.is_empty() {
@@ -166,8 +169,8 @@ fn points_named(
     let mut named = |pair: &str| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (name, value) = (name.trim(), value.trim());
-        let Some(id) = program.axes.iter().position(|axis| axis.name == name) else {
-            let axes: Vec<_> = program.axes.iter().map(|axis| axis.name.as_str()).collect();
+        let Some(id) = program.axes.iter().position(|axis| &*axis.name == name) else {
+            let axes: Vec<_> = program.axes.iter().map(|axis| &*axis.name).collect();
             let message = format!("there is no axis `{name}`");
             found.push(
                 Diagnostic::error("tlm::sema::unknown_axis", message)
@@ -176,7 +179,7 @@ fn points_named(
             return None;
         };
         let shown = &program.axes[id].shown;
-        let place = shown.iter().position(|known| known == value);
+        let place = shown.iter().position(|known| &**known == value);
         if place.is_none() {
             let message = format!("`{name}` does not take the value `{value}`");
             found.push(
@@ -254,7 +257,7 @@ fn outputs<'p>(term: &'p Term, point: &[usize], eval: &mut Eval<'p>) -> Vec<Outp
 
 fn shown(program: &Program, axis: AxisId, value: usize) -> (String, String) {
     let axis = &program.axes[axis];
-    (axis.name.clone(), axis.shown[value].clone())
+    (axis.name.to_string(), axis.shown[value].to_string())
 }
 
 fn table<'p>(
@@ -298,7 +301,7 @@ fn table<'p>(
     Table {
         name: report.name.clone(),
         caption: report.caption.clone(),
-        row_axes: report.rows.iter().map(|axis| program.axes[*axis].name.clone()).collect(),
+        row_axes: report.rows.iter().map(|axis| program.axes[*axis].name.to_string()).collect(),
         columns: heads.collect(),
         rows: row_values(program, report, points).iter().map(|values| row(values)).collect(),
     }

@@ -454,13 +454,18 @@ impl<'r> Lower<'r> {
     }
 }
 
-/// Returns the value of a node as its slot wants it.
 /// Returns the node of a text as a path: relative to the file that it is written in.
 pub(super) fn rooted(node: Node) -> Node {
     Node { span: node.span, kind: Kind::Rooted(Box::new(node)) }
 }
 
+/// Returns the value of a node as its slot wants it; a constant that can't be is told when it is evaluated.
 pub(super) fn convert(node: Node, wanted: &Ty) -> Node {
+    if let Kind::Const(value) = &node.kind
+        && let Ok(value) = value.clone().conform(wanted)
+    {
+        return Node { span: node.span, kind: Kind::Const(value) };
+    }
     Node { span: node.span, kind: Kind::Convert(Box::new(node), Box::new(wanted.clone())) }
 }
 

@@ -452,8 +452,8 @@ impl<'r> Lower<'r> {
 
     /// Returns the node of a param's value, checked to lie in the param's range.
     pub(super) fn in_range(&mut self, item: &'r ast::Binding, node: Node, ty: &Ty) -> Node {
-        let range = item.range.as_ref().map(crate::sema::declare::range);
-        bounded(node, ty, range.as_ref(), format!("`{}`", item.name.node), item.name.span)
+        let Some(range) = item.range.as_ref().map(crate::sema::declare::range) else { return node };
+        bounded(node, ty, Some(&range), format!("`{}`", item.name.node), item.name.span)
     }
 }
 

@@ -125,7 +125,7 @@ fn unreached(
     for item in &file.items {
         let ItemKind::Axis(axis) = &item.kind else { continue };
         let name = &axis.name.node;
-        let id = program.axes.iter().position(|axis| axis.name == *name);
+        let id = program.axes.iter().position(|axis| *axis.name == **name);
         let is_reached = id.is_none_or(|id| reached.contains(&id));
         if !is_reached && used.contains(name.as_str()) && !name.starts_with('_') {
             found.push(

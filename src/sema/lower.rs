@@ -232,12 +232,12 @@ impl<'r> Lower<'r> {
         let AxisItem { name, item, .. } = &self.axis_items[id];
         if let State::Todo = self.axes[id] {
             self.axes[id] = State::Done(Axis {
-                name: name.clone(),
+                name: name.into(),
                 ty: Ty::Unknown,
                 span: item.value.span,
                 list: None,
                 values: vec![Node { span: item.value.span, kind: Kind::Error }],
-                shown: vec!["?".to_owned()],
+                shown: vec!["?".into()],
             });
         }
     }
@@ -506,10 +506,10 @@ impl<'r> Lower<'r> {
             }
         };
         let shown: Vec<_> =
-            items.iter().map(|v| on_one_line(self.sources.snippet(v.span))).collect();
-        let mut seen = BTreeSet::new();
+            items.iter().map(|v| on_one_line(self.sources.snippet(v.span)).into()).collect();
+        let mut seen = HashSet::new();
         for (at, text) in shown.iter().enumerate() {
-            if !seen.insert(text) {
+            if !seen.insert(*text) {
                 self.found.push(
                     Diagnostic::error(
                         "tlm::sema::axis_values",
@@ -520,7 +520,7 @@ impl<'r> Lower<'r> {
                 );
             }
         }
-        Axis { name, ty, span: item.value.span, list: None, values, shown }
+        Axis { name: name.into(), ty, span: item.value.span, list: None, values, shown }
     }
 
     /// Lowers an axis whose values are those of a list, such as `range(1, 5)`.
@@ -540,7 +540,7 @@ impl<'r> Lower<'r> {
             },
         };
         let (span, list) = (item.value.span, Some(list));
-        Axis { name, ty, span, list, values: Vec::new(), shown: Vec::new() }
+        Axis { name: name.into(), ty, span, list, values: Vec::new(), shown: Vec::new() }
     }
 
     fn no_axis_values(&mut self, name: &str, span: Span) {
@@ -569,5 +569,8 @@ pub(super) fn once(found: &mut Vec<Diagnostic>) {
 
 /// Returns a text with its line breaks and runs of blanks as one blank each.
 pub(super) fn on_one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    match text.contains(char::is_whitespace) {
+        true => text.split_whitespace().collect::<Vec<_>>().join(" "),
+        false => text.to_owned(),
+    }
 }

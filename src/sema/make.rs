@@ -1,19 +1,21 @@
 //! Steps: stage calls with all arguments evaluated, each different one once.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::base::{Span, Value};
+use smallvec::SmallVec;
+
+use crate::base::{Atom, Span, Value};
 use crate::diag::Diagnostic;
 use crate::sema::eval::{At, Eval};
 use crate::sema::late::Late;
 use crate::sema::memo::{AlongId, Label};
 use crate::sema::node::{AxisId, Call, InputArg, Kind, Node, Slot, Stage};
 use crate::sema::steps::{
-    Arg, Files, Input, Names, OutputRef, Param, Parts, Rule, RunSpec, Site, Step, StepId,
+    Arg, Files, Input, Inputs, Names, OutputRef, Param, Parts, Rule, RunSpec, Site, Step, StepId,
 };
 use crate::sema::ty::Ty;
 use crate::sema::value::{Fields, Misfit, Val, real};
@@ -31,7 +33,7 @@ pub(super) struct Called {
     /// The axes it depends on.
     along: AlongId,
     /// What the latest step is called.
-    label: RefCell<Arc<str>>,
+    label: Cell<Atom>,
     makes: Makes,
 }
 
@@ -39,12 +41,12 @@ pub(super) struct Called {
 struct Makes {
     outputs: Box<[Made]>,
     /// The names of the fields, if that is a record.
-    fields: Option<Arc<[Arc<str>]>>,
+    fields: Option<Arc<[Atom]>>,
 }
 
 /// An output of a stage call.
 struct Made {
-    name: Arc<str>,
+    name: Atom,
     carries: Carries,
 }
 
@@ -55,7 +57,7 @@ enum Carries {
     None,
     Itself,
     /// That of the inputs; else the output of that name.
-    Inputs(Option<Arc<str>>),
+    Inputs(Option<Atom>),
 }
 
 impl<'p> Eval<'p> {
@@ -80,9 +82,9 @@ impl<'p> Eval<'p> {
         };
         let step = Step {
             site: Arc::clone(&called.site),
-            label: self.label(&called, at),
+            label: Self::label(&called, at),
             point: self.point(called.along, &call.axes, at),
-            inputs: inputs.into(),
+            inputs,
             args: args.into(),
             run,
         };
@@ -111,7 +113,7 @@ impl<'p> Eval<'p> {
                     None
                 }
             };
-            params.push(Param { name: self.texts.shared(&slot.name), rule: rule(slot), fixed });
+            params.push(Param { name: Atom::from(&slot.name), rule: rule(slot), fixed });
         }
         open.sort_by_key(|(name, ..)| *name);
         let (open, own): (Vec<_>, Vec<_>) =
@@ -121,10 +123,10 @@ impl<'p> Eval<'p> {
         let spans = given.map(|(at, node)| (&signature.params[*at].name, node.span));
         let inputs = signature.inputs.iter().zip(&call.inputs);
         let spans = spans.chain(inputs.map(|(slot, input)| (&slot.name, input.node().span)));
-        let spans = spans.map(|(name, span)| (self.texts.shared(name), span)).collect();
+        let spans = spans.map(|(name, span)| (Atom::from(name), span)).collect();
         let names = signature.inputs.iter().map(|slot| slot.name.clone());
         let names = names.chain(call.stage.uses.iter().map(|file| format!("uses {}", file.node)));
-        let names = names.map(|name| self.texts.shared(&name)).collect();
+        let names = names.map(|name| Atom::from(&name)).collect();
         let site = Site::new(Arc::clone(&call.stage.decl), names, params, span, spans);
         let makes = self.makes(&call.stage);
         let called = Rc::new(Called {
@@ -132,7 +134,7 @@ impl<'p> Eval<'p> {
             open: open.into(),
             run: call.run.iter().all(|(_, node)| self.is_fixed(node)).then(|| Arc::clone(run)),
             along: self.along.of(&call.axes, &self.program.axes),
-            label: RefCell::new(self.texts.written(|text| at.label.write(text))),
+            label: Cell::new(at.label.atom()),
             makes,
         });
         self.called.insert(ptr::from_ref(call).addr(), Rc::clone(&called));
@@ -161,7 +163,7 @@ impl<'p> Eval<'p> {
     }
 
     fn makes(&mut self, stage: &Stage) -> Makes {
-        let mut made = |name: &str, ty: &Ty| {
+        let made = |name: &str, ty: &Ty| {
             let carries = match ty {
                 Ty::Artifact(artifact) => match artifact.as_str() {
                     "Tokenizer" => Carries::Itself,
@@ -169,30 +171,29 @@ impl<'p> Eval<'p> {
                     _ => {
                         let own = format!("{name}.tokenizer");
                         let makes = stage.decl.outputs.contains_key(&own);
-                        Carries::Inputs(makes.then(|| self.texts.shared(&own)))
+                        Carries::Inputs(makes.then(|| Atom::from(&own)))
                     }
                 },
                 _ => Carries::Late,
             };
-            Made { name: self.texts.shared(name), carries }
+            Made { name: Atom::from(name), carries }
         };
         match &stage.result {
             Ty::Record(fields) => {
                 let outputs: Box<[Made]> =
                     fields.iter().map(|(name, field)| made(name, &field.ty)).collect();
-                let fields = Some(outputs.iter().map(|made| Arc::clone(&made.name)).collect());
+                let fields = Some(outputs.iter().map(|made| made.name).collect());
                 Makes { outputs, fields }
             }
             one => Makes { outputs: [made("out", one)].into(), fields: None },
         }
     }
 
-    fn label(&mut self, called: &Called, at: At<'_, 'p>) -> Arc<str> {
-        let mut label = called.label.borrow_mut();
-        if !at.label.is(&label) {
-            *label = self.texts.written(|text| at.label.write(text));
+    fn label(called: &Called, at: At<'_, 'p>) -> Atom {
+        if !at.label.is(&called.label.get()) {
+            called.label.set(at.label.atom());
         }
-        Arc::clone(&label)
+        called.label.get()
     }
 
     /// Returns the axis values and turns of folds that a call depends on. `along` are the axes of the call itself.
@@ -206,13 +207,13 @@ impl<'p> Eval<'p> {
             true => along,
             false => self.along.of(&(axes | &at.env.axes), &self.program.axes),
         };
-        let values = self.along.shown(along, at.point, &mut self.texts);
+        let values = self.along.shown(along, at.point, &self.program.axes);
         if at.env.turns.is_empty() {
             return values;
         }
         let turns = at.env.turns.iter();
-        let turns = turns.map(|(name, turn)| (self.texts.shared(name), self.texts.shared(turn)));
-        let mut point: Vec<_> = values.iter().cloned().chain(turns).collect();
+        let turns = turns.map(|(name, turn)| (Atom::from(name), Atom::from(turn)));
+        let mut point: Vec<_> = values.iter().copied().chain(turns).collect();
         point.sort();
         point.into()
     }
@@ -237,10 +238,9 @@ impl<'p> Eval<'p> {
         &mut self,
         call: &'p Call,
         at: At<'_, 'p>,
-    ) -> Option<(Vec<Input>, Vec<Option<OutputRef>>)> {
+    ) -> Option<(Inputs, SmallVec<[Option<OutputRef>; 2]>)> {
         let slots = &call.stage.signature.inputs;
-        let mut inputs = Vec::with_capacity(slots.len());
-        let mut tokenizers = Vec::with_capacity(slots.len());
+        let (mut inputs, mut tokenizers) = (Inputs::new(), SmallVec::new());
         for (input, slot) in call.inputs.iter().zip(slots) {
             if let Some((input, tokenizer)) = self.input(call, input, slot, at) {
                 inputs.push(input);
@@ -301,7 +301,7 @@ impl<'p> Eval<'p> {
         let fetch = self.program.fetch.as_ref()?;
         let along = self.along.of(&call.axes, &self.program.axes);
         let point = self.point(along, &call.axes, at);
-        let label = self.texts.written(|text| at.label.write(text));
+        let label = at.label.atom();
         let mut step = Step::new(Parts {
             stage: Arc::clone(&fetch.decl),
             label: label.to_string(),
@@ -315,7 +315,7 @@ impl<'p> Eval<'p> {
         });
         step.point = point;
         let id = self.intern(step);
-        Some(Input::Output(OutputRef { step: id, output: self.texts.shared("out") }))
+        Some(Input::Output(OutputRef { step: id, output: Atom::from("out") }))
     }
 
     fn files(&self, pattern: String, span: Span) -> Input {
@@ -458,7 +458,7 @@ impl<'p> Eval<'p> {
         name: &str,
         ty: &Ty,
     ) -> Val {
-        let full = self.texts.written(|text| text.extend([&*output.output, ".", name]));
+        let full = Atom::from(format!("{}.{name}", output.output));
         let inner = OutputRef { step: output.step, output: full };
         match ty {
             Ty::Artifact(_) => {
@@ -473,7 +473,7 @@ impl<'p> Eval<'p> {
 impl Called {
     /// Returns what a step makes, whose inputs agree on a tokenizer.
     fn result(&self, step: StepId, tokenizer: Option<&OutputRef>) -> Val {
-        let output = |name: &Arc<str>| OutputRef { step, output: Arc::clone(name) };
+        let output = |name: &Atom| OutputRef { step, output: *name };
         let value = |made: &Made| {
             let output_of = output(&made.name);
             let carried = match &made.carries {

@@ -1,10 +1,9 @@
 //! What evaluation keeps so as not to make it twice: numbers of points, names, axis values as texts.
 
-use std::collections::{BTreeSet, HashSet};
-use std::hash::BuildHasherDefault;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::base::{FastHasher, FastMap};
+use crate::base::{Atom, FastMap};
 use crate::sema::node::{Axis, AxisId};
 use crate::sema::steps::Names;
 
@@ -51,7 +50,7 @@ impl AlongAll {
     }
 
     /// Returns the values of these axes at a point as texts, by axis name.
-    pub(super) fn shown(&mut self, id: AlongId, point: &[usize], texts: &mut Texts<'_>) -> Names {
+    pub(super) fn shown(&mut self, id: AlongId, point: &[usize], all: &[Axis]) -> Names {
         let along = &mut self.all[id];
         let number = along.number(point);
         if let Some((latest, names)) = &along.latest
@@ -59,8 +58,8 @@ impl AlongAll {
         {
             return Arc::clone(names);
         }
-        let mut names: Vec<_> =
-            along.axes.iter().map(|(axis, _)| texts.axis_value(*axis, point[*axis])).collect();
+        let value = |axis: AxisId| (all[axis].name, all[axis].shown[point[axis]]);
+        let mut names: Vec<_> = along.axes.iter().map(|(axis, _)| value(*axis)).collect();
         names.sort();
         let names: Names = names.into();
         along.latest = Some((number, Arc::clone(&names)));
@@ -89,46 +88,6 @@ impl Along {
     }
 }
 
-/// Texts that many steps share.
-#[derive(Debug)]
-pub(super) struct Texts<'p> {
-    axes: &'p [Axis],
-    known: HashSet<Arc<str>, BuildHasherDefault<FastHasher>>,
-    /// Room to put texts together.
-    scratch: String,
-}
-
-impl<'p> Texts<'p> {
-    pub(super) fn new(axes: &'p [Axis]) -> Self {
-        Self { axes, known: HashSet::default(), scratch: String::new() }
-    }
-
-    pub(super) fn shared(&mut self, text: &str) -> Arc<str> {
-        if let Some(known) = self.known.get(text) {
-            return Arc::clone(known);
-        }
-        let new: Arc<str> = text.into();
-        self.known.insert(Arc::clone(&new));
-        new
-    }
-
-    /// Returns the text that `write` puts together.
-    pub(super) fn written(&mut self, write: impl FnOnce(&mut String)) -> Arc<str> {
-        let mut text = std::mem::take(&mut self.scratch);
-        text.clear();
-        write(&mut text);
-        let shared = self.shared(&text);
-        self.scratch = text;
-        shared
-    }
-
-    /// Returns the name of an axis and one of its values.
-    pub(super) fn axis_value(&mut self, axis: AxisId, value: usize) -> (Arc<str>, Arc<str>) {
-        let axis = &self.axes[axis];
-        (self.shared(&axis.name), self.shared(&axis.shown[value]))
-    }
-}
-
 /// What steps made at a place are called: a name, or that with a slot behind it. Put together only when a step is made.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Label<'a> {
@@ -147,7 +106,13 @@ impl Label<'_> {
         }
     }
 
-    pub(super) fn write(&self, out: &mut String) {
+    pub(super) fn atom(&self) -> Atom {
+        let mut text = String::new();
+        self.write(&mut text);
+        text.into()
+    }
+
+    fn write(&self, out: &mut String) {
         match self {
             Self::Name(name) => out.push_str(name),
             Self::Within(outer, slot) => {
@@ -184,9 +149,8 @@ mod tests {
     fn a_label_is_the_text_that_it_writes() {
         let (name, slot) = (Label::Name("r2"), "init.model");
         let inner = Label::Within(&name, slot);
-        let mut text = String::new();
-        inner.write(&mut text);
-        assert_eq!(text, "r2.init.model");
+        let text = inner.atom();
+        assert_eq!(&*text, "r2.init.model");
         assert!(inner.is(&text) && name.is("r2"));
         for other in ["r2", "r2init.model", "r.init.model", "init.model", ".init.model", ""] {
             assert!(!inner.is(other), "{other}");

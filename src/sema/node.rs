@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::units::Dim;
-use crate::base::{FileId, Span};
+use crate::base::{Atom, FileId, Span};
 use crate::sema::steps::StageDecl;
 use crate::sema::ty::Ty;
 use crate::sema::value::Val;
@@ -37,6 +37,11 @@ pub struct Program {
 }
 
 impl Program {
+    /// Returns the recipe's own file and those it imports, each with the folder it is in.
+    pub fn files(&self) -> impl Iterator<Item = (FileId, &Path)> {
+        self.folders.iter().map(|(id, folder)| (*id, folder.as_path()))
+    }
+
     /// Returns the folder that a path written here is relative to.
     pub(super) fn folder_at(&self, span: Span) -> &Path {
         self.folders.get(&span.file).unwrap_or(&self.folder)
@@ -61,14 +66,14 @@ pub(super) struct Typed {
 /// An axis; the first value is the baseline.
 #[derive(Clone, Debug)]
 pub(super) struct Axis {
-    pub(super) name: String,
+    pub(super) name: Atom,
     pub(super) ty: Ty,
     pub(super) span: Span,
     /// The list that the values are items of, where it is not written out.
     pub(super) list: Option<Node>,
     pub(super) values: Vec<Node>,
     /// The values as written.
-    pub(super) shown: Vec<String>,
+    pub(super) shown: Vec<Atom>,
 }
 
 /// `plan name = term | term`

@@ -20,7 +20,7 @@ pub struct Outline {
 /// Returns the params, values, axes and functions of a recipe.
 pub fn outline(program: &Program) -> Vec<Outline> {
     let names = |axes: &BTreeSet<AxisId>| {
-        axes.iter().map(|axis| program.axes[*axis].name.clone()).collect::<Vec<_>>()
+        axes.iter().map(|axis| program.axes[*axis].name.to_string()).collect::<Vec<_>>()
     };
     let entry = |name: &str, ty: String, over| Outline {
         name: name.to_owned(),
@@ -37,7 +37,7 @@ pub fn outline(program: &Program) -> Vec<Outline> {
         .iter()
         .map(|function| entry(&function.name, function.result.to_string(), names(&function.axes)));
     let axes = program.axes.iter().map(|axis| Outline {
-        values: axis.shown.clone(),
+        values: axis.shown.iter().map(ToString::to_string).collect(),
         ..entry(&axis.name, axis.ty.to_string(), Vec::new())
     });
     bindings.chain(functions).chain(axes).collect()

@@ -1,5 +1,6 @@
 //! Axes whose values are the items of a list that has to be computed: `axis lr = logspace(1e-4, 1e-3, 5)`.
 
+use crate::base::Atom;
 use crate::diag::Diagnostic;
 use crate::sema::eval::Eval;
 use crate::sema::lower::no_axis_values;
@@ -11,7 +12,7 @@ pub(super) fn settle(program: &mut Program, found: &mut Vec<Diagnostic>) {
     // Every axis has a baseline, even one whose values are a mistake.
     for axis in program.axes.iter_mut().filter(|axis| axis.values.is_empty()) {
         axis.values.push(Node { span: axis.span, kind: Kind::Error });
-        axis.shown.push("?".to_owned());
+        axis.shown.push("?".into());
     }
     for id in 0..program.axes.len() {
         if let Some((values, shown)) =
@@ -28,7 +29,7 @@ fn items_of(
     program: &Program,
     id: AxisId,
     found: &mut Vec<Diagnostic>,
-) -> Option<(Vec<Node>, Vec<String>)> {
+) -> Option<(Vec<Node>, Vec<Atom>)> {
     let axis = &program.axes[id];
     let list = axis.list.as_ref()?;
     let mut eval = Eval::new(program);
@@ -52,8 +53,8 @@ fn items_of(
     };
     let values = items.iter().enumerate().map(value).collect();
     let shown = items.iter().zip(1..).map(|(item, place)| match item.shown() {
-        Some(text) => text,
-        None => format!("#{place}"),
+        Some(text) => Atom::from(text),
+        None => format!("#{place}").into(),
     });
     Some((values, shown.collect()))
 }

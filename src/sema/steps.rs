@@ -6,8 +6,10 @@ use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::base::text::name_at;
-use crate::base::{FastHasher, Span, Value};
+use crate::base::{Atom, FastHasher, Span, Value};
 use crate::sema::late::Late;
 
 /// A stage call in an [`Expansion`].
@@ -102,13 +104,13 @@ pub struct Site {
     stage: Arc<StageDecl>,
     span: Span,
     /// The inputs' names, in declaration order.
-    inputs: Box<[Arc<str>]>,
+    inputs: Box<[Atom]>,
     /// The places of the inputs by name.
     by_name: Box<[usize]>,
     /// By name.
     params: Box<[Param]>,
     /// Where each argument is written, for `why`.
-    arg_spans: Box<[(Arc<str>, Span)]>,
+    arg_spans: Box<[(Atom, Span)]>,
     /// The outputs that fixed params are.
     late: Box<[OutputRef]>,
     /// The hash of all that steps of this call have in common.
@@ -118,7 +120,7 @@ pub struct Site {
 /// A parameter at a [`Site`].
 #[derive(Debug)]
 pub(super) struct Param {
-    pub(super) name: Arc<str>,
+    pub(super) name: Atom,
     pub(super) rule: Rule,
     /// The value, where it is the same for all steps.
     pub(super) fixed: Option<Arg>,
@@ -155,12 +157,12 @@ impl Param {
 impl Site {
     pub(super) fn new(
         stage: Arc<StageDecl>,
-        inputs: Box<[Arc<str>]>,
+        inputs: Box<[Atom]>,
         mut params: Vec<Param>,
         span: Span,
-        arg_spans: Box<[(Arc<str>, Span)]>,
+        arg_spans: Box<[(Atom, Span)]>,
     ) -> Self {
-        params.sort_by(|a, b| a.name.cmp(&b.name));
+        params.sort_by_key(|param| param.name);
         let mut by_name: Box<[usize]> = (0..inputs.len()).collect();
         by_name.sort_by_key(|place| &inputs[*place]);
         let fixed = params.iter().filter_map(|param| Some(param.hash(param.fixed.as_ref()?)));
@@ -183,17 +185,20 @@ fn hash_of(what: &impl Hash) -> u64 {
 #[derive(Clone, Debug)]
 pub struct Step {
     pub(super) site: Arc<Site>,
-    pub(super) label: Arc<str>,
+    pub(super) label: Atom,
     pub(super) point: Names,
     /// By the site's inputs.
-    pub(super) inputs: Box<[Input]>,
+    pub(super) inputs: Inputs,
     /// Of the site's params those that are not fixed.
     pub(super) args: Box<[Arg]>,
     pub(super) run: Arc<RunSpec>,
 }
 
+/// The inputs of a step, few of which need room elsewhere.
+pub(super) type Inputs = SmallVec<[Input; 2]>;
+
 /// Axis values, as (axis, value as written).
-pub type Names = Arc<[(Arc<str>, Arc<str>)]>;
+pub type Names = Arc<[(Atom, Atom)]>;
 
 /// A step written out, of which [`Step::new`] makes one.
 #[derive(Clone, Debug)]
@@ -230,8 +235,8 @@ impl Step {
             rule,
             fixed: Some(arg),
         });
-        let (names, inputs): (Vec<Arc<str>>, Vec<Input>) =
-            parts.inputs.into_iter().map(|(name, input)| (name.into(), input)).unzip();
+        let inputs = parts.inputs.into_iter().map(|(name, input)| (Atom::from(name), input));
+        let (names, inputs): (Vec<_>, Inputs) = inputs.unzip();
         let arg_spans = parts.arg_spans.into_iter().map(|(name, span)| (name.into(), span));
         let site =
             Site::new(parts.stage, names.into(), params.collect(), parts.span, arg_spans.collect());
@@ -240,7 +245,7 @@ impl Step {
             site: Arc::new(site),
             label: parts.label.into(),
             point: point.collect(),
-            inputs: inputs.into(),
+            inputs,
             args: Box::default(),
             run: Arc::new(parts.run),
         }
@@ -257,7 +262,7 @@ impl Step {
     }
 
     /// Returns the axis values it depends on, by axis name; not part of any key.
-    pub fn point(&self) -> &[(Arc<str>, Arc<str>)] {
+    pub fn point(&self) -> &[(Atom, Atom)] {
         &self.point
     }
 
@@ -314,13 +319,20 @@ impl Step {
 
     /// Returns the outputs of other steps that it uses.
     pub fn uses(&self) -> impl Iterator<Item = &OutputRef> {
-        let inputs = self.inputs.iter().filter_map(|input| match input {
-            Input::Output(output) => Some(output),
-            Input::Files(_) => None,
-        });
-        let mut own = Vec::new();
-        self.args.iter().for_each(|arg| arg.outputs(&mut |output| own.push(output)));
-        inputs.chain(&self.site.late).chain(own)
+        let mut uses = SmallVec::<[&OutputRef; 4]>::new();
+        self.each_use(&mut |output| uses.push(output));
+        uses.into_iter()
+    }
+
+    /// Visits the outputs of other steps that it uses.
+    pub fn each_use<'a>(&'a self, visit: &mut dyn FnMut(&'a OutputRef)) {
+        for input in &self.inputs {
+            if let Input::Output(output) = input {
+                visit(output);
+            }
+        }
+        self.site.late.iter().for_each(&mut *visit);
+        self.args.iter().for_each(|arg| arg.outputs(visit));
     }
 
     fn args(&self) -> impl Iterator<Item = (&Param, &Arg)> {
@@ -401,7 +413,7 @@ pub struct OutputRef {
     /// The step.
     pub step: StepId,
     /// The output's name, as in [`StageDecl::outputs`].
-    pub output: Arc<str>,
+    pub output: Atom,
 }
 
 /// A named argument.
@@ -462,7 +474,7 @@ pub fn needed(steps: &[Step], targets: impl Iterator<Item = StepId>) -> Vec<bool
     // Users come after their inputs.
     for (index, step) in steps.iter().enumerate().rev() {
         if needed[index] {
-            step.uses().for_each(|output| needed[output.step.0 as usize] = true);
+            step.each_use(&mut |output| needed[output.step.0 as usize] = true);
         }
     }
     needed

@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use crate::base::Value;
 use crate::base::units::{Dim, UNITS};
+use crate::base::{Atom, Value};
 use crate::sema::late::{Kind as OpKind, Late, Op};
 use crate::sema::node::Builtin;
 use crate::sema::steps::OutputRef;
@@ -29,13 +29,13 @@ pub(super) enum Val {
 /// The fields of a record, by name. Records of the same making share their names.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Fields {
-    names: Arc<[Arc<str>]>,
+    names: Arc<[Atom]>,
     values: Vec<Val>,
 }
 
 impl Fields {
     /// Returns the fields of these names, which are in order.
-    pub(super) fn new(names: Arc<[Arc<str>]>, values: Vec<Val>) -> Self {
+    pub(super) fn new(names: Arc<[Atom]>, values: Vec<Val>) -> Self {
         Self { names, values }
     }
 
@@ -55,10 +55,10 @@ impl Fields {
     }
 }
 
-impl FromIterator<(Arc<str>, Val)> for Fields {
-    fn from_iter<I: IntoIterator<Item = (Arc<str>, Val)>>(fields: I) -> Self {
+impl FromIterator<(Atom, Val)> for Fields {
+    fn from_iter<I: IntoIterator<Item = (Atom, Val)>>(fields: I) -> Self {
         let mut fields: Vec<_> = fields.into_iter().collect();
-        fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+        fields.sort_by_key(|(name, _)| *name);
         let (names, values): (Vec<_>, _) = fields.into_iter().unzip();
         Self { names: names.into(), values }
     }
@@ -185,6 +185,10 @@ pub(super) fn in_dim(number: Value, dim: Dim) -> Result<Value, Misfit> {
 /// Returns the number that a literal stands for, exactly: `1.1k` is 1100. Whole numbers that fit are integers.
 /// `units` are words of [`UNITS`].
 pub(super) fn literal<'a>(digits: &str, units: impl Iterator<Item = &'a str>) -> Value {
+    let mut units = units.peekable();
+    if let (Ok(number), None) = (digits.parse(), units.peek()) {
+        return Value::Int(number);
+    }
     let (mantissa, exponent) = digits.split_once(['e', 'E']).unwrap_or((digits, "0"));
     let mut exponent: i32 = exponent.parse().unwrap_or(0);
     let mut factor: i64 = 1;

@@ -112,7 +112,7 @@ impl Store {
         let index = index::path(&self.root);
         self.index().refresh().map_err(failed("read", &index))?;
         let garbage = self.garbage(policy)?;
-        if !garbage.records.is_empty() {
+        if !garbage.records.is_empty() || self.damaged() > 0 {
             let gone: BTreeSet<_> = garbage.records.iter().map(|record| keys(record)).collect();
             let stays = |record: &Record| !gone.contains(&keys(record));
             self.index().rewrite(stays).map_err(failed("write", &index))?;
@@ -171,11 +171,12 @@ impl Store {
             !is_within(UNIX_EPOCH + Duration::from_secs(changed as u64), keep, policy.now)
         };
         type IsGarbage<'a> = &'a dyn Fn(&fs::DirEntry) -> bool;
-        let kinds: [(&str, IsGarbage<'_>); 6] = [
+        let kinds: [(&str, IsGarbage<'_>); 7] = [
             ("state", &is_unneeded),
             ("staging", &is_unneeded),
             ("logs", &|entry| is_unneeded(entry) && is_old(entry, policy.keep)),
             ("quarantine", &|entry| is_old(entry, policy.keep)),
+            ("answers", &|entry| is_old(entry, policy.keep)),
             ("trash", &|_| true),
             ("", &|entry| is_temporary(entry) && is_old(entry, WRITING)),
         ];

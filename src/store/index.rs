@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::Digest;
+use crate::base::{Digest, in_chunks};
 use crate::store::log::{self, Point};
 use crate::store::presence::Presence;
 use crate::store::record::Encoded;
@@ -33,6 +33,13 @@ pub(super) struct Index {
     presence: Option<Presence>,
     /// How much of the log may lie behind the table.
     tail_bytes: u64,
+}
+
+/// Where the last record under a key is found, by its number there.
+#[derive(Clone, Copy)]
+enum Slot {
+    Tail(u32),
+    Table(u32),
 }
 
 impl Index {
@@ -77,16 +84,54 @@ impl Index {
     /// Returns where the last record under a key lies, without reading it, if its objects are there or were when that was
     /// first asked.
     pub(super) fn find(&mut self, key: Digest) -> Option<u64> {
-        if let Some(record) = self.tail.find(&key) {
-            let mut objects = self.tail.objects(record).iter();
-            let are_there = objects.all(|object| object_path(&self.root, *object).exists());
-            return are_there.then(|| self.tail.place(record));
+        let slot = self.slot(&key)?;
+        self.is_whole(slot).then(|| self.place_of(slot))
+    }
+
+    /// The same for many keys, without the places.
+    pub(super) fn find_all(&mut self, keys: &[Digest]) -> Vec<bool> {
+        // So that it was looked at before all of them, wherever they are found.
+        self.open_presence();
+        let slots = |keys: &[Digest]| keys.iter().map(|key| self.slot(key)).collect::<Vec<_>>();
+        let slots = in_chunks(keys, slots).into_iter().flatten();
+        slots.map(|slot| slot.is_some_and(|slot| self.is_whole(slot))).collect()
+    }
+
+    fn slot(&self, key: &Digest) -> Option<Slot> {
+        let in_tail = self.tail.find(key).map(Slot::Tail);
+        in_tail.or_else(|| self.table.find(key).map(Slot::Table))
+    }
+
+    /// Returns whether all objects of a record are there.
+    fn is_whole(&mut self, slot: Slot) -> bool {
+        match slot {
+            Slot::Tail(record) => {
+                let mut objects = self.tail.objects(record).iter();
+                objects.all(|object| object_path(&self.root, *object).exists())
+            }
+            Slot::Table(record) => {
+                self.open_presence();
+                let Some(presence) = &mut self.presence else { return false };
+                self.table.objects(record).all(|object| presence.is_there(object, &self.table))
+            }
         }
-        let record = self.table.find(&key)?;
-        let presence = self.presence.get_or_insert_with(|| Presence::open(&self.root, &self.table));
-        let mut objects = self.table.objects(record);
-        let are_there = objects.all(|object| presence.is_there(object, &self.table));
-        are_there.then(|| self.table.place(record))
+    }
+
+    fn open_presence(&mut self) {
+        self.presence.get_or_insert_with(|| Presence::open(&self.root, &self.table));
+    }
+
+    /// Returns how far the log was read, and the folders of objects, encoded, as they were before any were looked for; none
+    /// while none were.
+    pub(super) fn seen(&self) -> Option<(Point, Vec<u8>)> {
+        Some((self.point, self.presence.as_ref()?.folders().encode()))
+    }
+
+    fn place_of(&self, slot: Slot) -> u64 {
+        match slot {
+            Slot::Tail(record) => self.tail.place(record),
+            Slot::Table(record) => self.table.place(record),
+        }
     }
 
     /// Reads the last record under a key.
@@ -102,8 +147,7 @@ impl Index {
     }
 
     fn place(&self, key: Digest) -> Option<u64> {
-        let in_tail = self.tail.find(&key).map(|record| self.tail.place(record));
-        in_tail.or_else(|| self.table.find(&key).map(|record| self.table.place(record)))
+        self.slot(&key).map(|slot| self.place_of(slot))
     }
 
     /// Reads the record at a place; after damage, what is found next is what the log has.

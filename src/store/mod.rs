@@ -3,6 +3,7 @@
 //! It knows digests, not stages. [`Store::begin`] gives either a record or a [`Lease`], and only a lease can publish:
 //! outputs to disk, one rename each, then the index record. Locks are the kernel's, so a dead process holds none.
 
+mod answer;
 mod atomic;
 mod checked;
 mod error;
@@ -33,6 +34,7 @@ use crate::store::error::failed;
 use crate::store::index::Index;
 use crate::store::sources::Sources;
 
+pub use crate::store::answer::Answer;
 pub use crate::store::error::StoreError;
 pub use crate::store::gc::{Garbage, Policy};
 pub use crate::store::record::{Output, Record};
@@ -101,15 +103,11 @@ impl Store {
         if root.to_str().is_none() {
             return Err(StoreError::NotUtf8 { path: root.to_owned() });
         }
-        let format = root.join("format");
-        match fs::read_to_string(&format) {
-            Ok(found) if found.trim() == FORMAT.to_string() => {}
-            Ok(found) => {
-                let found = found.trim().to_owned();
-                return Err(StoreError::OtherFormat { path: root.to_owned(), found });
-            }
+        match format_of(root) {
+            Ok(found) if found == FORMAT.to_string() => {}
+            Ok(found) => return Err(StoreError::OtherFormat { path: root.to_owned(), found }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(root)?,
-            Err(error) => return Err(failed("read", &format)(error)),
+            Err(error) => return Err(failed("read", &root.join("format"))(error)),
         }
         let index = Index::open(root).map_err(failed("read", &index::path(root)))?;
         let sources = Sources::open(root.join("sources"));
@@ -151,6 +149,11 @@ impl Store {
     /// What was seen once is taken for granted until the store is opened again.
     pub fn find(&self, key: Digest) -> Option<Found> {
         self.index().find(key).map(|place| Found { place })
+    }
+
+    /// Returns for each key what [`Store::find`] tells: whether it is there.
+    pub fn find_all(&self, keys: &[Digest]) -> Vec<bool> {
+        self.index().find_all(keys)
     }
 
     /// Reads a record that was found; none if it is damaged. Then it will not be found again.
@@ -355,10 +358,7 @@ impl Store {
         let target = self.object_path(digest);
         if !target.exists() || self.weed_out(digest).is_err() {
             atomic::make_read_only(path).map_err(failed("protect", path))?;
-            if tree.has_parts() {
-                // Without it, damage is told less precisely.
-                let _ = atomic::write_derived(&self.tree_path(digest), &tree.encode());
-            }
+            self.keep_tree(&tree);
             match atomic::move_into_place(path, &target) {
                 // Another step made the same meanwhile.
                 Err(_) if target.exists() => {}
@@ -370,6 +370,11 @@ impl Store {
         }
         Ok((digest, tree.bytes()))
     }
+}
+
+/// Returns the version that a store says it has.
+fn format_of(root: &Path) -> io::Result<String> {
+    fs::read_to_string(root.join("format")).map(|found| found.trim().to_owned())
 }
 
 /// Returns whether a name is of what a store has before its `format`, or of a file that is being written.

@@ -21,6 +21,8 @@ const NAME: [u8; 8] = *b"tlm run ";
 #[derive(Debug)]
 pub struct RunMark {
     _lock: Option<File>,
+    /// The note's name, if there is one.
+    pub(super) name: Option<String>,
     /// Whether garbage was being collected after the run was planned, so that the plan may be out of date.
     pub is_late: bool,
 }
@@ -45,14 +47,33 @@ impl Store {
         now: SystemTime,
     ) -> Result<RunMark, StoreError> {
         let content: Vec<u8> = keys.flat_map(|key| *key.as_bytes()).collect();
-        let path = self.root.join("runs").join(Digest::of(&content).to_string());
-        match self.mark_run(&path, &content, now) {
-            Err(error) if is_closed(error.kind()) => Ok(RunMark { _lock: None, is_late: false }),
+        let name = Digest::of(&content).to_string();
+        let path = self.root.join("runs").join(&name);
+        match self.mark_run(name, &path, &content, now) {
+            Err(error) if is_closed(error.kind()) => {
+                Ok(RunMark { _lock: None, name: None, is_late: false })
+            }
             marked => marked.map_err(failed("write", &path)),
         }
     }
 
-    fn mark_run(&self, path: &Path, content: &[u8], now: SystemTime) -> io::Result<RunMark> {
+    /// Notes that a run whose note has this name begins again; none when there is no such note, or the collector is at work.
+    pub(super) fn begin_run_again(root: &Path, name: &str, now: SystemTime) -> Option<RunMark> {
+        let gate = atomic::open_shared(&gate_path(root)).ok()?;
+        gate.try_lock_shared().ok()?;
+        let run = File::options().write(true).open(root.join("runs").join(name)).ok()?;
+        run.lock_shared().ok()?;
+        run.set_modified(now).ok()?;
+        Some(RunMark { _lock: Some(run), name: Some(name.to_owned()), is_late: false })
+    }
+
+    fn mark_run(
+        &self,
+        name: String,
+        path: &Path,
+        content: &[u8],
+        now: SystemTime,
+    ) -> io::Result<RunMark> {
         let (_shared, is_late) = self.share_with_collector()?;
         let is_noted = fs::read(path).is_ok_and(|file| sealed::open(NAME, &file) == Some(content));
         if !is_noted {
@@ -62,7 +83,7 @@ impl Store {
         let run = File::options().write(true).open(path)?;
         atomic::patiently(|| run.lock_shared())?;
         run.set_modified(now)?;
-        Ok(RunMark { _lock: Some(run), is_late })
+        Ok(RunMark { _lock: Some(run), name: Some(name), is_late })
     }
 
     /// Keeps a collector out until what is returned is dropped.
@@ -82,7 +103,7 @@ impl Store {
     }
 
     pub(super) fn gate_path(&self) -> PathBuf {
-        self.root.join("locks").join("gc")
+        gate_path(&self.root)
     }
 
     /// Returns all runs.
@@ -110,6 +131,7 @@ impl Store {
         if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0', '\n']) {
             return Err(StoreError::NoPinName { name: name.to_owned() });
         }
+        let _shared = self.without_collector()?;
         let path = self.root.join("pins").join(name);
         let write = || {
             atomic::create_folder(&self.root.join("pins"))?;
@@ -143,6 +165,10 @@ impl Store {
         };
         self.roots("pins").map(pin).collect()
     }
+}
+
+fn gate_path(root: &Path) -> PathBuf {
+    root.join("locks").join("gc")
 }
 
 /// Reads the note of a run.

@@ -104,8 +104,10 @@ impl Store {
 
     /// Remembers which objects were checked, for the next time.
     pub fn keep_checked(&self) {
-        // Forgetting them costs time, nothing else.
-        let _ = self.checked().keep();
+        if let Some(checked) = self.checked.get() {
+            // Forgetting them costs time, nothing else.
+            let _ = checked.keep();
+        }
     }
 
     /// Returns the digest of the object that lies at a path, if that is where one would.
@@ -149,6 +151,14 @@ impl Store {
         self.root.join("trees").join(&name[..2]).join(name)
     }
 
+    /// Writes the tree of an object, unless the object's name says as much.
+    pub(super) fn keep_tree(&self, tree: &Tree) {
+        if tree.has_parts() {
+            // Without it, damage is told less precisely.
+            let _ = atomic::write_derived(&self.tree_path(tree.digest()), &tree.encode());
+        }
+    }
+
     /// Returns the names and sizes of all recorded objects.
     pub fn recorded_objects(&self) -> BTreeMap<Digest, u64> {
         self.records().iter().flat_map(|record| record.objects()).collect()
@@ -190,11 +200,13 @@ impl Store {
         };
         self.checked().note(digest, look);
         let tree_path = self.tree_path(digest);
-        let is_right = match fs::read(&tree_path) {
-            Ok(bytes) => bytes == tree.encode(),
-            Err(_) => true,
-        };
-        (!is_right).then_some(Wrong::Tree(tree_path))
+        match fs::read(&tree_path) {
+            Ok(bytes) => (bytes != tree.encode()).then_some(Wrong::Tree(tree_path)),
+            Err(_) => {
+                self.keep_tree(&tree);
+                None
+            }
+        }
     }
 
     /// Looks through the index, and compares table and memo with what would be made of it now.

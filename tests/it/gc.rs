@@ -16,7 +16,7 @@ fn key(name: &str) -> Digest {
 }
 
 fn lease(store: &Store, name: &str) -> Lease {
-    match store.begin(key(name), "test", |_| true).expect("begins") {
+    match store.begin(key(name), "a test", |_| true).expect("begins") {
         Begin::Miss(lease) => lease,
         other @ (Begin::Hit(_) | Begin::GivenUp) => panic!("unexpected: {other:?}"),
     }
@@ -164,6 +164,24 @@ fn what_killed_processes_and_repairs_left_goes_once_it_is_old() {
     assert_eq!([remaining(0), remaining(2), remaining(4)], [3, 2, 0]);
     assert!(log.exists());
     assert_eq!(held(dir.path()), ["a"]);
+}
+
+#[test]
+fn an_index_with_damage_is_written_anew() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = Store::open(dir.path()).expect("opens");
+    ["a", "b", "c"].iter().for_each(|name| publish(&store, name, name));
+    run(&store, &["a", "b", "c"], 0);
+    let index = dir.path().join("index");
+    let mut bytes = fs::read(&index).expect("read");
+    bytes[40] ^= 1;
+    fs::write(&index, bytes).expect("written");
+    let store = Store::open(dir.path()).expect("opens");
+    assert_eq!(store.damaged(), 1);
+    let collected = store.collect(&policy(1, None)).expect("collected");
+    // The object whose record is lost.
+    assert_eq!((names(&collected), collected.objects.len()), (vec![], 1));
+    assert_eq!(held(dir.path()), ["b", "c"]);
 }
 
 /// Counts a run out, also one that panics.

@@ -1,5 +1,6 @@
 //! Recipes run by the program itself: what runs, what is told, and what is kept.
 
+mod answer;
 mod bad_stages;
 mod commands;
 mod damage;

@@ -261,7 +261,7 @@ fn write(path: &Path, text: &str) {
 /// Makes a file and a folder.
 fn publish(folder: &Path, name: &str) {
     let store = open(folder);
-    let Begin::Miss(lease) = store.begin(key(name), "test", |_| true).unwrap() else { return };
+    let Begin::Miss(lease) = store.begin(key(name), "a test", |_| true).unwrap() else { return };
     write(&lease.out_dir().join("file"), &format!("the file of {name}"));
     write(&lease.out_dir().join("folder/one"), "one");
     write(&lease.out_dir().join("folder/in/two"), name);
@@ -438,7 +438,7 @@ const CASES: &[Case] = &[
         before: |folder| publish(folder, "a"),
         operation: |folder| {
             let store = open(folder);
-            let Begin::Miss(lease) = store.begin(key("b"), "test", |_| true).unwrap() else {
+            let Begin::Miss(lease) = store.begin(key("b"), "a test", |_| true).unwrap() else {
                 panic!()
             };
             write(&lease.out_dir().join("file"), "half");
