@@ -41,11 +41,9 @@ pub fn run() -> io::Result<u8> {
         }
     });
     let status = wait_for(worker)?;
-    if children::are_left() {
-        thread::spawn(end_all);
-        while children::are_left() {
-            thread::sleep(POLL);
-        }
+    while children::are_left() {
+        children::signal(Signal::KILL);
+        thread::sleep(POLL);
     }
     Ok(end_as(status))
 }
@@ -61,7 +59,7 @@ fn wait_for(child: Pid) -> io::Result<WaitStatus> {
     }
 }
 
-/// Ends all, until this process has none left and ends.
+/// Ends all, again and again, until this process has none left and ends.
 fn end_all() {
     loop {
         children::signal(Signal::KILL);

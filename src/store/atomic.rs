@@ -146,6 +146,18 @@ pub(super) fn got(lock: impl Fn() -> Result<(), TryLockError>) -> io::Result<boo
     }
 }
 
+/// Writes a line for people into an open file, in place of the one before.
+pub(super) fn write_note(mut file: &File, text: &str) -> io::Result<()> {
+    file.set_len(0)?;
+    io::Write::write_all(&mut file, format!("{text}\n").as_bytes())
+}
+
+/// Reads such a line; none if it is missing or only being written.
+pub(super) fn read_note(path: &Path) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    text.strip_suffix('\n').map(str::to_owned)
+}
+
 /// Writes a frame at the end of the log, and brings it to disk; what was behind that end is cut off.
 pub(super) fn append(log: &File, path: &Path, end: u64, frame: &[u8]) -> io::Result<()> {
     cut(log, path, end)?;
@@ -166,18 +178,6 @@ fn cut(file: &File, _path: &Path, end: u64) -> io::Result<()> {
     #[cfg(test)]
     journal::note(Op::Cut { path: _path.to_owned(), end });
     Ok(())
-}
-
-/// Writes a line for people into an open file, in place of the one before.
-pub(super) fn write_note(mut file: &File, text: &str) -> io::Result<()> {
-    file.set_len(0)?;
-    io::Write::write_all(&mut file, format!("{text}\n").as_bytes())
-}
-
-/// Reads such a line; none if it is missing or only being written.
-pub(super) fn read_note(path: &Path) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
-    text.strip_suffix('\n').map(str::to_owned)
 }
 
 /// Opens a file to append to, creating it and its folder if missing.
