@@ -1,7 +1,7 @@
 # `make test` is everything the continuous integration runs; the other targets are its parts.
 CARGO ?= cargo
 
-.PHONY: demo test lint test-lib test-torch doc bench libtorch
+.PHONY: demo test lint test-lib test-faults test-kill test-torch doc bench libtorch
 
 # Cargo uses all cores by itself, and tests that wait for processes want them undisturbed.
 .NOTPARALLEL:
@@ -22,8 +22,19 @@ lint: libtorch
 test-lib:
 	$(CARGO) test --no-default-features
 
+# Each system call that may fail, and each two changes that a crash may lose, where `make test` takes a few; ten minutes.
+test-faults:
+	$(CARGO) test --no-default-features --lib -- --ignored store::atomic
+	$(CARGO) test --no-default-features --test it -- --ignored run::faults
+
 test-torch: libtorch
 	$(CARGO) test
+
+# Kills runs and workers a thousand times, from a seed of its own each time; minutes.
+KILLS ?= 1000
+SEED ?= $(shell date +%s)
+test-kill:
+	TLM_TEST_KILLS=$(KILLS) TLM_TEST_SEED=$(SEED) $(CARGO) test --no-default-features --test it -- run::kills
 
 doc: libtorch
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet

@@ -10,6 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// How much is read before it is hashed; all cores share in that.
 const CHUNK_BYTES: u64 = 4 << 20;
 
+/// How many digits a screen shows.
+const SHORT: usize = 12;
+
 /// A 256-bit BLAKE3 digest, shown as 64 lowercase hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
@@ -52,7 +55,12 @@ impl Digest {
 
     /// Returns the first 12 digits, for screens only.
     pub fn short(&self) -> String {
-        self.to_string()[..12].to_owned()
+        self.digits(SHORT)
+    }
+
+    /// Returns so many of the first digits.
+    pub fn digits(&self, count: usize) -> String {
+        self.to_string()[..count].to_owned()
     }
 
     /// Returns the first eight bytes as a little-endian integer, to derive seeds.
@@ -61,6 +69,21 @@ impl Digest {
         first.copy_from_slice(&self.0[..8]);
         u64::from_le_bytes(first)
     }
+}
+
+/// Returns how many first digits tell these digests apart on a screen: 12, or more where two have those in common.
+pub fn telling_digits(digests: impl IntoIterator<Item = Digest>) -> usize {
+    let mut sorted: Vec<_> = digests.into_iter().collect();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let common = sorted.windows(2).map(|pair| common_digits(&pair[0], &pair[1]));
+    common.max().map_or(SHORT, |common| SHORT.max(common + 1))
+}
+
+fn common_digits(a: &Digest, b: &Digest) -> usize {
+    let differs = a.0.iter().zip(&b.0).position(|(a, b)| a != b);
+    let Some(at) = differs else { return 2 * a.0.len() };
+    2 * at + usize::from(a.0[at] >> 4 == b.0[at] >> 4)
 }
 
 /// Takes the raw bytes of a digest.

@@ -1,7 +1,7 @@
 //! The world outside: environment, clock, current directory, machine. Read here and nowhere else.
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -11,6 +11,7 @@ pub struct World {
     cwd: PathBuf,
     vars: Vec<(OsString, OsString)>,
     program: PathBuf,
+    args: Vec<OsString>,
     cpus: u32,
     stdout_is_terminal: bool,
     stderr_is_terminal: bool,
@@ -27,6 +28,7 @@ impl World {
             cwd: std::env::current_dir()?,
             vars: std::env::vars_os().collect(),
             program: std::env::current_exe()?,
+            args: std::env::args_os().skip(1).collect(),
             cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32),
             stdout_is_terminal: std::io::stdout().is_terminal(),
             stderr_is_terminal: std::io::stderr().is_terminal(),
@@ -36,6 +38,13 @@ impl World {
     /// Returns the path of this program.
     pub fn program(&self) -> &Path {
         &self.program
+    }
+
+    /// Returns what tells this process from others: `process 4711 on box: tlm run a.tlm`.
+    pub fn process(&self) -> String {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let args: Vec<_> = self.args.iter().map(|arg| arg.to_string_lossy()).collect();
+        format!("process {} on {}: tlm {}", std::process::id(), host.trim(), args.join(" "))
     }
 
     /// Returns the cores that this process may use.
@@ -104,6 +113,19 @@ impl World {
     #[expect(clippy::disallowed_methods, reason = "the one home of the clock")]
     pub fn now(&self) -> SystemTime {
         SystemTime::now()
+    }
+}
+
+/// Returns what to do about an error of the system, where that is the same whatever was tried.
+pub fn remedy(error: &io::Error) -> Option<&'static str> {
+    match error.raw_os_error()? {
+        libc::ENOSPC | libc::EDQUOT => {
+            Some("free some space, then run the same command again; finished work is kept")
+        }
+        libc::EMFILE | libc::ENFILE => {
+            Some("allow more open files (`ulimit -n 4096`), then run the same command again")
+        }
+        _ => None,
     }
 }
 

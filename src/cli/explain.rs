@@ -72,14 +72,15 @@ pub(super) fn why(
 
 /// Returns the plan's summary: what will run, and why.
 pub(super) fn told(session: &Session) -> String {
-    let seconds = estimates(&session.plan, &session.store);
+    let estimates = estimates(&session.plan, &session.store);
     let due = session.plan.due();
     let history = LazyCell::new(|| History::of(&session.store));
     let line = |planned: Planned<'_>| PlanLine {
         name: planned.step.name(),
         stage: planned.step.stage().name.clone(),
         state: state(planned, &history.why(&session.plan, planned), session),
-        expected_seconds: seconds.get(&planned.id).copied(),
+        is_blocked: session.plan.inputs(planned.id).any(|input| due.contains(&input)),
+        expected: estimates.get(&planned.id).copied(),
     };
     let lines = due.iter().filter_map(|id| session.plan.get(*id)).map(line);
     summary(session.plan.len(), &lines.collect::<Vec<_>>())
@@ -87,9 +88,10 @@ pub(super) fn told(session: &Session) -> String {
 
 /// Returns what reporters need to know of every step to run.
 pub(super) fn facts(session: &Session) -> BTreeMap<StepId, StepFacts> {
-    let seconds = estimates(&session.plan, &session.store);
+    let estimates = estimates(&session.plan, &session.store);
     let fact = |planned: Planned<'_>| {
-        (planned.id, StepFacts::new(planned.step, seconds.get(&planned.id).copied()))
+        let seconds = estimates.get(&planned.id).map(|estimate| estimate.seconds);
+        (planned.id, StepFacts::new(planned.step, seconds))
     };
     session.plan.due().iter().filter_map(|id| session.plan.get(*id)).map(fact).collect()
 }

@@ -1,5 +1,6 @@
 //! Level 9: the command line. One file a command once there is more to one than a few lines.
 
+mod answer;
 mod change;
 mod codes;
 mod diff;
@@ -187,9 +188,12 @@ enum Command {
     /// Runs stages for a scheduler: actions on standard input, events on standard output
     #[command(hide = true)]
     Worker,
+    /// Runs a worker, and ends whatever it leaves behind
+    #[command(hide = true)]
+    Guard,
 }
 
-#[derive(ClapArgs, Default)]
+#[derive(ClapArgs, Debug, Default)]
 struct RecipeArgs {
     /// The recipe
     recipe: PathBuf,
@@ -207,14 +211,14 @@ struct RecipeArgs {
     profile: Option<String>,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 struct StoreArgs {
     /// The store; by default `$TLM_STORE`, or `.tlm` beside the recipe, or where there is none, here
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 struct PlanArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
@@ -228,7 +232,7 @@ struct PlanArgs {
     torch: Option<PathBuf>,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 struct RunArgs {
     /// Prints events as JSON lines instead of tables (docs/events.md)
     #[arg(long)]
@@ -236,6 +240,12 @@ struct RunArgs {
     /// Where to write the HTML report; by default into the store
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Where to write a trace of the run, for `chrome://tracing` and Perfetto
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Starts nothing more once a step failed, and stops what runs
+    #[arg(long)]
+    fail_fast: bool,
     /// Refuses keys that `RECIPE.lock` does not have, and tells outputs that differ from those in it
     #[arg(long)]
     locked: bool,
@@ -372,6 +382,18 @@ fn obey(command: Command, console: &mut Console<'_>) -> Result<(), Exit> {
         Command::Doc { name, markdown } => doc::doc(name.as_deref(), markdown, console),
         Command::Explain { code } => codes::explain(code.as_deref(), console),
         Command::Worker => serve(console),
+        Command::Guard => guard(console),
+    }
+}
+
+fn guard(console: &mut Console<'_>) -> Result<(), Exit> {
+    match stage::guard::run() {
+        Ok(DONE) => Ok(()),
+        Ok(code) => Err(Exit::Code(code)),
+        Err(error) => {
+            let message = format!("can't start a worker: {error}");
+            Err(console.fail(ENVIRONMENT, message, "run the same command again"))
+        }
     }
 }
 

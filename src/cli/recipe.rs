@@ -26,6 +26,8 @@ pub(super) struct Source {
     pub(super) path: PathBuf,
     folder: PathBuf,
     overlay: Overlay,
+    /// The files that it was read from, once it is.
+    files: Vec<(FileId, PathBuf)>,
 }
 
 /// A recipe with its plan against a store.
@@ -60,7 +62,10 @@ pub(super) fn check(args: &RecipeArgs, json: bool, console: &mut Console<'_>) ->
 /// Returns the program of a recipe without mistakes.
 pub(super) fn checked(source: &mut Source, console: &mut Console<'_>) -> Result<Program, Exit> {
     let loaded = source.load();
-    gate(loaded, &source.sources, console)
+    let program = gate(loaded, &source.sources, console)?;
+    let name = |id| source.sources.path(id).file_name().unwrap_or_default();
+    source.files = program.files().map(|(id, folder)| (id, folder.join(name(id)))).collect();
+    Ok(program)
 }
 
 /// Reads the recipe's file and what the command line changes about it.
@@ -85,7 +90,8 @@ fn read_for(args: &RecipeArgs, json: bool, console: &mut Console<'_>) -> Result<
     let mut sources = SourceMap::default();
     let file = read_text(&mut sources, &path, &args.recipe, json, console)?;
     let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
-    Ok(Source { sources, file, path: args.recipe.clone(), folder, overlay })
+    let path = args.recipe.clone();
+    Ok(Source { sources, file, path, folder, overlay, files: Vec::new() })
 }
 
 /// Splits `name=value`.
@@ -146,6 +152,12 @@ impl Source {
         Origins::new(world, &self.sources, &self.folder)
     }
 
+    /// Returns the files that it was read from, with their digests.
+    pub(super) fn files(&self) -> impl Iterator<Item = (PathBuf, Digest)> {
+        let digest = |id| Digest::of(self.sources.text(id).as_bytes());
+        self.files.iter().map(move |(id, path)| (path.clone(), digest(*id)))
+    }
+
     /// Returns the recipe's text.
     pub(super) fn text(&self) -> &str {
         self.sources.text(self.file)
@@ -187,7 +199,7 @@ pub(super) fn plan(
     console: &mut Console<'_>,
 ) -> Result<Session, Exit> {
     let mut source = read(recipe, console)?;
-    let root = store_path(store, console).unwrap_or_else(|| source.folder.join(".tlm"));
+    let root = store_of(store, &source.folder, console);
     let (expansion, store) = thread::scope(|scope| {
         // Meanwhile, as a large index takes a while; a recipe with mistakes makes no store.
         let store = Store::is_one(&root).then(|| scope.spawn(|| Store::open(&root)));
@@ -220,6 +232,11 @@ fn expanded(
         return Err(console.fail(PROGRAM, message, "add a plan: `plan default = ...`"));
     }
     Ok(expansion)
+}
+
+/// Returns the store of a recipe in a folder.
+pub(super) fn store_of(args: &StoreArgs, folder: &Path, console: &Console<'_>) -> PathBuf {
+    store_path(args, console).unwrap_or_else(|| folder.join(".tlm"))
 }
 
 /// Returns the store that the user chose, if any.

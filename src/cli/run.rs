@@ -1,22 +1,25 @@
 //! `tlm run`
 
 use std::borrow::Cow;
-use std::io::{self, Write, stderr};
+use std::fs::File;
+use std::io::{self, BufWriter, Write, stderr};
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::base::text;
+use crate::cli::answer::{Heard, Question};
 use crate::cli::explain::{facts, local, told};
 use crate::cli::recipe::{self, Session, tell};
 use crate::cli::{
     Console, ENVIRONMENT, Exit, FAILED, INTERNAL, INTERRUPTED, PROGRAM, PlanArgs, RunArgs, lock,
 };
-use crate::exec::{self, Outcome, Stop};
+use crate::exec::{self, Machine, OnFailure, Outcome, Stop};
 use crate::report::draw::{Format, draw};
 use crate::report::html::{self, HtmlError};
-use crate::report::{Results, Table, Terminal, Watch, jsonl};
+use crate::report::{Results, Table, Terminal, Trace, Watch, jsonl};
 use crate::stage::FailureKind;
+use crate::store::RunMark;
 
 /// How often a run is planned again because the store is not what it was.
 const REPEATS: usize = 2;
@@ -26,14 +29,50 @@ pub(super) fn run(
     options: &RunArgs,
     console: &mut Console<'_>,
 ) -> Result<(), Exit> {
-    let (mut stop, mut repeats) = (None, 0);
-    while run_once(args, options, &mut stop, repeats < REPEATS, console)? {
-        repeats += 1;
+    let question = Question::of(args, options, console);
+    if let Some(question) = &question
+        && question.answer(console)?
+    {
+        return Ok(());
     }
+    let heard = Heard::default();
+    let [mut out, mut err] = heard.of(console.out, console.err);
+    let mut noting =
+        Console { world: console.world, out: &mut out, err: &mut err, unheard: console.unheard };
+    let ended = run_until_whole(args, options, &mut noting);
+    console.unheard = noting.unheard;
+    let ended = ended?;
+    if let (Some(question), Some((run, report))) = (question, ended.idle) {
+        question.remember(&ended.session, &run, report, &heard);
+    }
+    // The process ends; giving back the memory of each step would only take time.
+    mem::forget(ended.session);
     Ok(())
 }
 
-/// Plans and runs; returns whether that is to be done again, as far as it may be: what turned out damaged or was collected
+/// A run that ended well.
+struct Ended {
+    session: Session,
+    /// Its mark and its report, if there was nothing to do.
+    idle: Option<(RunMark, (PathBuf, String))>,
+}
+
+/// Runs, and again while the store turns out not to be what it was.
+fn run_until_whole(
+    args: &PlanArgs,
+    options: &RunArgs,
+    console: &mut Console<'_>,
+) -> Result<Ended, Exit> {
+    let (mut stop, mut repeats) = (None, 0);
+    loop {
+        if let Some(ended) = run_once(args, options, &mut stop, repeats < REPEATS, console)? {
+            return Ok(ended);
+        }
+        repeats += 1;
+    }
+}
+
+/// Plans and runs; returns nothing if that is to be done again, as far as it may be: what turned out damaged or was collected
 /// is gone now, so a new plan has the steps that make it.
 fn run_once(
     args: &PlanArgs,
@@ -41,7 +80,7 @@ fn run_once(
     stop: &mut Option<Stop>,
     may_repeat: bool,
     console: &mut Console<'_>,
-) -> Result<bool, Exit> {
+) -> Result<Option<Ended>, Exit> {
     let session = recipe::open(args, console)?;
     let lock = lock::hold(&session, options.locked, console)?;
     let never = exec::fits(&session.plan, &session.machine);
@@ -49,12 +88,13 @@ fn run_once(
         tell(&session.source.sources, &never, console);
         return Err(Exit::Code(PROGRAM));
     }
-    let keys: Vec<_> = session.plan.steps().map(|planned| planned.recipe).collect();
-    let mark = session.store.begin_run(&keys, console.world.now());
+    let keys = session.plan.steps().map(|planned| planned.recipe);
+    let mark = session.store.begin_run(keys, console.world.now());
     let mark = mark.map_err(|error| console.store_error(&error))?;
     if mark.is_late && may_repeat {
-        return Ok(true);
+        return Ok(None);
     }
+    let trace = options.trace.as_deref().map(|path| trace(path, console)).transpose()?;
     let stop = match stop {
         Some(stop) => stop,
         None => {
@@ -71,37 +111,64 @@ fn run_once(
         true => Some(&mut *console.out),
         false => None,
     };
+    let on_failure = if options.fail_fast { OnFailure::Stop } else { OnFailure::GoOn };
     let began = Instant::now();
-    let mut watch = Watch::new(&session.plan, terminal, json);
+    let mut watch = Watch::new(&session.plan, terminal, json, trace);
     let origins = session.source.origins(console.world);
-    let outcome =
-        exec::run(&session.plan, &session.store, &session.machine, &origins, stop, &mut |event| {
-            watch.hear(event)
-        });
+    let outcome = exec::run(
+        &session.plan,
+        &session.store,
+        &session.machine,
+        &origins,
+        stop,
+        on_failure,
+        &mut |event| watch.hear(event),
+    );
     let seconds = began.elapsed().as_secs_f64();
     session.store.keep_checked();
     if may_repeat && session.store.has_damage() && !outcome.interrupted {
-        let (ending, _) = watch.close(false);
-        console.say(format_args!("{ending}what was damaged is made again\n"));
-        return Ok(true);
+        let text = watch.close(false).text;
+        console.say(format_args!("{text}what was damaged is made again\n"));
+        return Ok(None);
     }
     let results = Results { plan: &session.plan, outcome: &outcome, store: &session.store };
     let tables = results.tables();
-    let (ending, written) = watch.close(outcome.interrupted);
-    console.say(ending);
+    let closed = watch.close(outcome.interrupted);
+    console.say(closed.text);
+    let traced = closed.trace.map_err(|error| no_trace(options.trace.as_deref(), &error, console));
     let report = write_report(&results, &session, options.report.as_deref(), &tables, console);
     // The last, as it may be closed, or wait for its reader.
-    let written = written.and_then(|()| match options.json {
+    let written = closed.json.and_then(|()| match options.json {
         true => jsonl::close(console.out, &outcome, &tables, seconds),
         false => show(&tables, console),
     });
     let written = written.and_then(|()| console.out.flush()).map_err(|e| console.closed(&e));
     let locked =
         lock.check(&session, |planned| results.record(planned.id).map(Cow::into_owned), console);
-    let codes = [code(&outcome), locked.err(), report.err(), written.err()];
-    // The process ends; giving back the memory of each step would only take time.
-    mem::forget(session);
-    codes.into_iter().flatten().next().map_or(Ok(false), |code| Err(Exit::Code(code)))
+    let (report, unreported) = report.map_or_else(|code| (None, Some(code)), |ok| (ok, None));
+    let (failed, is_idle) = (code(&outcome), outcome.is_idle());
+    let codes = [failed, locked.err(), unreported, traced.err(), written.err()];
+    if let Some(code) = codes.into_iter().flatten().next() {
+        mem::forget(session);
+        return Err(Exit::Code(code));
+    }
+    let idle = report.filter(|_| is_idle).map(|report| (mark, report));
+    Ok(Some(Ended { session, idle }))
+}
+
+fn trace(path: &Path, console: &mut Console<'_>) -> Result<Trace, Exit> {
+    match File::create(console.world.cwd().join(path)) {
+        Ok(file) => Ok(Trace::new(Box::new(BufWriter::new(file)))),
+        Err(error) => Err(Exit::Code(no_trace(Some(path), &error, console))),
+    }
+}
+
+/// Tells that the trace can't be written and returns the exit code.
+fn no_trace(path: Option<&Path>, error: &io::Error, console: &mut Console<'_>) -> u8 {
+    let path = path.unwrap_or(Path::new("")).display();
+    let message = format!("can't write the trace `{path}`: {error}");
+    console.fail(ENVIRONMENT, message, "name another place with `--trace FILE`");
+    ENVIRONMENT
 }
 
 /// Prints the tables: ruled for people, Markdown for files.
@@ -113,24 +180,25 @@ fn show(tables: &[Table], console: &mut Console<'_>) -> io::Result<()> {
     tables.iter().try_for_each(|table| writeln!(console.out, "{}", draw(table, format)))
 }
 
-/// Writes the HTML report, unless the one that is there tells the same; the error is an exit code.
+/// Writes the HTML report, unless the one that is there tells the same, and returns where it is, and its mark; none of one that
+/// could not be written, but need not be. The error is an exit code.
 fn write_report(
     results: &Results<'_>,
     session: &Session,
     chosen: Option<&Path>,
     tables: &[Table],
     console: &mut Console<'_>,
-) -> Result<(), u8> {
+) -> Result<Option<(PathBuf, String)>, u8> {
     let recipe = &session.source.path;
     let path = match chosen {
         Some(path) => console.world.cwd().join(path),
         None => default_report(session, recipe),
     };
-    let (machine, source) = (machine(session), session.source.text());
+    let (machine, source) = (machine_text(&session.machine), session.source.text());
     let mark = results.mark(recipe, source, &machine, tables);
     if results.outcome.is_idle() && html::mark_of(&path).as_deref() == Some(&*mark) {
         console.say(format_args!("report: {}\n", path.display()));
-        return Ok(());
+        return Ok(Some((path, mark)));
     }
     let ran = results.outcome.ran.len();
     let now = jiff::Timestamp::try_from(console.world.now()).unwrap_or_default();
@@ -140,11 +208,11 @@ fn write_report(
         ("machine".to_owned(), machine),
         ("tlm".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
     ];
-    let page = results.page(recipe, source, facts, tables.to_vec(), mark);
+    let page = results.page(recipe, source, facts, tables.to_vec(), mark.clone());
     let (error, code, help) = match html::write(&page, &path) {
         Ok(()) => {
             console.say(format_args!("report: {}\n", path.display()));
-            return Ok(());
+            return Ok(Some((path, mark)));
         }
         Err(HtmlError::Write { path, source }) => {
             let help = match source.kind() {
@@ -158,7 +226,7 @@ fn write_report(
     // A store that can only be read answers all the same.
     if code == ENVIRONMENT && ran == 0 && chosen.is_none() {
         console.say(format_args!("warning: {error}\nhelp: {help}\n"));
-        return Ok(());
+        return Ok(None);
     }
     console.fail(code, error, help);
     Err(code)
@@ -169,8 +237,8 @@ fn default_report(session: &Session, recipe: &Path) -> PathBuf {
     session.store.report_path(&name)
 }
 
-fn machine(session: &Session) -> String {
-    let machine = &session.machine;
+/// Returns what a report says of the machine.
+pub(super) fn machine_text(machine: &Machine) -> String {
     let mut parts = vec![text::plural(machine.cpus as usize, "core")];
     if machine.gpus > 0 {
         parts.push(text::plural(machine.gpus as usize, "GPU"));

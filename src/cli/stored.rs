@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::{Value, text};
+use crate::base::{Value, telling_digits, text};
 use crate::cli::explain::made;
 use crate::cli::recipe::store_path;
 use crate::cli::{Console, ENVIRONMENT, Exit, StoreArgs, USAGE};
@@ -33,19 +33,25 @@ pub(super) fn open(args: &StoreArgs, console: &mut Console<'_>) -> Result<Store,
 /// `tlm ls`
 pub(super) fn ls(args: &StoreArgs, console: &mut Console<'_>) -> Result<(), Exit> {
     let store = open(args, console)?;
-    let mut lines: Vec<_> = store.records().iter().map(|record| line(record)).collect();
+    let mut lines = lines(&store.records().iter().collect::<Vec<_>>());
     lines.push(text::plural(lines.len(), "record"));
     writeln!(console.out, "{}", lines.join("\n"))?;
     Ok(())
 }
 
-fn line(record: &Record) -> String {
+/// Returns a line for each record.
+fn lines(records: &[&Arc<Record>]) -> Vec<String> {
+    let digits = telling_digits(records.iter().map(|record| record.recipe));
+    records.iter().map(|record| line(record, digits)).collect()
+}
+
+fn line(record: &Record, digits: usize) -> String {
     let size = |output: &Output| match output {
         Output::Object { bytes, .. } => *bytes,
         Output::Scalar(_) => 0,
     };
     let bytes = text::bytes(record.outputs.values().map(size).sum());
-    let (key, seconds) = (record.recipe.short(), text::duration(record.seconds));
+    let (key, seconds) = (record.recipe.digits(digits), text::duration(record.seconds));
     let name = name_at(&record.label, &record.point);
     format!("{key}  {:20}  {bytes:>10}  {seconds:>7}  {name}", record.stage)
 }
@@ -166,9 +172,8 @@ pub(super) fn find(
             Err(console.fail(USAGE, format!("the store has no step `{wanted}`"), &help))
         }
         several => {
-            let lines: Vec<_> = several.iter().map(|record| line(record)).collect();
-            let message =
-                format!("`{wanted}` names {} steps:\n{}", several.len(), lines.join("\n"));
+            let lines = lines(several).join("\n");
+            let message = format!("`{wanted}` names {} steps:\n{lines}", several.len());
             Err(console.fail(
                 USAGE,
                 message,

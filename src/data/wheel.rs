@@ -93,7 +93,10 @@ pub fn copy_hashed(
     let mut buffer = vec![0; 1 << 18];
     let mut done = 0;
     loop {
-        let len = from.read(&mut buffer).map_err(CopyError::Read)?;
+        let len = match from.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read.map_err(CopyError::Read)?,
+        };
         if len == 0 {
             to.flush().map_err(CopyError::Write)?;
             let digest = hasher.finalize();

@@ -1,42 +1,46 @@
 //! One step, from lease to record, on a thread of its own.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Mutex;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use crate::base::{Digest, Value};
+use crate::base::world::remedy;
+use crate::base::{Digest, Value, text};
 use crate::exec::command::command;
-use crate::exec::control::Control;
+use crate::exec::control::{Control, Reason};
 use crate::exec::log::Log;
 use crate::exec::machine::{Machine, Share};
-use crate::exec::origin::Origins;
+use crate::exec::origin::{Origins, Usage};
+use crate::exec::retry::Terms;
 use crate::exec::stop::Stop;
 use crate::exec::worker::{Line, Worker, describe};
 use crate::graph::{Plan, Planned};
 use crate::sema::steps::{OutputKind, StepId};
-use crate::stage::action::{PROTOCOL, Usage};
+use crate::stage::action::PROTOCOL;
 use crate::stage::{self, Action, Failure, FailureKind};
 use crate::store::{Begin, Lease, Output, Record, Store, StoreError};
 
 /// How long after a worker a signal to all processes may reach this one.
 const MOMENT: Duration = Duration::from_millis(250);
+/// How many files are told that a stage wrote beside its outputs.
+const SURPLUS_TOLD: usize = 5;
 /// The exit code of a program whose libraries the system does not find.
 const UNLOADABLE: i32 = 127;
 
 /// What a step's thread tells the scheduler.
 pub(super) enum Message {
-    /// Another process holds the step.
-    Waiting,
+    /// Another process holds the step: which, if it is known.
+    Waiting(Option<String>),
     /// A worker got the step.
     Started,
     Worker(stage::Event),
-    Retrying(Failure),
     /// The last message.
     Ended(End),
 }
@@ -70,6 +74,7 @@ pub(super) struct Attempt<'r> {
     pub(super) params: BTreeMap<String, Value>,
     pub(super) share: Share,
     pub(super) device: String,
+    pub(super) terms: Terms,
     pub(super) control: &'r Control,
 }
 
@@ -88,15 +93,16 @@ impl Attempt<'_> {
 
     fn find_or_make(&self, shared: &Shared<'_>, tell: &dyn Fn(Message)) -> Result<End, StoreError> {
         let mut polls = 0;
-        let wait = || {
+        let wait = |holder: Option<String>| {
             polls += 1;
             // The first may only have met a sweep.
             if polls == 2 {
-                tell(Message::Waiting);
+                tell(Message::Waiting(holder));
             }
-            !shared.stop.is_asked()
+            !self.is_stopped(shared)
         };
-        let lease = match shared.store.begin(self.planned.recipe, wait)? {
+        let who = shared.origins.world().process();
+        let lease = match shared.store.begin(self.planned.recipe, &who, wait)? {
             Begin::Hit(record) => return Ok(End::Found(record)),
             Begin::GivenUp => return Ok(End::Interrupted),
             Begin::Miss(lease) => lease,
@@ -107,7 +113,7 @@ impl Attempt<'_> {
             return Ok(End::Found(Box::new(record)));
         }
         if let Some(outputs) = &self.chosen {
-            let record = self.record(shared, outputs.clone(), 0.0, 1, Usage::default());
+            let record = self.record(shared, outputs.clone(), 0.0, Usage::default());
             shared.store.record(&record)?;
             return Ok(End::Made(Box::new(record)));
         }
@@ -121,45 +127,74 @@ impl Attempt<'_> {
         tell: &dyn Fn(Message),
     ) -> Result<End, StoreError> {
         self.inputs.values().flatten().try_for_each(|path| shared.store.check(path))?;
-        let mut log = Log::open(shared.store, self.planned, shared.origins.world().now());
+        let (now, note) = (shared.origins.world().now(), self.terms.changed.as_deref());
+        let mut log = Log::open(shared.store, self.planned, now, note);
         let action = self.action(&lease);
-        let mut retries = self.planned.step.run().retries;
-        let mut attempt = 1;
         let failure = loop {
             let began = Instant::now();
             match self.act(shared, &action, &mut log, tell) {
                 Acted::Done(scalars, usage) => {
                     let seconds = began.elapsed().as_secs_f64();
-                    let record = self.record(shared, scalars, seconds, attempt, usage);
-                    match self.undeclared(&record) {
-                        None => {
-                            let made = shared.store.publish(lease, &self.artifacts(), record)?;
-                            return Ok(End::Made(Box::new(made)));
-                        }
-                        Some(failure) => break failure,
+                    let record = self.record(shared, scalars, seconds, usage);
+                    if let Some(failure) = self.undeclared(&record) {
+                        break failure;
                     }
+                    if let Some(failure) = self.changed_input(shared)? {
+                        break failure;
+                    }
+                    self.tell_of_surplus(&lease, &mut log);
+                    let made = shared.store.publish(lease, &self.artifacts(), record)?;
+                    return Ok(End::Made(Box::new(made)));
                 }
                 Acted::Interrupted => return Ok(End::Interrupted),
                 Acted::Lost => lease.clear()?,
-                Acted::Failed(failure) => {
-                    if retries == 0 || !self.may_pass(&failure) || shared.stop.is_asked() {
-                        break failure;
-                    }
-                    retries -= 1;
-                    attempt += 1;
-                    lease.clear()?;
-                    tell(Message::Retrying(failure));
-                }
+                Acted::Failed(failure) => break failure,
             }
         };
         let (log_tail, log) = log.close(&failure.message);
         Ok(End::Failed { failure, log_tail, log })
     }
 
-    /// Returns whether trying again may help.
-    fn may_pass(&self, failure: &Failure) -> bool {
-        matches!(failure.kind, FailureKind::Crashed | FailureKind::Environment)
-            && !self.control.was_late()
+    /// Returns whether the step, or the whole run, is to stop.
+    fn is_stopped(&self, shared: &Shared<'_>) -> bool {
+        shared.stop.is_asked() || self.control.asked() == Some(Reason::Stop)
+    }
+
+    /// Returns what is wrong when an input is not what it was: the record would be of something else. A command of the recipe
+    /// may have changed it.
+    fn changed_input(&self, shared: &Shared<'_>) -> Result<Option<Failure>, StoreError> {
+        let is_command = self.planned.step.stage().shell().is_some();
+        for (name, path) in
+            self.inputs.iter().flat_map(|(name, paths)| paths.iter().map(move |path| (name, path)))
+        {
+            let checked = match is_command {
+                true => shared.store.check_used(path),
+                false => shared.store.check(path),
+            };
+            match checked {
+                Err(error @ StoreError::Damaged { .. }) if is_command => {
+                    return Ok(Some(changed(name, &error)));
+                }
+                checked => checked?,
+            }
+            if shared.store.source_changed(path) {
+                return Ok(Some(edited(path)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Notes what the stage wrote beside its outputs.
+    fn tell_of_surplus(&self, lease: &Lease, log: &mut Log) {
+        let artifacts = self.artifacts();
+        let entries = fs::read_dir(lease.out_dir()).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let surplus: BTreeSet<_> = names.filter(|name| !artifacts.contains(name)).collect();
+        if !surplus.is_empty() {
+            let count = text::plural(surplus.len(), "file");
+            let some: Vec<_> = surplus.into_iter().take(SURPLUS_TOLD).collect();
+            log.line(&format!("tlm: {count} beside the outputs not kept: {}", some.join(", ")));
+        }
     }
 
     /// Runs the action on a worker.
@@ -176,15 +211,17 @@ impl Attempt<'_> {
         let mut worker = match warm.map_or_else(|| shared.new_worker(tensor), Ok) {
             Ok(worker) => worker,
             Err((program, error)) => {
+                let help = remedy(&error);
+                let help = help.unwrap_or("build it again, or name it with `--torch PROGRAM`");
                 return Acted::Failed(Failure {
                     kind: FailureKind::Environment,
                     message: format!("can't start `{}`: {error}", program.display()),
-                    help: Some("build it again, or name it with `--torch PROGRAM`".to_owned()),
+                    help: Some(help.to_owned()),
                 });
             }
         };
-        self.control.begin(worker.handle());
-        let acted = match shared.stop.is_asked() {
+        self.control.begin(worker.handle(), shared.stop.clock());
+        let acted = match self.is_stopped(shared) {
             true => Acted::Interrupted,
             false => {
                 tell(Message::Started);
@@ -216,7 +253,9 @@ impl Attempt<'_> {
         let (mut scalars, mut usage) = (BTreeMap::new(), Usage::default());
         let mut heard = false;
         loop {
-            let event = match worker.next() {
+            let line = worker.next();
+            self.control.heard(shared.stop.clock());
+            let event = match line {
                 Some(Line::Event(event)) => event,
                 Some(Line::Text(text)) => {
                     log.line(&text);
@@ -233,7 +272,6 @@ impl Attempt<'_> {
             heard = true;
             match event {
                 stage::Event::Done => return Acted::Done(scalars, usage),
-                stage::Event::Usage(told) => usage = told,
                 stage::Event::Interrupted => {
                     // A signal to all processes may reach the worker first.
                     shared.stop.wait(MOMENT);
@@ -244,8 +282,13 @@ impl Attempt<'_> {
                     scalars.insert(name, Output::Scalar(value));
                 }
                 event => {
-                    if let stage::Event::Log { line } = &event {
-                        log.line(line);
+                    match &event {
+                        stage::Event::Log { line } => log.line(line),
+                        stage::Event::Used { cpu_seconds, peak_bytes } => {
+                            let cpu_seconds = Some(*cpu_seconds);
+                            usage = Usage { cpu_seconds, peak_bytes: *peak_bytes };
+                        }
+                        _ => {}
                     }
                     tell(Message::Worker(event));
                 }
@@ -255,23 +298,23 @@ impl Attempt<'_> {
 
     /// Returns how an action ended whose worker stopped: on our request, or else `otherwise`.
     fn unless_asked(&self, shared: &Shared<'_>, otherwise: impl FnOnce() -> Acted) -> Acted {
-        match (shared.stop.is_asked(), self.control.was_late()) {
-            (true, _) => Acted::Interrupted,
-            (false, true) => Acted::Failed(timed_out()),
-            (false, false) => otherwise(),
+        match self.control.asked() {
+            _ if self.is_stopped(shared) => Acted::Interrupted,
+            Some(Reason::Late) => Acted::Failed(timed_out()),
+            Some(Reason::Stalled) => Acted::Failed(stalled(self.terms.limits.stall)),
+            Some(Reason::Stop) | None => otherwise(),
         }
     }
 
     fn died(&self, how: io::Result<ExitStatus>) -> Failure {
-        let how = match how {
+        let (kind, how) = match how {
             Ok(status) if status.code() == Some(UNLOADABLE) && self.planned.step.stage().tensor => {
                 return unloadable();
             }
             Ok(status) => describe(status),
-            Err(error) => format!("it can't be waited for: {error}"),
+            Err(error) => (FailureKind::Crashed, format!("it can't be waited for: {error}")),
         };
-        let message = format!("the worker died: {how}");
-        Failure { kind: FailureKind::Crashed, message, help: None }
+        Failure { kind, message: format!("the worker died: {how}"), help: None }
     }
 
     fn action(&self, lease: &Lease) -> Action {
@@ -296,7 +339,6 @@ impl Attempt<'_> {
         shared: &Shared<'_>,
         outputs: BTreeMap<String, Output>,
         seconds: f64,
-        attempt: u32,
         usage: Usage,
     ) -> Record {
         let now = shared.origins.world().now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -310,7 +352,7 @@ impl Attempt<'_> {
             manifest: self.plan.manifest(self.planned.id),
             seconds,
             finished_unix: now.as_secs() as i64,
-            origin: shared.origins.of(self.planned, attempt, usage),
+            origin: shared.origins.of(self.planned, self.terms.tries, usage),
         }
     }
 
@@ -348,11 +390,11 @@ impl Shared<'_> {
     }
 
     fn new_worker(&self, tensor: bool) -> Result<Worker, (PathBuf, io::Error)> {
-        let (program, args) = match tensor {
-            true => (&self.machine.torch, &[][..]),
-            false => (&self.machine.tlm, &["worker"][..]),
+        let (program, worker) = match tensor {
+            true => (&self.machine.torch, Worker::start(&self.machine.torch, &[])),
+            false => (&self.machine.tlm, Worker::start_guarded(&self.machine.tlm)),
         };
-        Worker::start(program, args).map_err(|error| (program.clone(), error))
+        worker.map_err(|error| (program.clone(), error))
     }
 }
 
@@ -406,6 +448,7 @@ fn store_failure(error: &StoreError) -> Failure {
         | StoreError::OtherFormat { .. }
         | StoreError::NotAStore { .. }
         | StoreError::NotUtf8 { .. }
+        | StoreError::DamagedRoot { .. }
         | StoreError::NoPinName { .. }
         | StoreError::Damaged { .. } => FailureKind::Environment,
     };
@@ -415,6 +458,31 @@ fn store_failure(error: &StoreError) -> Failure {
 fn timed_out() -> Failure {
     let message = "it took longer than its `limit`".to_owned();
     Failure { kind: FailureKind::TimedOut, message, help: None }
+}
+
+fn stalled(stall: Option<Duration>) -> Failure {
+    let stall = text::duration(stall.unwrap_or_default().as_secs_f64());
+    let message = format!("it said nothing and used no processor time for {stall} (`stall`)");
+    Failure { kind: FailureKind::Stalled, message, help: None }
+}
+
+fn changed(input: &str, error: &StoreError) -> Failure {
+    Failure {
+        kind: FailureKind::Input,
+        message: format!("its input `{input}` was changed while it ran: {error}"),
+        help: Some(
+            "other steps read it too: let the command work on a copy; the input is made again by the next run"
+                .to_owned(),
+        ),
+    }
+}
+
+fn edited(path: &Path) -> Failure {
+    Failure {
+        kind: FailureKind::Input,
+        message: format!("`{}` changed while the step ran", path.display()),
+        help: Some("run the same command again; what was made of it is not kept".to_owned()),
+    }
 }
 
 fn told_to_stop() -> Failure {

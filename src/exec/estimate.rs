@@ -1,28 +1,46 @@
-//! How long steps may take, from what they took before.
+//! What steps may take, from what they took before.
 
 use std::collections::BTreeMap;
 
 use crate::graph::Plan;
 use crate::sema::steps::StepId;
-use crate::store::Store;
+use crate::store::{Output, Record, Store};
 
-/// Returns the seconds that the latest step of the same stage and name took, for every step that has to run and has such a
-/// forerunner.
-pub fn estimates(plan: &Plan, store: &Store) -> BTreeMap<StepId, f64> {
+/// What a step took when it last ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Estimate {
+    /// How long.
+    pub seconds: f64,
+    /// The size of all it made.
+    pub bytes: u64,
+}
+
+impl Estimate {
+    fn of(record: &Record) -> Self {
+        let bytes = |output: &Output| match output {
+            Output::Object { bytes, .. } => *bytes,
+            Output::Scalar(_) => 0,
+        };
+        Self { seconds: record.seconds, bytes: record.outputs.values().map(bytes).sum() }
+    }
+}
+
+/// Returns what the latest step of the same stage and name took, for every step that has to run and has such a forerunner.
+pub fn estimates(plan: &Plan, store: &Store) -> BTreeMap<StepId, Estimate> {
     let due = plan.due();
     if due.is_empty() {
         return BTreeMap::new();
     }
-    let mut latest: BTreeMap<(&str, &str), f64> = BTreeMap::new();
+    let mut latest: BTreeMap<(&str, &str), Estimate> = BTreeMap::new();
     let records = store.records();
     for record in &records {
-        latest.insert((&record.stage, &record.label), record.seconds);
+        latest.insert((&record.stage, &record.label), Estimate::of(record));
     }
     due.iter()
         .filter_map(|id| plan.get(*id))
         .filter_map(|planned| {
             let name = (planned.step.stage().name.as_str(), planned.step.label());
-            latest.get(&name).map(|seconds| (planned.id, *seconds))
+            latest.get(&name).map(|estimate| (planned.id, *estimate))
         })
         .collect()
 }

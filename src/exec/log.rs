@@ -20,12 +20,18 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Opens the log of a step for appending: what earlier attempts wrote stays.
-    pub(super) fn open(store: &Store, planned: Planned<'_>, now: SystemTime) -> Self {
+    /// Opens the log of a step for appending: what earlier attempts wrote stays. `note` says more of this one.
+    pub(super) fn open(
+        store: &Store,
+        planned: Planned<'_>,
+        now: SystemTime,
+        note: Option<&str>,
+    ) -> Self {
         let (path, file) = (store.log_path(planned.recipe), store.open_log(planned.recipe).ok());
         let mut log = Self { path, file, tail: VecDeque::new() };
         let time = jiff::Timestamp::try_from(now).unwrap_or_default();
         log.write(&head(planned, &time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()));
+        note.into_iter().for_each(|note| log.write(note));
         log
     }
 

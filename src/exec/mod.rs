@@ -10,18 +10,20 @@ mod estimate;
 mod log;
 mod machine;
 mod origin;
+mod retry;
 mod schedule;
 mod stop;
 mod worker;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::sema::steps::StepId;
 use crate::stage::{self, Failure};
 use crate::store::Record;
 
-pub use estimate::estimates;
+pub use estimate::{Estimate, estimates};
 pub use log::logged_name;
 pub use machine::{LIBTORCH, Machine, fits};
 pub use origin::Origins;
@@ -34,11 +36,23 @@ pub enum Event {
     /// A worker got the step.
     Started(StepId),
     /// Another tlm is making the step; this one waits for it.
-    Waiting(StepId),
+    Waiting {
+        /// For which.
+        step: StepId,
+        /// The other: its process, host and command, if they are known.
+        holder: Option<String>,
+    },
     /// The step's worker said something.
     Worker(StepId, stage::Event),
     /// The step failed in a way that may pass, and is tried again.
-    Retrying(StepId, Failure),
+    Retrying {
+        /// Which.
+        step: StepId,
+        /// Why.
+        failure: Failure,
+        /// What it gets more of.
+        raised: Raised,
+    },
     /// The step's outputs are in the store.
     Finished(StepId, Box<Record>),
     /// The step's outputs were in the store, under the key of what its inputs came out as.
@@ -63,6 +77,24 @@ pub enum Event {
     },
     /// The step stopped on request; its state is kept.
     Interrupted(StepId),
+}
+
+/// What an attempt gets more of than the one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Raised {
+    /// How long it may take.
+    pub limit: Option<Duration>,
+    /// Peak memory in bytes.
+    pub mem: Option<u64>,
+}
+
+/// What to do with the rest of a run when a step fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Run all that does not need it.
+    GoOn,
+    /// Start nothing more, and let what runs save its state.
+    Stop,
 }
 
 /// How a run ended.

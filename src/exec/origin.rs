@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use crate::base::{SourceMap, Span, Value, World};
 use crate::graph::Planned;
-use crate::stage::action::Usage;
 
 /// How long git may take to tell about the recipe's repository.
 const GIT_PATIENCE: Duration = Duration::from_secs(5);
@@ -24,6 +23,13 @@ pub struct Origins<'r> {
     /// The recipe's folder.
     folder: PathBuf,
     repository: OnceLock<Option<Repository>>,
+}
+
+/// What a step took of the machine, as far as its worker told.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Usage {
+    pub(super) cpu_seconds: Option<f64>,
+    pub(super) peak_bytes: Option<u64>,
 }
 
 /// A git repository, as it was when the run began.

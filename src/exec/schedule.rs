@@ -11,7 +11,8 @@ use crate::base::Value;
 use crate::exec::attempt::{Attempt, End, Message, Shared, alias};
 use crate::exec::control::Control;
 use crate::exec::machine::{Machine, Share};
-use crate::exec::{Event, Origins, Outcome, Stop, estimates};
+use crate::exec::retry::Terms;
+use crate::exec::{Estimate, Event, OnFailure, Origins, Outcome, Stop, estimates};
 use crate::graph::{Plan, Planned, Status};
 use crate::sema::least;
 use crate::sema::steps::{Arg, Body, Input, OutputRef, StepId};
@@ -30,6 +31,7 @@ pub fn run(
     machine: &Machine,
     origins: &Origins<'_>,
     stop: &Stop,
+    on_failure: OnFailure,
     sink: &mut dyn FnMut(&Event),
 ) -> Outcome {
     store.sweep();
@@ -45,6 +47,7 @@ pub fn run(
         let scheduler = scope.spawn(move || {
             let (sender, receiver) = channel();
             let mut scheduler = Scheduler::new(plan, shared, controls, sender, events);
+            scheduler.on_failure = on_failure;
             scheduler.reuse();
             scheduler.run(scope, &receiver);
             scheduler.outcome
@@ -68,7 +71,12 @@ struct Scheduler<'r> {
     waiting: BTreeMap<StepId, usize>,
     /// Steps to run that need no others, by rank.
     ready: BTreeSet<(usize, StepId)>,
+    /// Steps that are to be tried again, and when by the run's clock.
+    resting: BTreeMap<StepId, Duration>,
+    /// How steps are run that were tried before.
+    terms: BTreeMap<StepId, Terms>,
     running: BTreeMap<StepId, Running>,
+    on_failure: OnFailure,
     free: Share,
     gpus: BTreeSet<u32>,
     outcome: Outcome,
@@ -77,7 +85,7 @@ struct Scheduler<'r> {
 struct Running {
     share: Share,
     gpus: Vec<u32>,
-    limit: Option<Duration>,
+    terms: Terms,
 }
 
 impl<'r> Scheduler<'r> {
@@ -99,7 +107,10 @@ impl<'r> Scheduler<'r> {
             ranks: ranks(plan, &estimates(plan, shared.store)),
             waiting: BTreeMap::new(),
             ready: BTreeSet::new(),
+            resting: BTreeMap::new(),
+            terms: BTreeMap::new(),
             running: BTreeMap::new(),
+            on_failure: OnFailure::GoOn,
             free: Share {
                 cpus: machine.cpus,
                 gpus: machine.gpus,
@@ -135,11 +146,14 @@ impl<'r> Scheduler<'r> {
         self.line_up();
         loop {
             self.heed_stop();
+            self.wake();
             while let Some((id, share)) = self.next() {
                 self.start(scope, id, share);
             }
-            if self.running.is_empty() && (self.ready.is_empty() || self.shared.stop.is_asked()) {
-                self.outcome.interrupted |= !self.ready.is_empty() || !self.waiting.is_empty();
+            let is_done = self.ready.is_empty() && self.resting.is_empty();
+            if self.running.is_empty() && (is_done || self.is_stopping()) {
+                let has_rest = !is_done || !self.waiting.is_empty();
+                self.outcome.interrupted |= has_rest && self.shared.stop.is_asked();
                 return;
             }
             match messages.recv_timeout(TICK) {
@@ -163,20 +177,48 @@ impl<'r> Scheduler<'r> {
 
     // ---- stopping
 
+    fn is_stopping(&self) -> bool {
+        let is_failing = self.on_failure == OnFailure::Stop && !self.outcome.failed.is_empty();
+        is_failing || self.shared.stop.is_asked()
+    }
+
     fn heed_stop(&mut self) {
         if self.shared.stop.is_urgent() {
             self.running.keys().for_each(|id| self.controls[id].kill());
         }
-        if self.shared.stop.is_asked() {
+        if self.is_stopping() {
             self.running.keys().for_each(|id| self.controls[id].stop());
         }
     }
 
     fn heed_limits(&self) {
+        let now = self.shared.stop.clock();
         for (id, running) in &self.running {
-            if let Some(limit) = running.limit {
-                self.controls[id].heed(limit);
+            self.controls[id].heed(running.terms.limits, now);
+        }
+    }
+
+    // ---- trying again
+
+    /// Lines up the steps that have rested.
+    fn wake(&mut self) {
+        let now = self.shared.stop.clock();
+        let ranks = &self.ranks;
+        let rested = self.resting.extract_if(.., |_, until| *until <= now);
+        self.ready.extend(rested.map(|(id, _)| (ranks[&id], id)));
+    }
+
+    /// Tries a failed step again later, or notes the failure.
+    fn retry(&mut self, id: StepId, failure: Failure, log_tail: Vec<String>, log: Option<PathBuf>) {
+        let again =
+            self.terms.get(&id).and_then(|terms| terms.again(&failure, self.shared.machine));
+        match again.filter(|_| !self.is_stopping()) {
+            Some((terms, raised, rest)) => {
+                self.terms.insert(id, terms);
+                self.resting.insert(id, self.shared.stop.clock() + rest);
+                self.tell(Event::Retrying { step: id, failure, raised });
             }
+            None => self.fail(id, failure, log_tail, log),
         }
     }
 
@@ -185,12 +227,13 @@ impl<'r> Scheduler<'r> {
     /// Returns the step to start now: the one with the longest path behind it, if there is room for it. Lesser ones do not
     /// overtake it, or a large step could wait forever.
     fn next(&self) -> Option<(StepId, Share)> {
-        if self.shared.stop.is_asked() {
+        if self.is_stopping() {
             return None;
         }
         let (_, id) = *self.ready.first()?;
         let planned = self.plan.get(id)?;
-        let share = self.shared.machine.share(planned, self.free.cpus, self.ready.len() - 1);
+        let mut share = self.shared.machine.share(planned, self.free.cpus, self.ready.len() - 1);
+        share.mem = self.terms.get(&id).map_or(share.mem, |terms| terms.mem);
         let room = share.cpus <= self.free.cpus
             && share.gpus <= self.free.gpus
             && share.mem <= self.free.mem;
@@ -218,6 +261,7 @@ impl<'r> Scheduler<'r> {
         self.free.mem -= share.mem;
         let gpus: Vec<u32> = self.gpus.iter().take(share.gpus as usize).copied().collect();
         self.gpus.retain(|gpu| !gpus.contains(gpu));
+        let terms = self.terms.entry(id).or_insert_with(|| Terms::of(planned.step.run())).clone();
         let attempt = Attempt {
             plan: self.plan,
             planned,
@@ -227,11 +271,10 @@ impl<'r> Scheduler<'r> {
             params,
             share,
             device: gpus.first().map_or_else(|| "cpu".to_owned(), |gpu| format!("cuda:{gpu}")),
+            terms: terms.clone(),
             control: &self.controls[&id],
         };
-        let limit =
-            planned.step.run().limit_s.and_then(|limit| Duration::try_from_secs_f64(limit).ok());
-        self.running.insert(id, Running { share, gpus, limit });
+        self.running.insert(id, Running { share, gpus, terms });
         let (shared, sender) = (self.shared, self.sender.clone());
         scope.spawn(move || attempt.run(shared, &sender));
     }
@@ -325,10 +368,9 @@ impl<'r> Scheduler<'r> {
 
     fn hear(&mut self, id: StepId, message: Message) {
         match message {
-            Message::Waiting => self.tell(Event::Waiting(id)),
+            Message::Waiting(holder) => self.tell(Event::Waiting { step: id, holder }),
             Message::Started => self.tell(Event::Started(id)),
             Message::Worker(event) => self.tell(Event::Worker(id, event)),
-            Message::Retrying(failure) => self.tell(Event::Retrying(id, failure)),
             Message::Ended(end) => self.ended(id, end),
         }
     }
@@ -352,10 +394,10 @@ impl<'r> Scheduler<'r> {
                 self.made(id, *record);
             }
             End::Interrupted => {
-                self.outcome.interrupted = true;
+                self.outcome.interrupted |= self.shared.stop.is_asked();
                 self.tell(Event::Interrupted(id));
             }
-            End::Failed { failure, log_tail, log } => self.fail(id, failure, log_tail, log),
+            End::Failed { failure, log_tail, log } => self.retry(id, failure, log_tail, log),
         }
     }
 
@@ -390,12 +432,12 @@ impl<'r> Scheduler<'r> {
 
 /// Returns the place of each step to run when the one with the longest path to the end, in seconds, is the first; a step of
 /// unknown length counts as one second.
-fn ranks(plan: &Plan, estimates: &BTreeMap<StepId, f64>) -> BTreeMap<StepId, usize> {
+fn ranks(plan: &Plan, estimates: &BTreeMap<StepId, Estimate>) -> BTreeMap<StepId, usize> {
     let mut weights: BTreeMap<StepId, f64> = BTreeMap::new();
     for id in plan.due().iter().rev() {
         let users = plan.users(*id).filter_map(|user| weights.get(&user));
         let behind = users.fold(0.0, |longest: f64, weight| longest.max(*weight));
-        let own = estimates.get(id).copied().unwrap_or(1.0);
+        let own = estimates.get(id).map_or(1.0, |estimate| estimate.seconds);
         weights.insert(*id, own + behind);
     }
     let mut order: Vec<_> = weights.into_iter().collect();

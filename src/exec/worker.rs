@@ -12,12 +12,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::retry_on_intr;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid,
+};
 
-use crate::stage::{Action, Event};
+use crate::base::processes;
+use crate::stage::{Action, Event, FailureKind};
 
 /// How often a silent worker is checked for being there.
 const TICK: Duration = Duration::from_millis(200);
+/// How often a worker that was killed is looked at.
+const MOMENT: Duration = Duration::from_millis(1);
+/// How long a guard gets to end all.
+const GUARD_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a worker that failed gets to say the rest, such as a panic's backtrace.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -41,10 +48,20 @@ pub(super) struct Worker {
 /// The means to stop a worker from another thread.
 #[derive(Clone, Debug)]
 pub(super) struct Handle {
-    /// The worker leads a process group of its own: Ctrl-C goes to the scheduler alone, and a kill takes along what
-    /// the worker started. None once the system may give its id to others.
-    group: Arc<Mutex<Option<Pid>>>,
+    /// None once the system may give its id to others.
+    leader: Arc<Mutex<Option<Leader>>>,
     stdin: Arc<Mutex<Option<ChildStdin>>>,
+}
+
+/// The worker or its guard. It leads a process group of its own: Ctrl-C goes to the scheduler alone, and a kill takes along
+/// what the worker started.
+#[derive(Debug)]
+struct Leader {
+    id: Pid,
+    /// Whether it is a guard, which also ends what left the group.
+    is_guard: bool,
+    /// When it was asked to end all.
+    asked: Option<Instant>,
 }
 
 impl Handle {
@@ -53,20 +70,55 @@ impl Handle {
         drop(lock(&self.stdin).take());
     }
 
-    /// Ends the worker now.
+    /// Ends the worker and what it started now. To be called again until it is gone: a guard that does not listen is ended
+    /// like any other.
     pub(super) fn kill(&self) {
-        if let Some(group) = *lock(&self.group) {
-            // An error means that it has ended.
-            let _ = kill_process_group(group, Signal::KILL);
+        let mut leader = lock(&self.leader);
+        let Some(leader) = &mut *leader else { return };
+        // Errors mean that it has ended.
+        match leader.asked {
+            None if leader.is_guard => {
+                leader.asked = Some(Instant::now());
+                let _ = kill_process(leader.id, Signal::USR1);
+            }
+            Some(at) if at.elapsed() < GUARD_PATIENCE => {}
+            _ => drop(kill_process_group(leader.id, Signal::KILL)),
         }
+    }
+
+    /// Ends what is left of the group of a worker that ended.
+    fn sweep(&self) {
+        if let Some(leader) = &*lock(&self.leader) {
+            let _ = kill_process_group(leader.id, Signal::KILL);
+        }
+    }
+
+    fn id(&self) -> Option<Pid> {
+        lock(&self.leader).as_ref().map(|leader| leader.id)
+    }
+
+    /// Returns the processor time that the worker and all it started took so far.
+    pub(super) fn cpu_seconds(&self) -> f64 {
+        let Some(id) = self.id() else { return 0.0 };
+        let id = id.as_raw_nonzero().get() as u32;
+        let all = processes::descendants(id).into_iter().chain([id]);
+        all.filter_map(processes::cpu_seconds).sum()
     }
 }
 
 impl Worker {
     /// Starts a worker program.
     pub(super) fn start(program: &Path, args: &[&str]) -> io::Result<Self> {
-        let mut command = Command::new(program);
-        command.args(args).process_group(0);
+        Self::spawn(Command::new(program).args(args), false)
+    }
+
+    /// Starts `tlm worker` under a guard, as commands of recipes may leave programs running.
+    pub(super) fn start_guarded(tlm: &Path) -> io::Result<Self> {
+        Self::spawn(Command::new(tlm).arg("guard"), true)
+    }
+
+    fn spawn(command: &mut Command, is_guard: bool) -> io::Result<Self> {
+        command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let (sender, lines) = channel();
@@ -78,8 +130,9 @@ impl Worker {
             Err(_) => Line::Text(text),
         });
         forward(parts.1, sender, Line::Text);
-        let group = Arc::new(Mutex::new(Some(Pid::from_child(&child))));
-        Ok(Self { child, handle: Handle { group, stdin: Arc::new(Mutex::new(stdin)) }, lines })
+        let leader = Leader { id: Pid::from_child(&child), is_guard, asked: None };
+        let leader = Arc::new(Mutex::new(Some(leader)));
+        Ok(Self { child, handle: Handle { leader, stdin: Arc::new(Mutex::new(stdin)) }, lines })
     }
 
     /// Returns the means to stop it.
@@ -107,7 +160,7 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) if self.is_gone() => {
                     // What it started holds its pipes open.
-                    self.handle.kill();
+                    self.handle.sweep();
                     return self.lines.recv_timeout(TICK).ok();
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -143,8 +196,8 @@ impl Worker {
         if let Some(id) = self.id() {
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
             let _ = retry_on_intr(|| waitid(WaitId::Pid(id), options));
-            self.handle.kill();
-            lock(&self.handle.group).take();
+            self.handle.sweep();
+            lock(&self.handle.leader).take();
         }
         self.child.wait()
     }
@@ -157,26 +210,34 @@ impl Worker {
 
     /// Returns its id while that is its own.
     fn id(&self) -> Option<Pid> {
-        *lock(&self.handle.group)
+        self.handle.id()
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
         self.handle.kill();
+        while !self.is_gone() {
+            thread::sleep(MOMENT);
+            self.handle.kill();
+        }
         let _ = self.wait();
     }
 }
 
-/// Returns how a worker ended, for people.
-pub(super) fn describe(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
+/// Returns how a worker died, and in words for people.
+pub(super) fn describe(status: ExitStatus) -> (FailureKind, String) {
+    let how = match (status.code(), status.signal()) {
+        (None, Some(9)) => {
+            let how = "killed (signal 9), perhaps because memory ran out";
+            return (FailureKind::Killed, how.to_owned());
+        }
         (Some(code), _) => format!("exit code {code}"),
-        (None, Some(9)) => "killed (signal 9), perhaps because memory ran out".to_owned(),
         (None, Some(11)) => "segmentation fault (signal 11)".to_owned(),
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => status.to_string(),
-    }
+    };
+    (FailureKind::Crashed, how)
 }
 
 fn forward(

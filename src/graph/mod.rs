@@ -7,5 +7,6 @@ mod sources;
 mod why;
 
 pub use draw::{dot, mermaid};
-pub use plan::{Plan, Planned, Status, plan};
+pub use plan::{Plan, Planned, Source, Status, plan};
+pub use sources::finds;
 pub use why::{Change, Fields, History, Why, changes, fields, place};

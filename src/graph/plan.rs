@@ -71,6 +71,17 @@ struct Keyed {
     status: Status,
 }
 
+/// Local files as a step takes them.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'p> {
+    /// How the recipe names them.
+    pub files: &'p steps::Files,
+    /// What that names, in order.
+    pub paths: &'p [PathBuf],
+    /// Their digests.
+    pub digests: &'p [Digest],
+}
+
 /// The local files of a step, by input.
 #[derive(Debug, Default)]
 struct LocalFiles {
@@ -223,6 +234,17 @@ impl Plan {
         let paths = files.and_then(|files| files.paths.get(input));
         let digests = files.and_then(|files| files.digests.get(input));
         (paths.map_or(&[], Vec::as_slice), digests.map_or(&[], Vec::as_slice))
+    }
+
+    /// Returns what the steps take of local files.
+    pub fn sources(&self) -> impl Iterator<Item = Source<'_>> {
+        self.files.iter().flat_map(|(id, local)| {
+            self.step(*id).inputs().filter_map(|(name, input)| {
+                let Input::Files(files) = input else { return None };
+                let (paths, digests) = (local.paths.get(name)?, local.digests.get(name)?);
+                Some(Source { files, paths, digests })
+            })
+        })
     }
 
     /// Returns the steps of the plan that use an output of this one.

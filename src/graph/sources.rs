@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use glob::{Pattern, PatternError};
 use walkdir::{DirEntry, WalkDir};
 
-use crate::base::{Digest, Span, text};
+use crate::base::{Digest, FileId, Span, text};
 use crate::diag::Diagnostic;
 use crate::store::Store;
 
@@ -80,6 +80,12 @@ pub(super) fn find(pattern: &str, base: &Path, span: Span) -> Result<Vec<PathBuf
         true => Err(missing(pattern, &whole, span)),
         false => Ok(found),
     }
+}
+
+/// Returns whether a path or glob still names these files and folders, and no others.
+pub fn finds(pattern: &str, base: &Path, paths: &[PathBuf]) -> bool {
+    let nowhere = Span::new(FileId(0), 0, 0);
+    find(pattern, base, nowhere).is_ok_and(|found| found == paths)
 }
 
 fn parts(pattern: &str) -> Result<Vec<Part>, PatternError> {

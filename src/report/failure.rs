@@ -43,8 +43,14 @@ pub fn failure_text(report: &FailureReport<'_>) -> String {
 fn general_help(kind: FailureKind) -> Option<&'static str> {
     match kind {
         FailureKind::Internal => Some("this is a bug in tlm; please report it with the log"),
-        FailureKind::Crashed => Some(
-            "the worker died; if memory ran out, set a smaller `micro_batch` in the step's `run { }`",
+        FailureKind::Crashed => {
+            Some("the log has what it said last; `retries` in the step's `run { }` tries it again")
+        }
+        FailureKind::Killed => Some(
+            "if memory ran out, say in the step's `run { }` how much `mem` it takes, or set a smaller `micro_batch`",
+        ),
+        FailureKind::Stalled => Some(
+            "look at the log for what it waits for; raise `stall` in the step's `run { }` if it only takes long",
         ),
         FailureKind::TimedOut => {
             Some("raise `limit` in the step's `run { }`; it goes on from its last checkpoint")

@@ -12,7 +12,7 @@ use crate::report::table::{Shown, Spread};
 use crate::stage::FailureKind;
 
 /// The format's version; bumped when a field is added or changes its meaning.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -29,6 +29,8 @@ pub enum Line {
     Waiting {
         /// Which.
         step: StepName,
+        /// The other: its process, host and command.
+        holder: Option<String>,
     },
     /// A worker got a step.
     Started {
@@ -45,6 +47,10 @@ pub enum Line {
         message: String,
         /// What to do.
         help: Option<String>,
+        /// Seconds that it may take now, if that is more than before.
+        limit: Option<f64>,
+        /// Bytes of memory that are kept for it now, if that is more than before.
+        mem: Option<u64>,
     },
     /// How far a step is.
     Progress {
@@ -63,7 +69,7 @@ pub enum Line {
         step: StepName,
         /// The number's name.
         name: String,
-        /// Its value now.
+        /// Its value now; null when it is not finite.
         value: f64,
     },
     /// A line of a step's log.

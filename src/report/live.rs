@@ -55,7 +55,7 @@ impl Live {
             line.set_length(total);
             line.set_position(done);
         }
-        line.set_message(running.describe());
+        line.set_message(running.describe_drawn());
         self.refresh(board, now_s);
     }
 

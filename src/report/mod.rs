@@ -4,6 +4,7 @@
 //! `table::resolve`), the data model (`html::Page`, `table::Table`) and drawing (`html::*`, `draw`) are apart, so
 //! that each can be tested alone.
 
+mod course;
 pub mod draw;
 pub mod failure;
 pub mod html;
@@ -17,10 +18,12 @@ mod results;
 pub mod summary;
 pub mod table;
 pub mod terminal;
+pub mod trace;
 mod watch;
 
 pub use names::StepFacts;
 pub use results::Results;
 pub use table::{Found, Shown, Source, Spread, Table, resolve};
 pub use terminal::Terminal;
+pub use trace::Trace;
 pub use watch::Watch;

@@ -4,7 +4,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::base::text::duration;
+use crate::base::text::{bytes, duration};
+use crate::report::course::Course;
 use crate::report::names::StepFacts;
 use crate::report::number::{compact, decimals, float};
 use crate::sema::steps::StepId;
@@ -18,8 +19,8 @@ const WINDOW_S: f64 = 20.0;
 pub struct Running {
     started_s: f64,
     progress: Option<(u64, Option<u64>, String)>,
-    /// Live numbers by name, and the latest one's last.
-    metrics: BTreeMap<String, f64>,
+    /// Live numbers by name: what each is now, and how it went.
+    metrics: BTreeMap<String, (f64, Course)>,
     /// (time, units done), oldest first, over the window.
     recent: VecDeque<(f64, u64)>,
 }
@@ -51,28 +52,56 @@ impl Running {
 
     /// Returns what there is to tell: `160k of 400k tokens · 3.2k tokens/s · loss 5.312 · 1m10s left`.
     pub fn describe(&self) -> String {
-        let mut parts = Vec::new();
-        if let Some((done, total, unit)) = &self.progress {
-            let count = |n: &u64| {
-                if unit == "bytes" { crate::base::text::bytes(*n) } else { compact(*n as f64) }
-            };
-            let unit_word = if unit == "bytes" { String::new() } else { format!(" {unit}") };
-            parts.push(match total {
-                Some(total) => format!("{} of {}{unit_word}", count(done), count(total)),
-                None => format!("{}{unit_word}", count(done)),
-            });
-            if let Some(rate) = self.rate() {
-                parts.push(format!("{}{unit_word}/s", count(&(rate.round() as u64))));
-            }
-        }
-        parts.extend(
-            self.metrics.iter().map(|(name, v)| format!("{name} {}", float(*v, decimals([*v])))),
-        );
-        if let Some(left) = self.left_s() {
-            parts.push(format!("{} left", duration(left)));
-        }
-        parts.join(" · ")
+        let numbers = self.metrics.iter().map(|(name, (value, _))| number(name, *value));
+        let parts = [self.count(), self.speed()].into_iter().flatten();
+        joined(parts.chain(numbers).chain(self.left()))
     }
+
+    /// Returns the same for a line of which a narrow terminal shows only the beginning, beside a bar for the count, with the
+    /// course of each number drawn: `1m10s left · loss 5.312 ▇▅▃▂▁ · 3.2k tokens/s · 160k of 400k tokens`.
+    pub fn describe_drawn(&self) -> String {
+        let drawn = |(name, (value, course)): (&String, &(f64, Course))| {
+            format!("{} {}", number(name, *value), course.draw()).trim_end().to_owned()
+        };
+        let parts = self.left().into_iter().chain(self.metrics.iter().map(drawn));
+        joined(parts.chain(self.speed()).chain(self.count()))
+    }
+
+    fn count(&self) -> Option<String> {
+        let (done, total, unit) = self.progress.as_ref()?;
+        let done = match total {
+            Some(total) => format!("{} of {}", amount(*done, unit), amount(*total, unit)),
+            None => amount(*done, unit),
+        };
+        Some(format!("{done}{}", unit_word(unit)))
+    }
+
+    fn speed(&self) -> Option<String> {
+        let (_, _, unit) = self.progress.as_ref()?;
+        let rate = self.rate()?.round() as u64;
+        Some(format!("{}{}/s", amount(rate, unit), unit_word(unit)))
+    }
+
+    fn left(&self) -> Option<String> {
+        self.left_s().map(|left| format!("{} left", duration(left)))
+    }
+}
+
+fn joined(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().join(" · ")
+}
+
+fn number(name: &str, value: f64) -> String {
+    format!("{name} {}", float(value, decimals([value])))
+}
+
+fn amount(number: u64, unit: &str) -> String {
+    if unit == "bytes" { bytes(number) } else { compact(number as f64) }
+}
+
+/// Returns the unit behind an amount; that of bytes has its own.
+fn unit_word(unit: &str) -> String {
+    if unit == "bytes" { String::new() } else { format!(" {unit}") }
 }
 
 /// How a step ended.
@@ -171,7 +200,9 @@ impl Board {
                 }
             }
             stage::Event::Metric { name, value } => {
-                running.metrics.insert(name.clone(), *value);
+                let (now, course) = running.metrics.entry(name.clone()).or_default();
+                *now = *value;
+                course.push(*value);
             }
             _ => {}
         }
@@ -268,6 +299,25 @@ mod tests {
         assert_eq!(running.rate(), Some(100.0));
         assert_eq!(running.left_s(), Some(4.0));
         assert_eq!(running.describe(), "600 of 1k tokens · 100 tokens/s · 4.0s left");
+    }
+
+    #[test]
+    fn a_live_number_is_told_with_its_course() {
+        let mut board = board();
+        board.start(StepId(0), 0.0);
+        for value in [4.0, 3.0, 2.0, f64::NAN] {
+            let event = stage::Event::Metric { name: "loss".into(), value };
+            board.hear(StepId(0), &event, 1.0);
+        }
+        let running = board.running(StepId(0)).unwrap();
+        assert_eq!(running.describe(), "loss nan");
+        assert_eq!(running.describe_drawn(), "loss nan █▅▁");
+        board.hear(StepId(0), &progress(500), 1.0);
+        board.hear(StepId(0), &progress(600), 2.0);
+        assert_eq!(
+            board.running(StepId(0)).unwrap().describe_drawn(),
+            "4.0s left · loss nan █▅▁ · 100 tokens/s · 600 of 1k tokens"
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a run is going to do, told before it begins.
 
-use crate::base::text::{duration, plural};
+use crate::base::text::{bytes, duration, plural};
+use crate::exec::Estimate;
 
 /// A step to run, as far as a reader cares.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,8 +12,10 @@ pub struct PlanLine {
     pub stage: String,
     /// Why it runs.
     pub state: PlanState,
-    /// Seconds it may take, from an earlier run.
-    pub expected_seconds: Option<f64>,
+    /// Whether steps before it have to run first.
+    pub is_blocked: bool,
+    /// What it may take, from an earlier run.
+    pub expected: Option<Estimate>,
 }
 
 /// Why a step runs.
@@ -36,11 +39,12 @@ pub fn summary(steps: usize, due: &[PlanLine]) -> String {
         return format!("{}, all fresh\n", plural(steps, "step"));
     }
     let mut out = format!(
-        "{}: {} fresh, {} to run{}\n",
+        "{}: {} fresh, {} to run{}{}\n",
         plural(steps, "step"),
         steps - due.len(),
         due.len(),
-        time(due)
+        blocked(due),
+        cost(due)
     );
     let width = due.iter().map(|line| super::names::columns(&line.name)).max().unwrap_or(0).min(40);
     for line in due {
@@ -58,13 +62,21 @@ pub fn summary(steps: usize, due: &[PlanLine]) -> String {
     out
 }
 
-fn time(due: &[PlanLine]) -> String {
-    let known: Vec<_> = due.iter().filter_map(|line| line.expected_seconds).collect();
-    let sum = duration(known.iter().sum());
+fn blocked(due: &[PlanLine]) -> String {
+    match due.iter().filter(|line| line.is_blocked).count() {
+        0 => String::new(),
+        blocked => format!(" ({blocked} of them after others)"),
+    }
+}
+
+fn cost(due: &[PlanLine]) -> String {
+    let known: Vec<_> = due.iter().filter_map(|line| line.expected).collect();
+    let time = duration(known.iter().map(|expected| expected.seconds).sum());
+    let size = bytes(known.iter().map(|expected| expected.bytes).sum());
     match known.len() {
         0 => String::new(),
-        all if all == due.len() => format!(", about {sum}"),
-        _ => format!(", over {sum}"),
+        all if all == due.len() => format!(", about {time} and {size}"),
+        _ => format!(", over {time} and {size}"),
     }
 }
 

@@ -159,8 +159,14 @@ impl Terminal {
         if ran + failed == 0 {
             return format!("nothing to do: all {} fresh\n", plural(self.board.steps(), "step"));
         }
-        let also =
-            [(failed, "failed"), (count(End::Skipped), "skipped"), (count(End::Reused), "reused")];
+        let (over, all) = self.board.counts();
+        let also = [
+            (failed, "failed"),
+            (count(End::Skipped), "skipped"),
+            (count(End::Interrupted), "stopped"),
+            (all - over, "not started"),
+            (count(End::Reused), "reused"),
+        ];
         let also: String =
             also.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!(", {n} {word}")).collect();
         format!("{} ran in {elapsed}{also}\n", plural(ran, "step"))

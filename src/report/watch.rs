@@ -5,8 +5,8 @@ use std::io::{self, Write};
 
 use crate::exec::Event;
 use crate::graph::{Plan, Planned, Status};
-use crate::report::Terminal;
 use crate::report::jsonl::{self, Line, StepName};
+use crate::report::{Terminal, Trace};
 use crate::sema::steps::StepId;
 use crate::stage;
 use crate::store::{Output, Record};
@@ -16,16 +16,32 @@ pub struct Watch<'w> {
     plan: &'w Plan,
     terminal: Terminal,
     json: Option<&'w mut dyn Write>,
+    trace: Option<Trace>,
     /// Why JSON lines could not be written; the run goes on all the same.
     broken: Option<io::Error>,
 }
 
+/// What is left of a watch after the run.
+pub struct Closed {
+    /// How the run ended.
+    pub text: String,
+    /// Whether all JSON lines could be written.
+    pub json: io::Result<()>,
+    /// Whether the trace could be written.
+    pub trace: io::Result<()>,
+}
+
 impl<'w> Watch<'w> {
-    /// Returns a watch of a run of `plan`; JSON lines go to `json`.
-    pub fn new(plan: &'w Plan, mut terminal: Terminal, json: Option<&'w mut dyn Write>) -> Self {
+    /// Returns a watch of a run of `plan`; JSON lines go to `json`, and what a trace shows to `trace`.
+    pub fn new(
+        plan: &'w Plan,
+        mut terminal: Terminal,
+        json: Option<&'w mut dyn Write>,
+        trace: Option<Trace>,
+    ) -> Self {
         let (steps, fresh) = (plan.len(), plan.len() - plan.due().len());
         terminal.others(fresh, plan.done());
-        let mut watch = Self { plan, terminal, json, broken: None };
+        let mut watch = Self { plan, terminal, json, trace, broken: None };
         watch.write(|_| Some(Line::Plan { steps, fresh }));
         if watch.json.is_some() {
             let fresh = plan.steps().filter(|planned| *planned.status == Status::Fresh);
@@ -36,17 +52,21 @@ impl<'w> Watch<'w> {
 
     /// Tells one event.
     pub fn hear(&mut self, event: &Event) {
+        if let Some(trace) = &mut self.trace {
+            trace.hear(self.plan, event);
+        }
         match event {
             Event::Started(step) => self.terminal.started(*step),
-            Event::Waiting(step) => {
-                let text =
-                    format!("{} is being made by another tlm; waiting", self.name(*step).name);
+            Event::Waiting { step, holder } => {
+                let holder = holder.as_ref().map(|who| format!(" ({who})")).unwrap_or_default();
+                let name = self.name(*step).name;
+                let text = format!("{name} is being made by another tlm{holder}; waiting");
                 self.terminal.note(&text);
             }
             Event::Worker(step, event) => self.terminal.worker(*step, event),
-            Event::Retrying(step, failure) => {
-                let text = format!("{} is tried again: {}", self.name(*step).name, failure.message);
-                self.terminal.note(&text);
+            Event::Retrying { step, failure, raised } => {
+                let name = self.name(*step).name;
+                self.terminal.note(&format!("{name} is tried again{raised}: {}", failure.message));
             }
             Event::Finished(step, record) => self.terminal.finished(*step, record.seconds),
             Event::Reused(step) => self.terminal.reused(*step),
@@ -59,9 +79,13 @@ impl<'w> Watch<'w> {
         self.write(|watch| watch.line(event));
     }
 
-    /// Takes the bars away; returns the text about how the run ended, and whether all JSON lines could be written.
-    pub fn close(mut self, interrupted: bool) -> (String, io::Result<()>) {
-        (self.terminal.close(interrupted), self.broken.map_or(Ok(()), Err))
+    /// Takes the bars away; returns how the run ended, as text, and what could not be written.
+    pub fn close(mut self, interrupted: bool) -> Closed {
+        Closed {
+            text: self.terminal.close(interrupted),
+            json: self.broken.map_or(Ok(()), Err),
+            trace: self.trace.map_or(Ok(()), Trace::close),
+        }
     }
 
     fn write(&mut self, line: impl FnOnce(&Self) -> Option<Line>) {
@@ -80,12 +104,16 @@ impl<'w> Watch<'w> {
 
     fn line(&self, event: &Event) -> Option<Line> {
         Some(match event {
-            Event::Waiting(step) => Line::Waiting { step: self.name(*step) },
-            Event::Retrying(step, failure) => Line::Retrying {
+            Event::Waiting { step, holder } => {
+                Line::Waiting { step: self.name(*step), holder: holder.clone() }
+            }
+            Event::Retrying { step, failure, raised } => Line::Retrying {
                 step: self.name(*step),
                 kind: failure.kind,
                 message: failure.message.clone(),
                 help: failure.help.clone(),
+                limit: raised.limit.map(|limit| limit.as_secs_f64()),
+                mem: raised.mem,
             },
             Event::Started(step) => Line::Started { step: self.name(*step) },
             Event::Worker(step, event) => return worker_line(self.name(*step), event),
@@ -122,7 +150,7 @@ fn worker_line(step: StepName, event: &stage::Event) -> Option<Line> {
         stage::Event::Log { line } => Line::Log { step, line },
         stage::Event::Checkpointed { done } => Line::Checkpointed { step, done },
         stage::Event::Output { .. }
-        | stage::Event::Usage(_)
+        | stage::Event::Used { .. }
         | stage::Event::Done
         | stage::Event::Interrupted
         | stage::Event::Failed(_) => return None,

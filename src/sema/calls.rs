@@ -407,6 +407,7 @@ impl<'r> Lower<'r> {
             ("gpus", Ty::Number(Dim::Count)),
             ("mem", Ty::Number(Dim::Bytes)),
             ("limit", Ty::Number(Dim::Duration)),
+            ("stall", Ty::Number(Dim::Duration)),
             ("retries", Ty::Number(Dim::Count)),
             ("device", device),
             ("micro_batch", Ty::Number(Dim::Count)),

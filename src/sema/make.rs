@@ -213,7 +213,7 @@ impl<'p> Eval<'p> {
         }
         let turns = at.env.turns.iter();
         let turns = turns.map(|(name, turn)| (Atom::from(name), Atom::from(turn)));
-        let mut point: Vec<_> = values.iter().cloned().chain(turns).collect();
+        let mut point: Vec<_> = values.iter().copied().chain(turns).collect();
         point.sort();
         point.into()
     }
@@ -430,7 +430,7 @@ impl<'p> Eval<'p> {
                 Value::Int(value) => Some(u32::try_from(*value).unwrap_or(u32::MAX)),
                 _ => None,
             };
-            if name == "limit" && !(1e-3..=1e9).contains(&real(&value)) {
+            if matches!(name.as_str(), "limit" | "stall") && !(1e-3..=1e9).contains(&real(&value)) {
                 let wanted = "a time span above zero, and below thirty years";
                 self.misfit(&Misfit { wanted, found: real(&value) }, node.span);
                 complete = false;
@@ -440,6 +440,7 @@ impl<'p> Eval<'p> {
                 ("gpus", _) => spec.gpus = whole,
                 ("mem", Value::Int(bytes)) => spec.mem = Some(bytes.unsigned_abs()),
                 ("limit", value) => spec.limit_s = Some(real(&value)),
+                ("stall", value) => spec.stall_s = Some(real(&value)),
                 ("retries", _) => spec.retries = whole.unwrap_or(0),
                 ("device", Value::Str(device)) => spec.device = Some(device),
                 ("micro_batch", _) => spec.micro_batch = whole,

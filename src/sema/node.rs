@@ -37,6 +37,11 @@ pub struct Program {
 }
 
 impl Program {
+    /// Returns the recipe's own file and those it imports, each with the folder it is in.
+    pub fn files(&self) -> impl Iterator<Item = (FileId, &Path)> {
+        self.folders.iter().map(|(id, folder)| (*id, folder.as_path()))
+    }
+
     /// Returns the folder that a path written here is relative to.
     pub(super) fn folder_at(&self, span: Span) -> &Path {
         self.folders.get(&span.file).unwrap_or(&self.folder)

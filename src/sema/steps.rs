@@ -166,7 +166,7 @@ impl Site {
         span: Span,
         arg_spans: Box<[(Atom, Span)]>,
     ) -> Self {
-        params.sort_by(|a, b| a.name.cmp(&b.name));
+        params.sort_by_key(|param| param.name);
         let mut by_name: Box<[usize]> = (0..inputs.len()).collect();
         by_name.sort_by_key(|place| &inputs[*place]);
         let fixed = params.iter().filter_map(|param| Some(param.hash(param.fixed.as_ref()?)));
@@ -450,7 +450,9 @@ pub struct RunSpec {
     pub mem: Option<u64>,
     /// Seconds after which the step is stopped.
     pub limit_s: Option<f64>,
-    /// How often a crashed worker is tried again.
+    /// Seconds without a sign of life after which the step is stopped.
+    pub stall_s: Option<f64>,
+    /// How often it is tried again after a failure that may pass.
     pub retries: u32,
     /// `cpu`, `cuda`; by default what the machine has.
     pub device: Option<String>,

@@ -58,7 +58,7 @@ impl Fields {
 impl FromIterator<(Atom, Val)> for Fields {
     fn from_iter<I: IntoIterator<Item = (Atom, Val)>>(fields: I) -> Self {
         let mut fields: Vec<_> = fields.into_iter().collect();
-        fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+        fields.sort_by_key(|(name, _)| *name);
         let (names, values): (Vec<_>, _) = fields.into_iter().unzip();
         Self { names: names.into(), values }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::base::{Digest, Value};
 
@@ -77,7 +77,8 @@ pub enum Event {
     Metric {
         /// Its name.
         name: String,
-        /// Its value now.
+        /// Its value now; null in JSON when it is not finite.
+        #[serde(deserialize_with = "number")]
         value: f64,
     },
     /// A line for the log.
@@ -97,23 +98,19 @@ pub enum Event {
         /// Units done.
         done: u64,
     },
-    /// What the action took; comes just before [`Event::Done`].
-    Usage(Usage),
+    /// What the action took, told before its end.
+    Used {
+        /// Processor time of the worker and all it started, in seconds.
+        cpu_seconds: f64,
+        /// The most memory that the worker had in use, where that is known.
+        peak_bytes: Option<u64>,
+    },
     /// The action is done; outputs are complete.
     Done,
     /// It stopped on request; the state folder has all there is.
     Interrupted,
     /// It failed.
     Failed(Failure),
-}
-
-/// What an action took of the machine, as far as that is known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Usage {
-    /// Processor time of the worker and what it started.
-    pub cpu_seconds: Option<f64>,
-    /// The most memory that the worker had in use.
-    pub peak_bytes: Option<u64>,
 }
 
 /// Why an action failed.
@@ -137,8 +134,17 @@ pub enum FailureKind {
     Environment,
     /// A bug in tlm.
     Internal,
-    /// The worker died: signal, exit code, out of memory.
+    /// The worker died: signal, exit code.
     Crashed,
+    /// The worker was killed, as the system does when memory runs out.
+    Killed,
     /// The step's time limit passed.
     TimedOut,
+    /// The step said and did nothing for longer than its `stall`.
+    Stalled,
+}
+
+/// Reads a number that JSON has none for as NaN.
+fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
 }

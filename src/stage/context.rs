@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use crate::base::Value;
+use crate::base::world::remedy;
 use crate::stage::action::{Action, Event, Failure, FailureKind};
 
 /// How a stage ends early.
@@ -36,10 +37,9 @@ impl StageError {
     /// Returns a failed file operation.
     pub fn io(operation: &str, path: &Path, error: &io::Error) -> Self {
         let failed = Self::environment(format!("can't {operation} `{}`: {error}", path.display()));
-        match error.kind() {
-            io::ErrorKind::StorageFull => failed
-                .help("free some space, then run the same command again; finished work is kept"),
-            _ => failed,
+        match remedy(error) {
+            Some(remedy) => failed.help(remedy),
+            None => failed,
         }
     }
 
@@ -52,7 +52,8 @@ impl StageError {
         self
     }
 
-    fn of(kind: FailureKind, message: impl fmt::Display) -> Self {
+    /// Returns a failure of some kind.
+    pub(super) fn of(kind: FailureKind, message: impl fmt::Display) -> Self {
         Self::Failed(Failure { kind, message: message.to_string(), help: None })
     }
 }

@@ -108,9 +108,12 @@ fn read_file(
         if !go_on(content.file.stream_position().unwrap_or_default()) {
             return Err(StageError::Interrupted);
         }
-        let read = content.text.read(&mut chunk);
-        let len =
-            read.map_err(|error| unreadable(path, &error, place.byte + pending.len() as u64))?;
+        let len = match content.text.read(&mut chunk) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => {
+                read.map_err(|error| unreadable(path, &error, place.byte + pending.len() as u64))?
+            }
+        };
         if len == 0 {
             return place.push(&pending, writer);
         }

@@ -4,11 +4,14 @@
 //! sink and a checkpoint folder. It never sees the store. `src/torch/stage/` holds the tensor stages.
 
 pub mod action;
+mod children;
 pub mod context;
 pub mod corpus_split;
 pub mod corpus_text;
 pub mod dataset_pack;
+pub mod guard;
 mod inspect;
+mod printed;
 pub mod registry;
 pub mod rounds_resample;
 pub mod shell;
@@ -17,7 +20,6 @@ pub mod source_fetch;
 pub mod tokenizer_count;
 pub mod tokenizer_open;
 pub mod tokenizer_prune;
-mod usage;
 pub mod worker;
 
 pub use action::{Action, Event, Failure, FailureKind};

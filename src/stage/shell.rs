@@ -1,26 +1,44 @@
 //! Stages that a recipe declares: a command, run by `sh -c` in the recipe's folder.
 //!
-//! What the command prints goes to the step's log. A stop is SIGTERM for all of its processes, and SIGKILL when they are still
-//! there after ten seconds.
+//! What the command prints goes to the step's log. A stop is SIGTERM for all of its processes, and SIGKILL for those that are
+//! still there after ten seconds. None of them outlives the step.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
-use std::os::fd::AsFd;
+use std::io::{self, PipeReader};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, getpgrp, kill_process_group};
+use rustix::process::Signal;
 
-use crate::base::Value;
+use crate::base::{Value, text};
 use crate::stage::action::{Shell, ShellOutput};
-use crate::stage::{Context, StageError, inspect};
+use crate::stage::{Context, FailureKind, StageError, children, inspect, printed};
 
 /// How long a command that was asked to stop may take.
 const GRACE: Duration = Duration::from_secs(10);
-/// How often it is looked at.
+/// How long what it printed may take to arrive when all of its processes have ended.
+const REST: Duration = Duration::from_secs(1);
+/// How often it is looked whether the command is to stop.
 const POLL: Duration = Duration::from_millis(20);
+/// Lines on their way to the scheduler; when it does not keep up, the command has to wait.
+const LINES: usize = 256;
+/// The exit code of a command that failed in a way that may pass: `EX_TEMPFAIL` of `sysexits.h`.
+const AGAIN: i32 = 75;
+/// Variables that libraries take their number of threads from.
+const THREADS: [&str; 4] =
+    ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"];
+
+/// What comes from a running command.
+enum Heard {
+    Line(String),
+    /// Nothing more will be printed.
+    Silence,
+    Ended(io::Result<ExitStatus>),
+}
 
 /// Runs the action's command, then reads the numbers it wrote and looks at the artifacts it made.
 ///
@@ -28,11 +46,16 @@ const POLL: Duration = Duration::from_millis(20);
 /// When the command fails, or leaves out an output or makes one that is not what the stage declares.
 pub fn run(context: &mut Context) -> Result<(), StageError> {
     let Some(shell) = context.action().shell.clone() else { return Ok(()) };
-    let child = start(&shell, context)?;
-    let status = wait(child, context)?;
+    let (child, printed) = start(&shell, context)
+        .map_err(|error| StageError::io("run the command in", &shell.folder, &error))?;
+    let status = listen(&hear(child, printed), context)?;
     if !status.success() {
-        return Err(StageError::input(format!("the command ended with {status}"))
-            .help("the lines above are what it printed"));
+        let (kind, how) = describe(status);
+        let failed = StageError::of(kind, format!("the command ended with {how}"));
+        return Err(match kind {
+            FailureKind::Killed => failed,
+            _ => failed.help("the last lines of the log are what it printed"),
+        });
     }
     for (name, output) in &shell.outputs {
         match output {
@@ -43,41 +66,122 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     Ok(())
 }
 
-fn start(shell: &Shell, context: &Context) -> Result<Child, StageError> {
-    let failed = |error| StageError::io("run the command in", &shell.folder, &error);
-    // Standard output is the worker's, for events.
-    let output = || io::stderr().as_fd().try_clone_to_owned().map(Stdio::from);
+fn start(shell: &Shell, context: &Context) -> io::Result<(Child, PipeReader)> {
+    children::adopt()?;
+    let (printed, output) = io::pipe()?;
     let action = context.action();
-    let mut command = Command::new("sh");
+    let mut command = Command::new("/bin/sh");
     command.args(["-c", &shell.command]).current_dir(&shell.folder).stdin(Stdio::null());
-    command.stdout(output().map_err(failed)?).stderr(output().map_err(failed)?);
+    command.stdout(output.try_clone()?).stderr(output);
     command.env("TLM_STATE", &action.state).env("TLM_SEED", action.seed.to_string());
-    command.env("OMP_NUM_THREADS", action.threads.to_string());
+    command.envs(THREADS.map(|name| (name, action.threads.to_string())));
     if let Some(gpu) = action.device.strip_prefix("cuda:") {
         command.env("CUDA_VISIBLE_DEVICES", gpu);
     }
-    command.spawn().map_err(failed)
+    Ok((command.spawn()?, printed))
 }
 
-fn wait(mut child: Child, context: &mut Context) -> Result<ExitStatus, StageError> {
-    let mut asked: Option<Instant> = None;
-    loop {
-        let ended = child.try_wait();
-        let ended =
-            ended.map_err(|error| StageError::environment(format!("can't wait: {error}")))?;
-        match (ended, asked) {
-            (Some(_), Some(_)) => return Err(StageError::Interrupted),
-            (Some(status), None) => return Ok(status),
-            (None, None) if context.interrupted() => {
-                asked = Some(Instant::now());
-                // The worker is in the group too, and takes the signal for what it knows already.
-                let _ = kill_process_group(getpgrp(), Signal::TERM);
-            }
-            (None, Some(at)) if at.elapsed() > GRACE => {
-                let _ = kill_process_group(getpgrp(), Signal::KILL);
-            }
-            (None, _) => thread::sleep(POLL),
+/// Reads what a command prints, and waits for its end, on threads of their own.
+fn hear(mut child: Child, printed: PipeReader) -> Receiver<Heard> {
+    let (sender, heard): (SyncSender<Heard>, _) = sync_channel(LINES);
+    let lines = sender.clone();
+    thread::spawn(move || {
+        printed::forward(printed, &mut |line| lines.send(Heard::Line(line)).is_ok());
+        let _ = lines.send(Heard::Silence);
+    });
+    thread::spawn(move || sender.send(Heard::Ended(child.wait())));
+    heard
+}
+
+/// A command on its way to its end.
+#[derive(Default)]
+struct Course {
+    /// When it was asked to stop.
+    asked: Option<Instant>,
+    ended: Option<io::Result<ExitStatus>>,
+    /// When its last process had ended.
+    alone: Option<Instant>,
+    is_silent: bool,
+}
+
+/// Passes on what the command prints until it has ended and nothing of it is left; asks it to stop when the step is to.
+fn listen(heard: &Receiver<Heard>, context: &mut Context) -> Result<ExitStatus, StageError> {
+    let mut course = Course::default();
+    while !course.is_over() {
+        match heard.recv_timeout(POLL) {
+            Ok(Heard::Line(line)) => context.log(line),
+            Ok(Heard::Silence) => course.is_silent = true,
+            Ok(Heard::Ended(status)) => course.end(status, context),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }
+        course.heed_stop(context.interrupted());
+    }
+    match (course.asked, course.ended) {
+        (None, Some(status)) => {
+            status.map_err(|error| StageError::environment(format!("can't wait: {error}")))
+        }
+        _ => Err(StageError::Interrupted),
+    }
+}
+
+impl Course {
+    /// Notes that the command has ended. What it left running is ended, unless it was asked to stop: then that may be what
+    /// saves its state.
+    fn end(&mut self, status: io::Result<ExitStatus>, context: &mut Context) {
+        self.ended = Some(status);
+        if self.asked.is_none() && children::are_left() {
+            let count = children::signal(Signal::KILL);
+            context.log(format!(
+                "tlm: the command left {} running; ended",
+                text::plural(count, "program")
+            ));
+            while children::are_left() {
+                children::signal(Signal::KILL);
+            }
+        }
+        self.look_for_rest();
+    }
+
+    fn heed_stop(&mut self, is_wanted: bool) {
+        match self.asked {
+            None if is_wanted => {
+                self.asked = Some(Instant::now());
+                children::signal(Signal::TERM);
+            }
+            Some(at) if at.elapsed() > GRACE => drop(children::signal(Signal::KILL)),
+            _ => {}
+        }
+        self.look_for_rest();
+    }
+
+    fn look_for_rest(&mut self) {
+        if self.ended.is_some() && self.alone.is_none() && !children::are_left() {
+            self.alone = Some(Instant::now());
+        }
+    }
+
+    /// Returns whether nothing is left. Somebody else may have got hold of what it printed to.
+    fn is_over(&self) -> bool {
+        self.alone.is_some_and(|at| self.is_silent || at.elapsed() > REST)
+    }
+}
+
+/// Returns what kind of failure a command's end is, and in words for people. A shell whose program was ended by a signal ends
+/// with 128 and its number.
+fn describe(status: ExitStatus) -> (FailureKind, String) {
+    let code = status.code();
+    let signal =
+        status.signal().or(code.filter(|code| (129..160).contains(code)).map(|code| code - 128));
+    match (signal, code) {
+        (Some(9), _) => {
+            (FailureKind::Killed, "signal 9, perhaps because memory ran out".to_owned())
+        }
+        (Some(signal), _) => (FailureKind::Crashed, format!("signal {signal}")),
+        (None, Some(AGAIN)) => {
+            (FailureKind::Environment, format!("exit code {AGAIN}, to be tried again"))
+        }
+        (None, Some(code)) => (FailureKind::Input, format!("exit code {code}")),
+        (None, None) => (FailureKind::Crashed, status.to_string()),
     }
 }
 

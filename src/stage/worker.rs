@@ -10,15 +10,16 @@ use std::io::{self, BufRead, Write};
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
+use crate::base::processes;
 use crate::stage::action::{Action, Event, Failure, FailureKind, PROTOCOL};
 use crate::stage::context::{Context, StageError};
-use crate::stage::usage::Meter;
 use crate::stage::{Body, Registry, shell};
 
 /// How often a worker that waits for another one looks again.
@@ -37,16 +38,7 @@ pub fn serve<W>(
 {
     for line in lines(input, stop) {
         let (event, go_on) = match read(registry, &line) {
-            Ok((action, body)) => {
-                let meter = Meter::begin(&action);
-                let ended = run(action, body, output.clone(), stop);
-                if ended.0 == Event::Done
-                    && send(&mut output.clone(), &Event::Usage(meter.usage())).is_err()
-                {
-                    return;
-                }
-                ended
-            }
+            Ok((action, body)) => run(action, body, output.clone(), stop),
             Err(failure) => (Event::Failed(failure), false),
         };
         if send(&mut output.clone(), &event).is_err() || !go_on {
@@ -123,12 +115,21 @@ fn run<W: Write + Send + 'static>(
     output: W,
     stop: &Arc<AtomicBool>,
 ) -> (Event, bool) {
+    // That of a command is another process's memory.
+    let sees_peak = action.shell.is_none() && processes::forget_peak();
     let mut context = Context::new(action, Arc::clone(stop), Box::new(output));
+    let used = || processes::cpu_seconds(process::id());
+    let before = used();
     let alone = AssertUnwindSafe(|| {
         let _held = Held::wait(&mut context)?;
         body(&mut context)
     });
-    match catch_unwind(alone) {
+    let ended = catch_unwind(alone);
+    if let (Some(before), Some(after)) = (before, used()) {
+        let peak_bytes = processes::peak_bytes().filter(|_| sees_peak);
+        context.emit(&Event::Used { cpu_seconds: after - before, peak_bytes });
+    }
+    match ended {
         Ok(Ok(())) => (Event::Done, true),
         Ok(Err(StageError::Interrupted)) => (Event::Interrupted, false),
         Ok(Err(StageError::Failed(failure))) => (Event::Failed(failure), false),
@@ -154,6 +155,9 @@ impl Held {
                 Ok(()) if is_at(&file, &path) => return Ok(Self { path, _file: file }),
                 // The one before removed the file as it ended.
                 Ok(()) => continue,
+                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {
+                    continue;
+                }
                 Err(TryLockError::Error(error)) => {
                     return Err(StageError::io("lock", &path, &error));
                 }

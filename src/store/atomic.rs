@@ -111,7 +111,7 @@ pub(super) fn open_shared(path: &Path) -> io::Result<File> {
 pub(super) fn open_locked(path: &Path) -> io::Result<File> {
     loop {
         let file = open_shared(path)?;
-        file.lock()?;
+        patiently(|| file.lock())?;
         let (own, there) = (file.metadata()?, fs::metadata(path));
         if there.is_ok_and(|there| (there.dev(), there.ino()) == (own.dev(), own.ino())) {
             return Ok(file);
@@ -121,8 +121,41 @@ pub(super) fn open_locked(path: &Path) -> io::Result<File> {
 
 /// Returns whether a process holds the lock of a file.
 pub(super) fn is_locked(path: &Path) -> bool {
-    let file = File::open(path);
-    file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    File::open(path).and_then(|file| got(|| file.try_lock())).is_ok_and(|got| !got)
+}
+
+/// Waits for a lock, however often a signal interrupts that.
+pub(super) fn patiently(lock: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match lock() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            locked => return locked,
+        }
+    }
+}
+
+/// Tries to take a lock, and returns whether it could be had.
+pub(super) fn got(lock: impl Fn() -> Result<(), TryLockError>) -> io::Result<bool> {
+    loop {
+        match lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
+/// Writes a line for people into an open file, in place of the one before.
+pub(super) fn write_note(mut file: &File, text: &str) -> io::Result<()> {
+    file.set_len(0)?;
+    io::Write::write_all(&mut file, format!("{text}\n").as_bytes())
+}
+
+/// Reads such a line; none if it is missing or only being written.
+pub(super) fn read_note(path: &Path) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    text.strip_suffix('\n').map(str::to_owned)
 }
 
 /// Writes a frame at the end of the log, and brings it to disk; what was behind that end is cut off.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::base::world::remedy;
 use crate::store::FORMAT;
 
 /// Why the store could not do something.
@@ -48,6 +49,12 @@ pub enum StoreError {
         /// Where the object was moved to, if it was there.
         kept: Option<PathBuf>,
     },
+    /// A pin or the note of a run is not as it was written.
+    #[error("`{}` is damaged, so what it keeps is not known", path.display())]
+    DamagedRoot {
+        /// The pin or note.
+        path: PathBuf,
+    },
     /// A pin can't have this name.
     #[error("`{name}` can't be the name of a pin")]
     NoPinName {
@@ -65,10 +72,12 @@ pub enum StoreError {
 impl StoreError {
     /// Returns what to do about it.
     pub fn help(&self) -> String {
+        if let Self::Io { source, .. } = self
+            && let Some(remedy) = remedy(source)
+        {
+            return remedy.to_owned();
+        }
         match self {
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                "free some space, then run the same command again; finished work is kept".to_owned()
-            }
             Self::Io { source, .. } if is_closed(source.kind()) => {
                 "make the store writable, or choose another with `--store DIR`".to_owned()
             }
@@ -91,6 +100,10 @@ impl StoreError {
             Self::Damaged { kept: Some(kept), .. } => format!(
                 "the object was moved to `{}`; run the same command again to make it, and `tlm verify` to check the rest",
                 kept.display()
+            ),
+            Self::DamagedRoot { path } => format!(
+                "remove `{}`, then pin what is to stay, or run its recipe again",
+                path.display()
             ),
             Self::NoPinName { .. } => "choose another with `--as NAME`".to_owned(),
             Self::MissingOutput { .. } => "this is a bug in the stage; please report it".to_owned(),

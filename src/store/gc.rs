@@ -68,13 +68,15 @@ struct Survey {
     used: BTreeMap<Digest, i64>,
     /// The keys that stay whatever the quota.
     roots: BTreeSet<Digest>,
+    /// The notes of old runs.
+    old: Vec<PathBuf>,
 }
 
 impl Store {
     /// Returns what nobody needs, and changes nothing.
     ///
     /// # Errors
-    /// When a pin can't be read.
+    /// When a pin or the note of a run is damaged.
     pub fn garbage(&self, policy: &Policy) -> Result<Garbage, StoreError> {
         let survey = self.survey(policy)?;
         let mut garbage = Garbage { records: survey.unused(policy), ..Garbage::default() };
@@ -89,7 +91,12 @@ impl Store {
             }
         }
         let needed = stay.iter().map(|record| record.recipe).chain(survey.roots).collect();
-        garbage.others = self.others(policy, &needed);
+        let others = self.others(policy, &needed).into_iter().chain(survey.old);
+        let sized = |path: PathBuf| {
+            let bytes = size(&path);
+            (path, bytes)
+        };
+        garbage.others = others.map(sized).collect();
         Ok(garbage)
     }
 
@@ -101,11 +108,11 @@ impl Store {
     pub fn collect(&self, policy: &Policy) -> Result<Garbage, StoreError> {
         let path = self.gate_path();
         let gate = atomic::open_shared(&path).map_err(failed("open", &path))?;
-        gate.lock().map_err(failed("lock", &path))?;
+        atomic::patiently(|| gate.lock()).map_err(failed("lock", &path))?;
         let index = index::path(&self.root);
         self.index().refresh().map_err(failed("read", &index))?;
         let garbage = self.garbage(policy)?;
-        if !garbage.records.is_empty() {
+        if !garbage.records.is_empty() || self.damaged() > 0 {
             let gone: BTreeSet<_> = garbage.records.iter().map(|record| keys(record)).collect();
             let stays = |record: &Record| !gone.contains(&keys(record));
             self.index().rewrite(stays).map_err(failed("write", &index))?;
@@ -122,17 +129,19 @@ impl Store {
     fn survey(&self, policy: &Policy) -> Result<Survey, StoreError> {
         let mut roots: BTreeSet<_> = self.pins()?.into_values().chain(self.leased()).collect();
         let mut used = BTreeMap::new();
-        for run in self.runs() {
+        let mut old = Vec::new();
+        for run in self.runs()? {
             let began = unix(run.began);
             for key in &run.keys {
                 let latest = used.entry(*key).or_insert(began);
                 *latest = began.max(*latest);
             }
-            if run.is_needed(policy) {
-                roots.extend(run.keys);
+            match run.is_needed(policy) {
+                true => roots.extend(run.keys),
+                false => old.push(run.path),
             }
         }
-        Ok(Survey { records: self.records(), used, roots })
+        Ok(Survey { records: self.records(), used, roots, old })
     }
 
     /// Returns the keys of the steps that somebody makes now.
@@ -153,7 +162,7 @@ impl Store {
     }
 
     /// Returns what else nobody needs: `needed` are the keys of steps that stay.
-    fn others(&self, policy: &Policy, needed: &BTreeSet<Digest>) -> Vec<(PathBuf, u64)> {
+    fn others(&self, policy: &Policy, needed: &BTreeSet<Digest>) -> Vec<PathBuf> {
         let is_unneeded =
             |entry: &fs::DirEntry| key_of(entry).is_some_and(|key| !needed.contains(&key));
         let is_old = |entry: &fs::DirEntry, keep| {
@@ -162,11 +171,12 @@ impl Store {
             !is_within(UNIX_EPOCH + Duration::from_secs(changed as u64), keep, policy.now)
         };
         type IsGarbage<'a> = &'a dyn Fn(&fs::DirEntry) -> bool;
-        let kinds: [(&str, IsGarbage<'_>); 6] = [
+        let kinds: [(&str, IsGarbage<'_>); 7] = [
             ("state", &is_unneeded),
             ("staging", &is_unneeded),
             ("logs", &|entry| is_unneeded(entry) && is_old(entry, policy.keep)),
             ("quarantine", &|entry| is_old(entry, policy.keep)),
+            ("answers", &|entry| is_old(entry, policy.keep)),
             ("trash", &|_| true),
             ("", &|entry| is_temporary(entry) && is_old(entry, WRITING)),
         ];
@@ -174,9 +184,7 @@ impl Store {
             self.entries(folder).filter(|entry| is_garbage(entry)).collect::<Vec<_>>()
         };
         let others = kinds.into_iter().flat_map(of).map(|entry| entry.path());
-        let runs = self.runs().into_iter().filter(|run| !run.is_needed(policy));
-        let others = others.chain(runs.map(|run| run.path));
-        others.map(|path| (size(&path), path)).map(|(bytes, path)| (path, bytes)).collect()
+        others.collect()
     }
 
     /// Takes an object away from its place at once, then apart.

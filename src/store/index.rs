@@ -90,6 +90,8 @@ impl Index {
 
     /// The same for many keys, without the places.
     pub(super) fn find_all(&mut self, keys: &[Digest]) -> Vec<bool> {
+        // So that it was looked at before all of them, wherever they are found.
+        self.open_presence();
         let slots = |keys: &[Digest]| keys.iter().map(|key| self.slot(key)).collect::<Vec<_>>();
         let slots = in_chunks(keys, slots).into_iter().flatten();
         slots.map(|slot| slot.is_some_and(|slot| self.is_whole(slot))).collect()
@@ -108,11 +110,21 @@ impl Index {
                 objects.all(|object| object_path(&self.root, *object).exists())
             }
             Slot::Table(record) => {
-                let open = || Presence::open(&self.root, &self.table);
-                let presence = self.presence.get_or_insert_with(open);
+                self.open_presence();
+                let Some(presence) = &mut self.presence else { return false };
                 self.table.objects(record).all(|object| presence.is_there(object, &self.table))
             }
         }
+    }
+
+    fn open_presence(&mut self) {
+        self.presence.get_or_insert_with(|| Presence::open(&self.root, &self.table));
+    }
+
+    /// Returns how far the log was read, and the folders of objects, encoded, as they were before any were looked for; none
+    /// while none were.
+    pub(super) fn seen(&self) -> Option<(Point, Vec<u8>)> {
+        Some((self.point, self.presence.as_ref()?.folders().encode()))
     }
 
     fn place_of(&self, slot: Slot) -> u64 {

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use crate::base::Digest;
 
@@ -38,6 +39,34 @@ pub(super) struct Point {
 }
 
 impl Point {
+    /// The bytes of a point.
+    pub(super) const LEN: usize = 16 + HEADER;
+
+    pub(super) fn encode(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        let places = [self.last, self.end].map(u64::to_le_bytes);
+        bytes[..16].copy_from_slice(places.as_flattened());
+        bytes[16..].copy_from_slice(&self.header);
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8; Self::LEN]) -> Self {
+        let (places, header) = bytes.split_at(16);
+        let (places, header) = (places.as_chunks().0, header.as_chunks().0);
+        let place = |at: usize| u64::from_le_bytes(places[at]);
+        Self { last: place(0), end: place(1), header: header[0] }
+    }
+
+    /// Returns whether nothing was added to a store's log behind this point.
+    pub(super) fn is_end_of(&self, log: &Path) -> bool {
+        match File::open(log) {
+            Ok(log) => {
+                self.is_on(&log) && log.metadata().is_ok_and(|found| found.len() == self.end)
+            }
+            Err(error) => error.kind() == io::ErrorKind::NotFound && self.end == 0,
+        }
+    }
+
     /// Returns whether the log is the one that was read, or goes on from it.
     pub(super) fn is_on(&self, log: &File) -> bool {
         let mut header = [0; HEADER];

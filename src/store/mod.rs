@@ -3,6 +3,7 @@
 //! It knows digests, not stages. [`Store::begin`] gives either a record or a [`Lease`], and only a lease can publish:
 //! outputs to disk, one rename each, then the index record. Locks are the kernel's, so a dead process holds none.
 
+mod answer;
 mod atomic;
 mod checked;
 mod error;
@@ -19,7 +20,7 @@ mod stamp;
 mod table;
 mod verify;
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -33,6 +34,7 @@ use crate::store::error::failed;
 use crate::store::index::Index;
 use crate::store::sources::Sources;
 
+pub use crate::store::answer::Answer;
 pub use crate::store::error::StoreError;
 pub use crate::store::gc::{Garbage, Policy};
 pub use crate::store::record::{Output, Record};
@@ -101,15 +103,11 @@ impl Store {
         if root.to_str().is_none() {
             return Err(StoreError::NotUtf8 { path: root.to_owned() });
         }
-        let format = root.join("format");
-        match fs::read_to_string(&format) {
-            Ok(found) if found.trim() == FORMAT.to_string() => {}
-            Ok(found) => {
-                let found = found.trim().to_owned();
-                return Err(StoreError::OtherFormat { path: root.to_owned(), found });
-            }
+        match format_of(root) {
+            Ok(found) if found == FORMAT.to_string() => {}
+            Ok(found) => return Err(StoreError::OtherFormat { path: root.to_owned(), found }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(root)?,
-            Err(error) => return Err(failed("read", &format)(error)),
+            Err(error) => return Err(failed("read", &root.join("format"))(error)),
         }
         let index = Index::open(root).map_err(failed("read", &index::path(root)))?;
         let sources = Sources::open(root.join("sources"));
@@ -184,6 +182,11 @@ impl Store {
         self.sources.digest(path)
     }
 
+    /// Returns whether a file or folder of the user's is no longer what [`Store::source_digest`] told.
+    pub fn source_changed(&self, path: &Path) -> bool {
+        self.sources.has_changed(path)
+    }
+
     /// Remembers the digests of the user's files, and which objects are there, for the next time.
     pub fn keep_sources(&self) {
         // Forgetting them costs time, nothing else.
@@ -243,30 +246,32 @@ impl Store {
         self.root.join(format!("{name}.html"))
     }
 
-    /// Takes the lease on a recipe key. While another process holds it, asks `wait` again and again whether to go on waiting.
+    /// Takes the lease on a recipe key for `who`. While another holds it, asks `wait` again and again whether to go on
+    /// waiting, and says who that is, if it is known.
     ///
     /// # Errors
     /// When lock or staging folder can't be made.
     pub fn begin(
         &self,
         recipe: Digest,
-        mut wait: impl FnMut() -> bool,
+        who: &str,
+        mut wait: impl FnMut(Option<String>) -> bool,
     ) -> Result<Begin, StoreError> {
         let path = self.lock_path(recipe);
         let lock = atomic::open_shared(&path).map_err(failed("open", &path))?;
-        loop {
-            match lock.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if wait() => thread::sleep(POLL),
-                Err(TryLockError::WouldBlock) => return Ok(Begin::GivenUp),
-                Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+        while !atomic::got(|| lock.try_lock()).map_err(failed("lock", &path))? {
+            if !wait(atomic::read_note(&path)) {
+                return Ok(Begin::GivenUp);
             }
+            thread::sleep(POLL);
         }
         let index = index::path(&self.root);
         self.index().refresh().map_err(failed("read", &index))?;
         if let Some(record) = self.lookup(recipe) {
             return Ok(Begin::Hit(Box::new(record)));
         }
+        // Only for whoever waits; the lock is the kernel's.
+        let _ = atomic::write_note(&lock, who);
         let staging = self.stage(recipe)?;
         let state = self.root.join("state").join(recipe.to_string());
         atomic::create_passing_folder(&state).map_err(failed("create", &state))?;
@@ -284,7 +289,7 @@ impl Store {
             let Some(key) = key(&entry) else { continue };
             // Held until the folder is gone.
             let lock = atomic::open_shared(&self.lock_path(key));
-            if lock.as_ref().is_ok_and(|lock| lock.try_lock().is_ok()) {
+            if lock.as_ref().is_ok_and(|lock| atomic::got(|| lock.try_lock()).unwrap_or(false)) {
                 let _ = atomic::remove(&entry.path());
             }
         }
@@ -353,10 +358,7 @@ impl Store {
         let target = self.object_path(digest);
         if !target.exists() || self.weed_out(digest).is_err() {
             atomic::make_read_only(path).map_err(failed("protect", path))?;
-            if tree.has_parts() {
-                // Without it, damage is told less precisely.
-                let _ = atomic::write_derived(&self.tree_path(digest), &tree.encode());
-            }
+            self.keep_tree(&tree);
             match atomic::move_into_place(path, &target) {
                 // Another step made the same meanwhile.
                 Err(_) if target.exists() => {}
@@ -368,6 +370,11 @@ impl Store {
         }
         Ok((digest, tree.bytes()))
     }
+}
+
+/// Returns the version that a store says it has.
+fn format_of(root: &Path) -> io::Result<String> {
+    fs::read_to_string(root.join("format")).map(|found| found.trim().to_owned())
 }
 
 /// Returns whether a name is of what a store has before its `format`, or of a file that is being written.

@@ -25,14 +25,46 @@ const UNSEEN: u8 = 0;
 const THERE: u8 = 1;
 const GONE: u8 = 2;
 
+/// The folders of a store's objects, as they were at a time.
+#[derive(Debug)]
+pub(super) struct Folders {
+    stamps: Vec<Stamp>,
+    looked: Instant,
+}
+
+impl Folders {
+    /// The bytes of how long ago they were looked at, and their stamps.
+    pub(super) const LEN: usize = 8 + FOLDERS * Stamp::LEN;
+
+    pub(super) fn look(root: &Path) -> Self {
+        let looked = Instant::now();
+        let stamps = (0..FOLDERS).map(|folder| folder_stamp(root, folder)).collect();
+        Self { stamps, looked }
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = (self.looked.elapsed().as_nanos() as i64).to_le_bytes().to_vec();
+        bytes.extend(self.stamps.iter().flat_map(Stamp::encode));
+        bytes
+    }
+
+    /// Returns for each folder whether it is surely as it was when it was looked at for a memo. `file` is that memo.
+    pub(super) fn are_as_in(&self, file: &fs::Metadata, memo: &[u8; Self::LEN]) -> Vec<bool> {
+        let (age_ns, stamps) = memo.split_first_chunk().expect("it is longer");
+        let looked_ns = stamp::modified_ns(file) - i128::from(i64::from_le_bytes(*age_ns));
+        let is_as =
+            |(now, then): (&Stamp, &[u8])| now.encode() == *then && now.was_settled(looked_ns);
+        self.stamps.iter().zip(stamps.chunks(Stamp::LEN)).map(is_as).collect()
+    }
+}
+
 /// What is known of a table's objects.
 #[derive(Debug)]
 pub(super) struct Presence {
     root: PathBuf,
     table: Digest,
     /// The folders when this was opened.
-    stamps: Vec<Stamp>,
-    opened: Instant,
+    folders: Folders,
     seen: Vec<u8>,
     /// Whether there is more to remember than what was read.
     is_new: bool,
@@ -41,13 +73,17 @@ pub(super) struct Presence {
 impl Presence {
     /// Looks at the folders of a store's objects, and reads what is known of a table's objects.
     pub(super) fn open(root: &Path, table: &Table) -> Self {
-        let opened = Instant::now();
-        let stamps: Vec<_> = (0..FOLDERS).map(|folder| folder_stamp(root, folder)).collect();
+        let folders = Folders::look(root);
         let count = table.object_count() as usize;
-        let seen = read(root, table, &stamps);
+        let seen = read(root, table, &folders);
         let is_new = seen.is_none();
         let seen = seen.unwrap_or_else(|| vec![UNSEEN; count]);
-        Self { root: root.to_owned(), table: table.digest(), stamps, opened, seen, is_new }
+        Self { root: root.to_owned(), table: table.digest(), folders, seen, is_new }
+    }
+
+    /// Returns the folders when this was opened.
+    pub(super) fn folders(&self) -> &Folders {
+        &self.folders
     }
 
     /// Goes on with a table that has the same objects and more.
@@ -80,27 +116,22 @@ impl Presence {
         }
         self.is_new = false;
         let mut content = self.table.as_bytes().to_vec();
-        content.extend((self.opened.elapsed().as_nanos() as i64).to_le_bytes());
-        content.extend(self.stamps.iter().flat_map(Stamp::encode));
+        content.extend(self.folders.encode());
         content.extend(&self.seen);
         atomic::write_derived(&path(&self.root), &sealed::seal(NAME, &content))
     }
 }
 
 /// Reads what the memo says of the folders that are as they were.
-fn read(root: &Path, table: &Table, stamps: &[Stamp]) -> Option<Vec<u8>> {
+fn read(root: &Path, table: &Table, folders: &Folders) -> Option<Vec<u8>> {
     let path = path(root);
     let file = fs::read(&path).ok()?;
     let (of, rest) = sealed::open(NAME, &file)?.split_first_chunk::<DIGEST>()?;
     if Digest::from(*of) != table.digest() {
         return None;
     }
-    let (age_ns, rest) = rest.split_first_chunk()?;
-    let (old, seen) = rest.split_at_checked(FOLDERS * Stamp::LEN)?;
-    let looked_ns = stamp::modified_ns(&fs::metadata(&path).ok()?);
-    let looked_ns = looked_ns - i128::from(i64::from_le_bytes(*age_ns));
-    let counts = |(now, old): (&Stamp, &[u8])| now.encode() == *old && now.was_settled(looked_ns);
-    let counts: Vec<_> = stamps.iter().zip(old.chunks(Stamp::LEN)).map(counts).collect();
+    let (then, seen) = rest.split_first_chunk()?;
+    let counts = folders.are_as_in(&fs::metadata(&path).ok()?, then);
     let mut seen = seen.to_vec();
     if !counts.iter().all(|counts| *counts) {
         for (number, seen) in seen.iter_mut().enumerate() {

@@ -5,7 +5,7 @@
 //! process holds a lock on it. `locks/gc` is held by a collector alone, or by all that publish or begin a run.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -21,6 +21,8 @@ const NAME: [u8; 8] = *b"tlm run ";
 #[derive(Debug)]
 pub struct RunMark {
     _lock: Option<File>,
+    /// The note's name, if there is one.
+    pub(super) name: Option<String>,
     /// Whether garbage was being collected after the run was planned, so that the plan may be out of date.
     pub is_late: bool,
 }
@@ -39,25 +41,49 @@ impl Store {
     ///
     /// # Errors
     /// When it can't be written.
-    pub fn begin_run(&self, keys: &[Digest], now: SystemTime) -> Result<RunMark, StoreError> {
-        let content: Vec<u8> = keys.iter().flat_map(|key| *key.as_bytes()).collect();
-        let path = self.root.join("runs").join(Digest::of(&content).to_string());
-        match self.mark_run(&path, &content, now) {
-            Err(error) if is_closed(error.kind()) => Ok(RunMark { _lock: None, is_late: false }),
+    pub fn begin_run(
+        &self,
+        keys: impl Iterator<Item = Digest>,
+        now: SystemTime,
+    ) -> Result<RunMark, StoreError> {
+        let content: Vec<u8> = keys.flat_map(|key| *key.as_bytes()).collect();
+        let name = Digest::of(&content).to_string();
+        let path = self.root.join("runs").join(&name);
+        match self.mark_run(name, &path, &content, now) {
+            Err(error) if is_closed(error.kind()) => {
+                Ok(RunMark { _lock: None, name: None, is_late: false })
+            }
             marked => marked.map_err(failed("write", &path)),
         }
     }
 
-    fn mark_run(&self, path: &Path, content: &[u8], now: SystemTime) -> io::Result<RunMark> {
+    /// Notes that a run whose note has this name begins again; none when there is no such note, or the collector is at work.
+    pub(super) fn begin_run_again(root: &Path, name: &str, now: SystemTime) -> Option<RunMark> {
+        let gate = atomic::open_shared(&gate_path(root)).ok()?;
+        atomic::got(|| gate.try_lock_shared()).ok()?.then_some(())?;
+        let run = File::options().write(true).open(root.join("runs").join(name)).ok()?;
+        atomic::patiently(|| run.lock_shared()).ok()?;
+        run.set_modified(now).ok()?;
+        Some(RunMark { _lock: Some(run), name: Some(name.to_owned()), is_late: false })
+    }
+
+    fn mark_run(
+        &self,
+        name: String,
+        path: &Path,
+        content: &[u8],
+        now: SystemTime,
+    ) -> io::Result<RunMark> {
         let (_shared, is_late) = self.share_with_collector()?;
-        if read_keys(path).is_none() {
+        let is_noted = fs::read(path).is_ok_and(|file| sealed::open(NAME, &file) == Some(content));
+        if !is_noted {
             atomic::create_folder(&self.root.join("runs"))?;
             atomic::write(path, &sealed::seal(NAME, content))?;
         }
         let run = File::options().write(true).open(path)?;
-        run.lock_shared()?;
+        atomic::patiently(|| run.lock_shared())?;
         run.set_modified(now)?;
-        Ok(RunMark { _lock: Some(run), is_late })
+        Ok(RunMark { _lock: Some(run), name: Some(name), is_late })
     }
 
     /// Keeps a collector out until what is returned is dropped.
@@ -69,28 +95,32 @@ impl Store {
     /// Keeps a collector out, after waiting for one that is at work; returns whether there was one.
     fn share_with_collector(&self) -> io::Result<(File, bool)> {
         let gate = atomic::open_shared(&self.gate_path())?;
-        match gate.try_lock_shared() {
-            Ok(()) => Ok((gate, false)),
-            Err(TryLockError::WouldBlock) => gate.lock_shared().map(|()| (gate, true)),
-            Err(TryLockError::Error(error)) => Err(error),
+        let is_late = !atomic::got(|| gate.try_lock_shared())?;
+        if is_late {
+            atomic::patiently(|| gate.lock_shared())?;
         }
+        Ok((gate, is_late))
     }
 
     pub(super) fn gate_path(&self) -> PathBuf {
-        self.root.join("locks").join("gc")
+        gate_path(&self.root)
     }
 
-    /// Returns all runs; one whose note is damaged is of no steps.
-    pub(super) fn runs(&self) -> Vec<Run> {
-        let entries = fs::read_dir(self.root.join("runs")).into_iter().flatten().flatten();
-        let run = |entry: fs::DirEntry| {
-            let path = entry.path();
-            let began = entry.metadata().ok()?.modified().ok()?;
-            let goes_on = atomic::is_locked(&path);
-            let keys = read_keys(&path).unwrap_or_default();
-            Some(Run { path, keys, began, goes_on })
-        };
-        entries.filter_map(run).collect()
+    /// Returns all runs.
+    ///
+    /// # Errors
+    /// When a note is damaged: without it, something would be collected that is to stay.
+    pub(super) fn runs(&self) -> Result<Vec<Run>, StoreError> {
+        let paths = self.roots("runs").map(|(_, path)| path);
+        paths.map(|path| run(&path).ok_or(StoreError::DamagedRoot { path })).collect()
+    }
+
+    /// Returns the names and paths of what lies in a folder, but for files that are being written.
+    fn roots(&self, folder: &str) -> impl Iterator<Item = (String, PathBuf)> {
+        let entries = fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten();
+        let named =
+            entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()));
+        named.filter(|(name, _)| !name.starts_with('.'))
     }
 
     /// Keeps what a step made under a name until that is unpinned.
@@ -101,6 +131,7 @@ impl Store {
         if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0', '\n']) {
             return Err(StoreError::NoPinName { name: name.to_owned() });
         }
+        let _shared = self.without_collector()?;
         let path = self.root.join("pins").join(name);
         let write = || {
             atomic::create_folder(&self.root.join("pins"))?;
@@ -126,26 +157,26 @@ impl Store {
     /// Returns the recipe keys of pinned steps by the pins' names.
     ///
     /// # Errors
-    /// When a pin can't be read: without it, something would be collected that is to stay.
+    /// When a pin is damaged: without it, something would be collected that is to stay.
     pub fn pins(&self) -> Result<BTreeMap<String, Digest>, StoreError> {
-        let mut pins = BTreeMap::new();
-        for entry in fs::read_dir(self.root.join("pins")).into_iter().flatten().flatten() {
-            let path = entry.path();
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with('.') {
-                continue;
-            }
-            let text = fs::read_to_string(&path).map_err(failed("read", &path))?;
-            let no_key = |_| io::Error::new(io::ErrorKind::InvalidData, "it holds no key");
-            let key = text.trim().parse().map_err(no_key).map_err(failed("read", &path))?;
-            pins.insert(name, key);
-        }
-        Ok(pins)
+        let pin = |(name, path): (String, PathBuf)| {
+            let key = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+            Ok((name, key.ok_or(StoreError::DamagedRoot { path })?))
+        };
+        self.roots("pins").map(pin).collect()
     }
 }
 
-fn read_keys(path: &Path) -> Option<Vec<Digest>> {
+fn gate_path(root: &Path) -> PathBuf {
+    root.join("locks").join("gc")
+}
+
+/// Reads the note of a run.
+fn run(path: &Path) -> Option<Run> {
     let file = fs::read(path).ok()?;
     let (keys, rest) = sealed::open(NAME, &file)?.as_chunks::<DIGEST>();
-    rest.is_empty().then(|| keys.iter().map(|key| Digest::from(*key)).collect())
+    let began = fs::metadata(path).ok()?.modified().ok()?;
+    let keys = keys.iter().map(|key| Digest::from(*key)).collect();
+    let goes_on = atomic::is_locked(path);
+    rest.is_empty().then(|| Run { path: path.to_owned(), keys, began, goes_on })
 }

@@ -32,6 +32,8 @@ struct Known {
     settled: BTreeMap<PathBuf, Entry>,
     /// Those hashed since the memo was written, and when.
     hashed: BTreeMap<PathBuf, (Entry, Instant)>,
+    /// The digests of the files and folders that were asked for.
+    told: BTreeMap<PathBuf, Digest>,
 }
 
 #[derive(Clone, Debug)]
@@ -47,7 +49,7 @@ impl Sources {
     /// Reads the memo; one that is missing or damaged is empty.
     pub(super) fn open(path: PathBuf) -> Self {
         let settled = read(&path).unwrap_or_default();
-        let known = Mutex::new(Known { settled, hashed: BTreeMap::new() });
+        let known = Mutex::new(Known { settled, ..Known::default() });
         Self { path, known }
     }
 
@@ -66,6 +68,18 @@ impl Sources {
     /// # Errors
     /// When something can't be read.
     pub(super) fn digest(&self, path: &Path) -> io::Result<Digest> {
+        let digest = self.look(path)?;
+        self.known().told.insert(path.to_owned(), digest);
+        Ok(digest)
+    }
+
+    /// Returns whether a file or folder has another digest than was told.
+    pub(super) fn has_changed(&self, path: &Path) -> bool {
+        let told = self.known().told.get(path).copied();
+        told.is_some_and(|told| self.look(path).ok() != Some(told))
+    }
+
+    fn look(&self, path: &Path) -> io::Result<Digest> {
         let hash = |path: &Path, metadata: &Metadata| {
             Ok(Pieces { whole: self.file(path, metadata)?, parts: Vec::new() })
         };
@@ -93,7 +107,7 @@ impl Sources {
     }
 
     fn file(&self, path: &Path, metadata: &Metadata) -> io::Result<Digest> {
-        if let Some(entry) = self.known().settled.get(path)
+        if let Some(entry) = self.known().entry(path)
             && entry.is_of(metadata)
         {
             return Ok(entry.digest);
@@ -106,6 +120,12 @@ impl Sources {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().expect("no holder panics")
+    }
+}
+
+impl Known {
+    fn entry(&self, path: &Path) -> Option<&Entry> {
+        self.hashed.get(path).map(|(entry, _)| entry).or_else(|| self.settled.get(path))
     }
 }
 

@@ -132,9 +132,8 @@ impl Table {
     }
 
     fn make(point: Point, counts: Counts, keys: &[u8], records: &[u8], objects: &[u8]) -> Self {
-        let places = [point.last, point.end].map(u64::to_le_bytes);
         let numbers = [counts.damaged, counts.keys, counts.records, counts.objects];
-        let mut content = [places.as_flattened(), &point.header].concat();
+        let mut content = point.encode().to_vec();
         content.extend(numbers.map(u32::to_le_bytes).as_flattened());
         content.extend(starts(keys, counts).into_iter().flat_map(u32::to_le_bytes));
         [keys, records, objects].iter().for_each(|part| content.extend_from_slice(part));
@@ -153,8 +152,7 @@ impl Table {
 
     /// Returns how far the log is covered.
     pub(super) fn point(&self) -> Point {
-        let place = |at: usize| u64::from_le_bytes(self.array(sealed::FRONT + at));
-        Point { last: place(0), end: place(8), header: self.array(sealed::FRONT + 16) }
+        Point::decode(&self.array(sealed::FRONT))
     }
 
     /// Returns how many damaged records were left out.

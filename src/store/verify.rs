@@ -59,11 +59,20 @@ impl Store {
     /// # Errors
     /// When it can't be read, or is damaged; then it has been moved to `quarantine`.
     pub fn check(&self, path: &Path) -> Result<(), StoreError> {
-        let checked = self.object_at(path).map_or(Ok(()), |digest| self.weed_out(digest));
+        let checked = self.check_used(path);
         if matches!(checked, Err(StoreError::Damaged { .. })) {
             self.has_damage.store(true, Ordering::Relaxed);
         }
         checked
+    }
+
+    /// Checks an object in the same way after it was used by what may have damaged it, so that making it again and using it in
+    /// the same way would not help.
+    ///
+    /// # Errors
+    /// As those of [`Store::check`].
+    pub fn check_used(&self, path: &Path) -> Result<(), StoreError> {
+        self.object_at(path).map_or(Ok(()), |digest| self.weed_out(digest))
     }
 
     /// Checks an object, and moves it to `quarantine` if it is damaged.
@@ -95,8 +104,10 @@ impl Store {
 
     /// Remembers which objects were checked, for the next time.
     pub fn keep_checked(&self) {
-        // Forgetting them costs time, nothing else.
-        let _ = self.checked().keep();
+        if let Some(checked) = self.checked.get() {
+            // Forgetting them costs time, nothing else.
+            let _ = checked.keep();
+        }
     }
 
     /// Returns the digest of the object that lies at a path, if that is where one would.
@@ -140,6 +151,14 @@ impl Store {
         self.root.join("trees").join(&name[..2]).join(name)
     }
 
+    /// Writes the tree of an object, unless the object's name says as much.
+    pub(super) fn keep_tree(&self, tree: &Tree) {
+        if tree.has_parts() {
+            // Without it, damage is told less precisely.
+            let _ = atomic::write_derived(&self.tree_path(tree.digest()), &tree.encode());
+        }
+    }
+
     /// Returns the names and sizes of all recorded objects.
     pub fn recorded_objects(&self) -> BTreeMap<Digest, u64> {
         self.records().iter().flat_map(|record| record.objects()).collect()
@@ -181,11 +200,13 @@ impl Store {
         };
         self.checked().note(digest, look);
         let tree_path = self.tree_path(digest);
-        let is_right = match fs::read(&tree_path) {
-            Ok(bytes) => bytes == tree.encode(),
-            Err(_) => true,
-        };
-        (!is_right).then_some(Wrong::Tree(tree_path))
+        match fs::read(&tree_path) {
+            Ok(bytes) => (bytes != tree.encode()).then_some(Wrong::Tree(tree_path)),
+            Err(_) => {
+                self.keep_tree(&tree);
+                None
+            }
+        }
     }
 
     /// Looks through the index, and compares table and memo with what would be made of it now.

@@ -2,7 +2,7 @@
 
 use proptest::collection;
 use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
-use tlm::base::{Digest, SourceMap, Span, Value, text, units};
+use tlm::base::{Digest, SourceMap, Span, Value, telling_digits, text, units};
 
 #[test]
 fn digests_agree_with_the_published_blake3_vectors() {
@@ -20,6 +20,27 @@ fn digests_agree_with_the_published_blake3_vectors() {
         assert_eq!(Digest::of_file(file.path()).expect("read").to_string(), hex);
         assert_eq!(Digest::of_reader(&input[..len]).expect("read").to_string(), hex);
     }
+}
+
+#[test]
+fn digests_on_a_screen_can_be_told_apart() {
+    let random = (0..1_000_000u32).map(|n| Digest::of(&n.to_le_bytes()));
+    let digits = telling_digits(random.clone());
+    let mut shown: Vec<_> = random.map(|digest| digest.digits(digits)).collect();
+    shown.sort_unstable();
+    assert!(shown.windows(2).all(|pair| pair[0] != pair[1]), "{digits} digits");
+
+    let from = |text: &str| format!("{text:0<64}").parse::<Digest>().expect("64 digits");
+    for (a, b, digits) in [
+        ("1", "2", 12),
+        ("123456789abc", "123456789abd", 12),
+        ("123456789abcd1", "123456789abcd2", 14),
+        ("123456789abcde1", "123456789abcde2", 15),
+        ("1", "1", 12),
+    ] {
+        assert_eq!(telling_digits([from(a), from(b)]), digits, "{a} {b}");
+    }
+    assert_eq!(telling_digits([]), 12);
 }
 
 #[test]

@@ -26,7 +26,9 @@ fn key() -> Digest {
 
 /// Makes the object and returns where it lies.
 fn publish(store: &Store) -> PathBuf {
-    let Ok(Begin::Miss(lease)) = store.begin(key(), || true) else { panic!("it is there") };
+    let Ok(Begin::Miss(lease)) = store.begin(key(), "test", |_| true) else {
+        panic!("it is there")
+    };
     for (name, content) in files() {
         let path = lease.out_dir().join("out").join(name);
         fs::create_dir_all(path.parent().expect("has one")).expect("created");
@@ -168,7 +170,7 @@ fn an_object_is_checked_before_it_is_used_in_the_process_that_made_it_and_in_oth
 }
 
 #[test]
-fn without_its_tree_damage_is_told_of_the_whole_object_and_a_wrong_tree_is_removed() {
+fn without_its_tree_damage_is_told_of_the_whole_object_and_a_wrong_tree_is_made_again() {
     let dir = tempfile::tempdir().expect("a folder");
     let store = Store::open(dir.path()).expect("opens");
     let object = publish(&store);
@@ -179,6 +181,8 @@ fn without_its_tree_damage_is_told_of_the_whole_object_and_a_wrong_tree_is_remov
     assert_eq!((&findings.derived[..], findings.damaged.len()), (&[tree.clone()][..], 0));
     store.repair(&findings).expect("repaired");
     assert!(!tree.exists() && verify(&store).is_clean());
+    assert!(tree.exists(), "made again");
+    fs::remove_file(tree).expect("removed");
     flip(&object.join("config.json"), 0);
     let differences = &verify(&store).damaged[0].differences;
     assert_eq!((&differences[0].path, &*differences[0].what), (&object, "another content"));

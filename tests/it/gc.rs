@@ -16,7 +16,7 @@ fn key(name: &str) -> Digest {
 }
 
 fn lease(store: &Store, name: &str) -> Lease {
-    match store.begin(key(name), || true).expect("begins") {
+    match store.begin(key(name), "a test", |_| true).expect("begins") {
         Begin::Miss(lease) => lease,
         other @ (Begin::Hit(_) | Begin::GivenUp) => panic!("unexpected: {other:?}"),
     }
@@ -46,8 +46,8 @@ fn now() -> SystemTime {
 }
 
 fn run(store: &Store, names: &[&str], days_ago: u32) {
-    let keys: Vec<_> = names.iter().map(|name| key(name)).collect();
-    store.begin_run(&keys, now() - days_ago * DAY).expect("noted");
+    let keys = names.iter().map(|name| key(name));
+    store.begin_run(keys, now() - days_ago * DAY).expect("noted");
 }
 
 fn policy(days: u32, max_bytes: Option<u64>) -> Policy {
@@ -119,7 +119,7 @@ fn what_is_being_made_or_used_stays() {
         (Store::open(dir.path()).expect("opens"), Store::open(dir.path()).expect("opens"));
     ["a", "b", "c"].iter().for_each(|name| publish(&store, name, name));
     // A run of long ago that still goes on.
-    let mark = other.begin_run(&[key("a")], now() - 100 * DAY).expect("noted");
+    let mark = other.begin_run([key("a")].into_iter(), now() - 100 * DAY).expect("noted");
     let held_lease = lease(&other, "d");
     fs::write(held_lease.out_dir().join("out"), "d").expect("written");
     fs::write(held_lease.state_dir().join("state"), "d").expect("written");
@@ -167,6 +167,24 @@ fn what_killed_processes_and_repairs_left_goes_once_it_is_old() {
     assert_eq!(held(dir.path()), ["a"]);
 }
 
+#[test]
+fn an_index_with_damage_is_written_anew() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = Store::open(dir.path()).expect("opens");
+    ["a", "b", "c"].iter().for_each(|name| publish(&store, name, name));
+    run(&store, &["a", "b", "c"], 0);
+    let index = dir.path().join("index");
+    let mut bytes = fs::read(&index).expect("read");
+    bytes[40] ^= 1;
+    fs::write(&index, bytes).expect("written");
+    let store = Store::open(dir.path()).expect("opens");
+    assert_eq!(store.damaged(), 1);
+    let collected = store.collect(&policy(1, None)).expect("collected");
+    // The object whose record is lost.
+    assert_eq!((names(&collected), collected.objects.len()), (vec![], 1));
+    assert_eq!(held(dir.path()), ["b", "c"]);
+}
+
 /// Counts a run out, also one that panics.
 struct Ends<'a>(&'a AtomicUsize);
 
@@ -186,8 +204,8 @@ fn collecting_while_others_publish_loses_nothing_that_a_run_needs() {
     let run = |names: &[String]| {
         let _ends = Ends(&going_on);
         let store = Store::open(dir.path()).expect("opens");
-        let keys: Vec<_> = names.iter().map(|name| key(name)).collect();
-        let _mark = store.begin_run(&keys, now()).expect("noted");
+        let keys = names.iter().map(|name| key(name));
+        let _mark = store.begin_run(keys, now()).expect("noted");
         for name in names {
             // All runs make the same objects.
             publish(&store, name, &name[2..]);
@@ -228,11 +246,15 @@ fn pins_have_names_of_files_and_are_listed_until_they_are_taken_away() {
         assert!(!store.unpin(name).expect("asked"), "{name:?}");
     }
     assert_eq!(store.pins().expect("read"), pinned);
-    // A pin that can't be read must not make its step garbage.
-    fs::write(dir.path().join("pins/half"), "12ab").expect("written");
-    let error = store.garbage(&policy(0, None)).expect_err("unknown");
-    assert!(error.to_string().contains("pins/half`: it holds no key"), "{error}");
-    fs::remove_file(dir.path().join("pins/half")).expect("removed");
+    // What can't be read must not make a step garbage.
+    for root in ["pins/half", "runs/half"] {
+        fs::create_dir_all(dir.path().join("runs")).expect("created");
+        fs::write(dir.path().join(root), "12ab").expect("written");
+        let error = store.collect(&policy(0, None)).expect_err("unknown");
+        assert!(error.to_string().contains(&format!("{root}` is damaged")), "{error}");
+        assert!(error.help().contains(&format!("{root}`, then pin")), "{}", error.help());
+        fs::remove_file(dir.path().join(root)).expect("removed");
+    }
     assert!(store.unpin("r2[rate=50%]").expect("unpinned"));
     assert_eq!(store.pins().expect("read"), BTreeMap::new());
 }

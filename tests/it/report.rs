@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tlm::base::{Digest, Value};
+use tlm::exec::Estimate;
 use tlm::report::draw::{Format, draw};
 use tlm::report::html::{self, Artifact, Curve, Page, Point, Status, StepCard};
 use tlm::report::jsonl::{Line, StepName, cells, json};
@@ -126,14 +127,16 @@ fn plain_lines() {
 
 #[test]
 fn plan_summary() {
-    let line = |name: &str, stage: &str, state, expected_seconds| PlanLine {
+    let line = |name: &str, stage: &str, state: PlanState, expected| PlanLine {
         name: name.into(),
         stage: stage.into(),
+        is_blocked: matches!(state, PlanState::Waiting { .. }),
         state,
-        expected_seconds,
+        expected,
     };
+    let took = Estimate { seconds: 185.0, bytes: 3 << 29 };
     let lines = [
-        line("r1", "train.run", PlanState::Due { why: "lr: 0.001 -> 0.002".into() }, Some(185.0)),
+        line("r1", "train.run", PlanState::Due { why: "lr: 0.001 -> 0.002".into() }, Some(took)),
         line(
             "m[rate=50%]",
             "eval.perplexity",
@@ -153,6 +156,19 @@ fn json_lines() {
         Line::Started { step: step.clone() },
         Line::Progress { step: step.clone(), done: 4096, total: None, unit: "tokens".into() },
         Line::Metric { step: step.clone(), name: "loss".into(), value: 5.25 },
+        Line::Metric { step: step.clone(), name: "loss".into(), value: f64::NAN },
+        Line::Waiting {
+            step: step.clone(),
+            holder: Some("process 7 on box: tlm run a.tlm".into()),
+        },
+        Line::Retrying {
+            step: step.clone(),
+            kind: FailureKind::Killed,
+            message: "the worker died".into(),
+            help: None,
+            limit: None,
+            mem: Some(2 << 30),
+        },
         Line::Finished {
             step: step.clone(),
             seconds: 2.5,

@@ -1,21 +1,29 @@
 //! Recipes run by the program itself: what runs, what is told, and what is kept.
 
+mod answer;
+mod bad_stages;
 mod commands;
 mod damage;
 mod diff;
 mod disk;
 mod events;
 mod failures;
+mod faults;
 mod gc;
 mod golden;
 mod inputs;
+mod kills;
 mod late;
 mod lock;
 mod origin;
 mod own_stages;
+mod retries;
 mod reuse;
+mod several;
+mod signals;
 mod space;
 mod stops;
+mod trace;
 #[cfg(feature = "torch")]
 mod training;
 mod why;

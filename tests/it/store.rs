@@ -33,7 +33,7 @@ fn record(name: &str) -> Record {
 #[track_caller]
 fn lease(store: &Store, name: &str) -> Lease {
     // A test beside this one that starts a process shares the lock with it until that process is executed.
-    match store.begin(key(name), || true).expect("begins") {
+    match store.begin(key(name), "test", |_| true).expect("begins") {
         Begin::Miss(lease) => lease,
         other @ (Begin::Hit(_) | Begin::GivenUp) => panic!("unexpected: {other:?}"),
     }
@@ -75,7 +75,7 @@ fn what_is_published_is_found_by_both_keys_and_after_reopening() {
         );
         let findings = store.verify(&store.recorded_objects(), &|_| {}).expect("verified");
         assert!(findings.is_clean(), "{findings:?}");
-        assert!(matches!(store.begin(key("a"), || true), Ok(Begin::Hit(_))));
+        assert!(matches!(store.begin(key("a"), "test", |_| true), Ok(Begin::Hit(_))));
     }
 }
 
@@ -238,7 +238,7 @@ fn a_second_worker_on_the_same_key_waits_and_then_reuses() {
     std::thread::scope(|scope| {
         let (sender, waiting) = std::sync::mpsc::channel();
         let second = scope.spawn(move || {
-            two.begin(key("a"), move || {
+            two.begin(key("a"), "two", move |_| {
                 let _ = sender.send(());
                 true
             })
@@ -286,7 +286,7 @@ fn waiting_for_a_lease_can_be_given_up() {
     let (one, two) = (open(dir.path()), open(dir.path()));
     let _held = lease(&one, "a");
     let mut asked = 0;
-    let begun = two.begin(key("a"), || {
+    let begun = two.begin(key("a"), "two", |_| {
         asked += 1;
         asked < 3
     });

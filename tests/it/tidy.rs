@@ -73,7 +73,7 @@ const HOMES: [(&str, &[&str]); 11] = [
     ("clap::", &["cli/"]),
     ("blake3::", &["base/digest.rs", "base/canon.rs", "base/pieces.rs"]),
     ("indicatif::", &["report/"]),
-    ("signal_hook::", &["exec/stop.rs", "stage/worker.rs"]),
+    ("signal_hook::", &["exec/stop.rs", "stage/guard.rs", "stage/worker.rs"]),
     ("clippy::disallowed_methods", &["base/world.rs"]),
     ("unsafe {", &["data/mapped.rs", "torch/nn/"]),
 ];

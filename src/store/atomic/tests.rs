@@ -262,7 +262,7 @@ fn write(path: &Path, text: &str) {
 /// Makes a file and a folder.
 fn publish(folder: &Path, name: &str) {
     let store = open(folder);
-    let Begin::Miss(lease) = store.begin(key(name), || true).unwrap() else { return };
+    let Begin::Miss(lease) = store.begin(key(name), "a test", |_| true).unwrap() else { return };
     write(&lease.out_dir().join("file"), &format!("the file of {name}"));
     write(&lease.out_dir().join("folder/one"), "one");
     write(&lease.out_dir().join("folder/in/two"), name);
@@ -399,7 +399,7 @@ const CASES: &[Case] = &[
         name: "a run begins",
         before: |folder| publish(folder, "a"),
         operation: |folder| {
-            drop(open(folder).begin_run(&[key("a")], SystemTime::UNIX_EPOCH).unwrap());
+            drop(open(folder).begin_run([key("a")].into_iter(), SystemTime::UNIX_EPOCH).unwrap());
         },
         always: &["made a"],
         done: &["one run"],
@@ -439,7 +439,9 @@ const CASES: &[Case] = &[
         before: |folder| publish(folder, "a"),
         operation: |folder| {
             let store = open(folder);
-            let Begin::Miss(lease) = store.begin(key("b"), || true).unwrap() else { panic!() };
+            let Begin::Miss(lease) = store.begin(key("b"), "a test", |_| true).unwrap() else {
+                panic!()
+            };
             write(&lease.out_dir().join("file"), "half");
             drop(lease);
             store.sweep();
@@ -467,7 +469,7 @@ fn facts(folder: &Path, may_miss: bool, told: &str) -> BTreeSet<String> {
     let made = NAMES.iter().map(|name| format!("{}made {name}", no(is_made(name))));
     let pins = store.pins().unwrap();
     let pinned = ["one", "two"].map(|name| format!("{}pinned {name}", no(pins.contains_key(name))));
-    let runs = store.runs().iter().filter(|run| run.keys == [key("a")]).count();
+    let runs = store.runs().unwrap().iter().filter(|run| run.keys == [key("a")]).count();
     made.chain(pinned).chain((runs == 1).then(|| "one run".to_owned())).collect()
 }
 

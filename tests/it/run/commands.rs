@@ -25,7 +25,12 @@ fn plan_tells_what_would_run_and_runs_nothing() {
     check(
         &plan,
         0,
-        &["7 steps: 0 fresh, 7 to run", "never ran", "after split, base", "after split, tok"],
+        &[
+            "7 steps: 0 fresh, 7 to run (5 of them after others)\n",
+            "never ran",
+            "after split, base",
+            "after split, tok",
+        ],
     );
     assert_eq!(space.tlm(&["ls"]).out, "0 records\n");
     check(&space.tlm(&["plan", "r.tlm", "words"]), 0, &["4 steps: 0 fresh"]);
@@ -33,7 +38,15 @@ fn plan_tells_what_would_run_and_runs_nothing() {
     space.run(&[]).check(0, &ALL);
     assert_eq!(space.tlm(&["plan", "r.tlm"]).out, "7 steps, all fresh\n");
     let plan = space.tlm(&["plan", "r.tlm", "-s", "keep=265"]);
-    check(&plan, 0, &["7 steps: 4 fresh, 3 to run, about 0.", "keep: 270 -> 265", "after tok"]);
+    check(
+        &plan,
+        0,
+        &[
+            "7 steps: 4 fresh, 3 to run (2 of them after others), about 0.",
+            "keep: 270 -> 265",
+            "after tok",
+        ],
+    );
     space.edit("\\n\\n", "\\n");
     check(&space.tlm(&["plan", "r.tlm"]), 0, &[r#"delimiter: "\n\n" -> "\n""#]);
 }

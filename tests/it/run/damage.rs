@@ -19,15 +19,6 @@ fn file_of(space: &Space, step: &str, output: &str) -> (PathBuf, PathBuf) {
     (longest.expect("has one").into_path(), object)
 }
 
-fn objects(space: &Space) -> Vec<String> {
-    let objects = space.path(".tlm/objects");
-    let entries = walkdir::WalkDir::new(&objects).min_depth(2).max_depth(2).sort_by_file_name();
-    entries
-        .into_iter()
-        .map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned())
-        .collect()
-}
-
 #[test]
 fn a_damaged_input_is_found_before_a_step_gets_it_and_made_again_in_the_same_run() {
     let clean = Space::new();
@@ -58,7 +49,7 @@ fn a_damaged_input_is_found_before_a_step_gets_it_and_made_again_in_the_same_run
             assert_eq!(kept.iter().collect::<Vec<_>>(), [&format!("{name}.0")]);
             space.check_store();
         }
-        assert_eq!(objects(&space), objects(&clean), "{step}");
+        assert_eq!(space.objects(), clean.objects(), "{step}");
     }
 }
 

@@ -57,6 +57,30 @@ fn a_full_disk_stops_the_run_and_the_same_command_goes_on_when_there_is_room() {
     }
 }
 
+/// A full file system below one folder of the store: each is written by another part of the program.
+#[test]
+fn a_full_folder_of_the_store_is_told_and_the_same_command_goes_on_when_there_is_room() {
+    for (folder, code) in
+        [("logs", "0"), ("state", "4"), ("locks", "4"), ("objects", "4"), ("trees", "0")]
+    {
+        let space = Space::new();
+        let mount = format!(
+            "\"$TLM\" plan r.tlm > plan.out\nmkdir -p .tlm/{folder}\nmount -t tmpfs -o size=1m,nr_inodes=3 tmpfs .tlm/{folder}"
+        );
+        let fill = format!("head -c 2m /dev/zero > .tlm/{folder}/filler 2> /dev/null || true");
+        let script = format!("{fill}\ncode=0; \"$TLM\" run r.tlm 2> err || code=$?\necho $code");
+        let Some(ended) = mounted(&space, &mount, &script) else { return };
+        let err = space.read("err");
+        assert_eq!(ended.out.lines().last(), Some(code), "{folder}: {ended:?}\n{err}");
+        let is_told = err.contains("No space left on device") && err.contains("help: ");
+        assert!(code == "0" || is_told, "{folder}: {err}");
+        // The file system is gone with the name space.
+        let again = space.run(&[]);
+        assert_eq!(again.code, Some(0), "{folder}: {again}");
+        space.check_store();
+    }
+}
+
 #[test]
 fn a_store_that_can_only_be_read_answers_what_is_fresh() {
     let space = Space::new();

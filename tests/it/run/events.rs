@@ -48,7 +48,7 @@ fn events_are_as_documented() {
         let mut found: Vec<_> = event.as_object().expect("an object").keys().collect();
         found.sort_unstable();
         assert_eq!(found, expected, "{event}");
-        assert_eq!(event["format"], 3);
+        assert_eq!(event["format"], 4);
     }
     assert_eq!(run.events[0]["event"], "plan");
     assert_eq!((&run.events[0]["steps"], &run.events[0]["fresh"]), (&9.into(), &0.into()));

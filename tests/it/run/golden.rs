@@ -26,7 +26,7 @@ fn made() -> Outputs {
     for path in glob::glob(pattern.to_str().expect("text")).expect("a pattern") {
         let path = path.expect("readable");
         let name = path.strip_prefix(golden()).expect("inside").to_str().expect("text").to_owned();
-        if path.is_file() {
+        if path.is_file() && name != "digests.txt" {
             space.write(&name, std::fs::read(&path).expect("readable"));
         }
     }

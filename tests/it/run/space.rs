@@ -127,6 +127,12 @@ impl Space {
         entries.map(|entry| name(entry).into_string().expect("text")).collect()
     }
 
+    /// Returns the names of all objects, which are their digests.
+    pub(super) fn objects(&self) -> BTreeSet<String> {
+        let folders = self.stored("objects").into_iter();
+        folders.flat_map(|folder| self.stored(&format!("objects/{folder}"))).collect()
+    }
+
     /// Checks that all objects are whole and that nothing half made lies about.
     #[track_caller]
     pub(super) fn check_store(&self) {

@@ -82,6 +82,7 @@ fn the_second_signal_ends_a_step_that_does_not_listen() {
 fn a_second_tlm_waits_for_the_step_and_takes_over_when_the_first_is_killed() {
     let space = with_waiting_step(SAVED);
     let first = started(&space);
+    let id = first.id();
     let second = start(&mut space.run_command(&["--torch", "other"]));
     space.script("other", "read -r action\nexit 5");
     thread::sleep(Duration::from_millis(300));
@@ -90,7 +91,15 @@ fn a_second_tlm_waits_for_the_step_and_takes_over_when_the_first_is_killed() {
     let run = Run::of(wait(second));
     run.check(1, &[]);
     assert_eq!(run.steps("waiting"), ["donor"], "{run}");
-    run.says(&["donor is being made by another tlm; waiting", "the worker died: exit code 5"]);
+    let holder = format!("(process {id} on ");
+    run.says(&[
+        "donor is being made by another tlm ",
+        &holder,
+        ": tlm run --json r.tlm --torch worker); waiting",
+    ]);
+    run.says(&["the worker died: exit code 5"]);
+    let told = run.all("waiting").next().expect("it waited");
+    assert!(told["holder"].as_str().is_some_and(|told| holder.contains(&told[..13])), "{told}");
     eventually("the end of the orphan", || processes_of(&space.path("")).is_empty().then_some(()));
     space.check_store();
 }

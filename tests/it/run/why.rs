@@ -240,7 +240,8 @@ fn why_names_exactly_what_an_edit_changed() {
 
 #[test]
 fn edits_that_change_no_result_leave_all_fresh() {
-    let fresh: &[(&str, fn(&Space), &[&str])] = &[
+    type Edit = fn(&Space);
+    let fresh: &[(&str, Edit, &[&str])] = &[
         ("a comment and a layout", |s| s.edit("let top    =", "# Best.\n\nlet top ="), &[]),
         ("a renamed value", |s| s.edit("parts", "pieces"), &[]),
         ("a renamed axis", |s| s.edit("arm", "leg"), &[]),
