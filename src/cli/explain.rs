@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::base::text;
 use crate::cli::recipe::{self, Plans, Session};
 use crate::cli::{Console, Exit, GraphFormat, PlanArgs, RecipeArgs, StoreArgs, USAGE};
-use crate::exec::{Machine, estimates};
+use crate::exec::{Estimates, Machine, estimates};
 use crate::graph::{self, Change, History, Planned, Why};
 use crate::report::StepFacts;
 use crate::report::names::name_at;
@@ -17,7 +17,8 @@ use crate::store::Record;
 /// `tlm plan`
 pub(super) fn plan(args: &PlanArgs, console: &mut Console<'_>) -> Result<(), Exit> {
     let session = recipe::open(args, console)?;
-    write!(console.out, "{}", told(&session))?;
+    let estimates = estimates(&session.plan, &session.store);
+    write!(console.out, "{}", told(&session, &estimates))?;
     Ok(())
 }
 
@@ -64,8 +65,7 @@ pub(super) fn why(
 }
 
 /// Returns the plan's summary: what will run, and why.
-pub(super) fn told(session: &Session) -> String {
-    let estimates = estimates(&session.plan, &session.store);
+pub(super) fn told(session: &Session, estimates: &Estimates) -> String {
     let due = session.plan.due();
     let history = LazyCell::new(|| History::of(&session.store));
     let line = |planned: Planned<'_>| PlanLine {
@@ -80,8 +80,7 @@ pub(super) fn told(session: &Session) -> String {
 }
 
 /// Returns what reporters need to know of every step to run.
-pub(super) fn facts(session: &Session) -> BTreeMap<StepId, StepFacts> {
-    let estimates = estimates(&session.plan, &session.store);
+pub(super) fn facts(session: &Session, estimates: &Estimates) -> BTreeMap<StepId, StepFacts> {
     let fact = |planned: Planned<'_>| {
         let seconds = estimates.get(&planned.id).map(|estimate| estimate.seconds);
         (planned.id, StepFacts::new(planned.step, seconds))
