@@ -124,7 +124,7 @@ fn run_once(
         };
         Watch::new(&session.plan, terminal, json, trace)
     };
-    let (outcome, watch) = run.go(begun, |watch, event| watch.hear(event));
+    let (outcome, watch) = run.go(begun, Watch::hear);
     let seconds = began.elapsed().as_secs_f64();
     session.store.keep_checked();
     if may_repeat && session.store.has_damage() && !outcome.interrupted {
