@@ -8,7 +8,7 @@ use crate::cli::recipe::{self, Plans, Session};
 use crate::cli::{
     Console, Exit, GraphFormat, PlanArgs, RecipeArgs, StoreArgs, USAGE, change, lock,
 };
-use crate::exec::{Machine, estimates};
+use crate::exec::{Estimates, Machine, estimates};
 use crate::graph::{self, Change, History, Planned, Why};
 use crate::report::StepFacts;
 use crate::report::names::name_at;
@@ -24,7 +24,8 @@ pub(super) fn plan(
 ) -> Result<(), Exit> {
     let session = recipe::open(args, console)?;
     lock::hold(&session, is_locked, console)?;
-    write!(console.out, "{}", told(&session))?;
+    let estimates = estimates(&session.plan, &session.store);
+    write!(console.out, "{}", told(&session, &estimates))?;
     Ok(())
 }
 
@@ -71,8 +72,7 @@ pub(super) fn why(
 }
 
 /// Returns the plan's summary: what will run, and why.
-pub(super) fn told(session: &Session) -> String {
-    let estimates = estimates(&session.plan, &session.store);
+pub(super) fn told(session: &Session, estimates: &Estimates) -> String {
     let due = session.plan.due();
     let history = LazyCell::new(|| History::of(&session.store));
     let line = |planned: Planned<'_>| PlanLine {
@@ -87,8 +87,7 @@ pub(super) fn told(session: &Session) -> String {
 }
 
 /// Returns what reporters need to know of every step to run.
-pub(super) fn facts(session: &Session) -> BTreeMap<StepId, StepFacts> {
-    let estimates = estimates(&session.plan, &session.store);
+pub(super) fn facts(session: &Session, estimates: &Estimates) -> BTreeMap<StepId, StepFacts> {
     let fact = |planned: Planned<'_>| {
         let seconds = estimates.get(&planned.id).map(|estimate| estimate.seconds);
         (planned.id, StepFacts::new(planned.step, seconds))

@@ -101,29 +101,33 @@ fn run_once(
             stop.insert(Stop::on_signals(INTERRUPTED).map_err(|error| console.no_signals(&error))?)
         }
     };
-    console.say(told(&session));
-    let resume = resume(args);
-    let terminal = match console.world.stderr_is_terminal() {
-        true => Terminal::live(facts(&session), &resume),
-        false => Terminal::plain(facts(&session), Box::new(stderr()), &resume),
-    };
-    let json: Option<&mut dyn Write> = match options.json {
-        true => Some(&mut *console.out),
-        false => None,
-    };
-    let on_failure = if options.fail_fast { OnFailure::Stop } else { OnFailure::GoOn };
+    let estimates = exec::estimates(&session.plan, &session.store);
     let began = Instant::now();
-    let mut watch = Watch::new(&session.plan, terminal, json, trace);
     let origins = session.source.origins(console.world);
-    let outcome = exec::run(
-        &session.plan,
-        &session.store,
-        &session.machine,
-        &origins,
+    let run = exec::Run {
+        plan: &session.plan,
+        store: &session.store,
+        machine: &session.machine,
+        origins: &origins,
         stop,
-        on_failure,
-        &mut |event| watch.hear(event),
-    );
+        on_failure: if options.fail_fast { OnFailure::Stop } else { OnFailure::GoOn },
+        estimates: &estimates,
+    };
+    // Why each step runs takes longer to find than the first one to start.
+    let begun = || {
+        console.say(told(&session, &estimates));
+        let (facts, resume) = (facts(&session, &estimates), resume(args));
+        let terminal = match console.world.stderr_is_terminal() {
+            true => Terminal::live(facts, &resume),
+            false => Terminal::plain(facts, Box::new(stderr()), &resume),
+        };
+        let json: Option<&mut dyn Write> = match options.json {
+            true => Some(&mut *console.out),
+            false => None,
+        };
+        Watch::new(&session.plan, terminal, json, trace)
+    };
+    let (outcome, watch) = run.go(begun, Watch::hear);
     let seconds = began.elapsed().as_secs_f64();
     session.store.keep_checked();
     if may_repeat && session.store.has_damage() && !outcome.interrupted {

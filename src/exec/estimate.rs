@@ -25,8 +25,11 @@ impl Estimate {
     }
 }
 
+/// Estimates by step.
+pub type Estimates = BTreeMap<StepId, Estimate>;
+
 /// Returns what the latest step of the same stage and name took, for every step that has to run and has such a forerunner.
-pub fn estimates(plan: &Plan, store: &Store) -> BTreeMap<StepId, Estimate> {
+pub fn estimates(plan: &Plan, store: &Store) -> Estimates {
     let due = plan.due();
     if due.is_empty() {
         return BTreeMap::new();

@@ -23,11 +23,11 @@ use crate::sema::steps::StepId;
 use crate::stage::{self, Failure};
 use crate::store::Record;
 
-pub use estimate::{Estimate, estimates};
+pub use estimate::{Estimate, Estimates, estimates};
 pub use log::logged_name;
 pub use machine::{LIBTORCH, Machine, fits};
 pub use origin::Origins;
-pub use schedule::run;
+pub use schedule::Run;
 pub use stop::Stop;
 
 /// What happens during a run.

@@ -12,7 +12,7 @@ use crate::exec::attempt::{Attempt, End, Message, Shared, alias};
 use crate::exec::control::Control;
 use crate::exec::machine::{Machine, Share};
 use crate::exec::retry::Terms;
-use crate::exec::{Estimate, Event, OnFailure, Origins, Outcome, Stop, estimates};
+use crate::exec::{Estimates, Event, OnFailure, Origins, Outcome, Stop};
 use crate::graph::{Plan, Planned, Status};
 use crate::sema::least;
 use crate::sema::steps::{Arg, Body, Input, OutputRef, StepId};
@@ -22,39 +22,57 @@ use crate::store::{Output, Record, Store};
 /// How often stop requests and time limits are looked at.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Runs the steps of a plan that are due, and tells `sink` what happens.
-///
-/// The scheduler has a thread of its own: telling may wait for a reader, time limits and stop requests may not.
-pub fn run(
-    plan: &Plan,
-    store: &Store,
-    machine: &Machine,
-    origins: &Origins<'_>,
-    stop: &Stop,
-    on_failure: OnFailure,
-    sink: &mut dyn FnMut(&Event),
-) -> Outcome {
-    store.sweep();
-    let shared = Shared { store, machine, origins, stop, idle: Mutex::new(Vec::new()) };
-    let controls: BTreeMap<StepId, Control> =
-        plan.due().iter().map(|id| (*id, Control::default())).collect();
-    let (shared, controls) = (&shared, &controls);
-    thread::scope(|scope| {
-        let (events, told) = channel();
-        if !plan.due().is_empty() {
-            scope.spawn(|| shared.origins.look());
-        }
-        let scheduler = scope.spawn(move || {
-            let (sender, receiver) = channel();
-            let mut scheduler = Scheduler::new(plan, shared, controls, sender, events);
-            scheduler.on_failure = on_failure;
-            scheduler.reuse();
-            scheduler.run(scope, &receiver);
-            scheduler.outcome
-        });
-        told.iter().for_each(|event| sink(&event));
-        scheduler.join().expect("the scheduler does not panic")
-    })
+/// What is to be run, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'r> {
+    /// The plan, whose steps that are due run.
+    pub plan: &'r Plan,
+    /// Where their outputs go.
+    pub store: &'r Store,
+    /// What there is to run on.
+    pub machine: &'r Machine,
+    /// What the steps come from, and the process's surroundings.
+    pub origins: &'r Origins<'r>,
+    /// When to stop.
+    pub stop: &'r Stop,
+    /// Whether to go on when a step failed.
+    pub on_failure: OnFailure,
+    /// What the steps may take.
+    pub estimates: &'r Estimates,
+}
+
+impl Run<'_> {
+    /// Runs the steps, and tells what `begun` returns what happens. That is called when the first steps can have started.
+    ///
+    /// The scheduler has a thread of its own: telling may wait for a reader, time limits and stop requests may not.
+    pub fn go<W>(
+        self,
+        begun: impl FnOnce() -> W,
+        mut hear: impl FnMut(&mut W, &Event),
+    ) -> (Outcome, W) {
+        let Self { plan, store, machine, origins, stop, .. } = self;
+        store.sweep();
+        let shared = Shared { store, machine, origins, stop, idle: Mutex::new(Vec::new()) };
+        let controls: BTreeMap<StepId, Control> =
+            plan.due().iter().map(|id| (*id, Control::default())).collect();
+        let (shared, controls) = (&shared, &controls);
+        thread::scope(|scope| {
+            let (events, told) = channel();
+            if !plan.due().is_empty() {
+                scope.spawn(|| shared.origins.look());
+            }
+            let scheduler = scope.spawn(move || {
+                let (sender, receiver) = channel();
+                let mut scheduler = Scheduler::new(&self, shared, controls, sender, events);
+                scheduler.reuse();
+                scheduler.run(scope, &receiver);
+                scheduler.outcome
+            });
+            let mut watch = begun();
+            told.iter().for_each(|event| hear(&mut watch, &event));
+            (scheduler.join().expect("the scheduler does not panic"), watch)
+        })
+    }
 }
 
 struct Scheduler<'r> {
@@ -90,13 +108,13 @@ struct Running {
 
 impl<'r> Scheduler<'r> {
     fn new(
-        plan: &'r Plan,
+        run: &Run<'r>,
         shared: &'r Shared<'r>,
         controls: &'r BTreeMap<StepId, Control>,
         sender: Sender<(StepId, Message)>,
         events: Sender<Event>,
     ) -> Self {
-        let machine = shared.machine;
+        let (machine, plan) = (shared.machine, run.plan);
         Self {
             plan,
             shared,
@@ -104,13 +122,13 @@ impl<'r> Scheduler<'r> {
             sender,
             events,
             fresh: BTreeMap::new(),
-            ranks: ranks(plan, &estimates(plan, shared.store)),
+            ranks: ranks(plan, run.estimates),
             waiting: BTreeMap::new(),
             ready: BTreeSet::new(),
             resting: BTreeMap::new(),
             terms: BTreeMap::new(),
             running: BTreeMap::new(),
-            on_failure: OnFailure::GoOn,
+            on_failure: run.on_failure,
             free: Share {
                 cpus: machine.cpus,
                 gpus: machine.gpus,
@@ -432,7 +450,7 @@ impl<'r> Scheduler<'r> {
 
 /// Returns the place of each step to run when the one with the longest path to the end, in seconds, is the first; a step of
 /// unknown length counts as one second.
-fn ranks(plan: &Plan, estimates: &BTreeMap<StepId, Estimate>) -> BTreeMap<StepId, usize> {
+fn ranks(plan: &Plan, estimates: &Estimates) -> BTreeMap<StepId, usize> {
     let mut weights: BTreeMap<StepId, f64> = BTreeMap::new();
     for id in plan.due().iter().rev() {
         let users = plan.users(*id).filter_map(|user| weights.get(&user));
