@@ -1,7 +1,7 @@
 # `make test` is everything the continuous integration runs; the other targets are its parts.
 CARGO ?= cargo
 
-.PHONY: demo test lint test-lib test-faults test-kill test-torch doc bench libtorch
+.PHONY: demo test lint test-lib test-slow test-faults test-kill test-torch doc bench libtorch
 
 # Cargo uses all cores by itself, and tests that wait for processes want them undisturbed.
 .NOTPARALLEL:
@@ -11,7 +11,7 @@ demo: libtorch
 	$(CARGO) build --release
 	$(CARGO) run --release --quiet -- run examples/quickstart/quickstart.tlm
 
-test: lint test-lib test-torch doc
+test: lint test-lib test-slow test-torch doc
 
 lint: libtorch
 	$(CARGO) fmt --check
@@ -21,6 +21,10 @@ lint: libtorch
 # Everything but tensors; needs no libtorch.
 test-lib:
 	$(CARGO) test --no-default-features
+
+# What keeps `cargo test` from ending within a minute.
+test-slow:
+	$(CARGO) test --no-default-features --test it -- --ignored run::kills run::bad_stages
 
 # Each system call that may fail, and each two changes that a crash may lose, where `make test` takes a few; ten minutes.
 test-faults:
@@ -34,7 +38,7 @@ test-torch: libtorch
 KILLS ?= 1000
 SEED ?= $(shell date +%s)
 test-kill:
-	TLM_TEST_KILLS=$(KILLS) TLM_TEST_SEED=$(SEED) $(CARGO) test --no-default-features --test it -- run::kills
+	TLM_TEST_KILLS=$(KILLS) TLM_TEST_SEED=$(SEED) $(CARGO) test --no-default-features --test it -- --ignored run::kills
 
 doc: libtorch
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet

@@ -140,6 +140,7 @@ fn what_it_left_running_before_its_worker_was_killed_is_ended() {
 }
 
 #[test]
+#[ignore = "slow: a gigabyte takes ten seconds; `make test-slow`"]
 fn a_flood_of_text_leaves_a_log_of_bounded_size() {
     let megabytes = 1000;
     let flood =
@@ -161,6 +162,7 @@ fn a_line_without_end_is_cut_into_lines() {
 }
 
 #[test]
+#[ignore = "slow: it waits out ten seconds of grace; `make test-slow`"]
 fn one_that_ignores_sigterm_is_killed() {
     let deaf = "trap '' TERM; echo > began; while :; do sleep 0.1; done";
     let limited = "run { limit: 1s }";

@@ -99,6 +99,7 @@ fn kill(run: &Child, victim: Victim) {
 }
 
 #[test]
+#[ignore = "slow: a hundred kills take half a minute; `make test-slow`"]
 fn a_run_killed_at_random_moments_ends_in_what_a_clean_one_makes() -> io::Result<()> {
     let (seed, wanted) = (setting("TLM_TEST_SEED", 1)?, setting("TLM_TEST_KILLS", 100)? as u32);
     let clean = Space::with(RECIPE);

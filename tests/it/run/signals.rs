@@ -46,7 +46,11 @@ const WAITS: &str = "echo > began\nwhile ! [ -e go ]; do sleep 0.02; done\ndone_
 #[test]
 fn a_hangup_stops_a_run_but_not_under_nohup() {
     let space = with_worker(WAITS);
-    let child = start(&mut space.run_command(&TORCH));
+    // The tests themselves may run under `nohup`.
+    let mut command = Command::new("env");
+    space.at_home(&mut command);
+    command.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_tlm"), "run", "--json", "r.tlm"]);
+    let child = start(command.args(TORCH));
     eventually("the step to start", || space.path("began").exists().then_some(()));
     signal(child.id(), "HUP");
     thread::sleep(Duration::from_millis(100));
