@@ -101,6 +101,14 @@ impl Value {
         Self::Map(fields.into_iter().map(|(name, value)| (name.into(), value)).collect())
     }
 
+    /// Returns the digest that it is, if it is one.
+    pub fn as_digest(&self) -> Option<Digest> {
+        match self {
+            Self::Digest(digest) => Some(*digest),
+            _ => None,
+        }
+    }
+
     /// Returns the canonical encoding.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Encoder::default();

@@ -17,6 +17,15 @@ pub fn name_at<S: Display>(label: &str, point: &[(S, S)]) -> String {
     format!("{label}[{}]", values.join(", "))
 }
 
+/// Returns the first lines, indented, and how many more there are.
+pub fn first_lines(lines: &[String], most: usize) -> String {
+    let mut out: String = lines.iter().take(most).map(|line| format!("  {line}\n")).collect();
+    if let Some(more) = lines.len().checked_sub(most).filter(|more| *more > 0) {
+        out += &format!("  and {more} more\n");
+    }
+    out
+}
+
 /// Returns a word as a shell reads it back.
 pub fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:%+@".contains(c);

@@ -5,6 +5,8 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::base::processes::bytes_in;
+
 /// What a run may know of its surroundings; a parameter, so that tests can make their own.
 #[derive(Clone, Debug)]
 pub struct World {
@@ -54,10 +56,7 @@ impl World {
 
     /// Returns the machine's memory in bytes, where the system tells.
     pub fn memory(&self) -> Option<u64> {
-        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-        Some(kib * 1024)
+        bytes_in("/proc/meminfo", "MemTotal:")
     }
 
     /// Returns the machine's name, where the system tells.

@@ -78,7 +78,7 @@ impl Question {
         report: (PathBuf, String),
         heard: &Heard,
     ) {
-        let text = |bytes: &RefCell<Vec<u8>>| String::from_utf8(bytes.borrow().clone()).ok();
+        let text = |bytes: &RefCell<Vec<u8>>| String::from_utf8(bytes.take()).ok();
         let (Some(out), Some(err)) = (text(&heard.out), text(&heard.err)) else { return };
         let mut files: BTreeMap<PathBuf, Digest> = session.source.files().collect();
         let mut found = BTreeMap::new();

@@ -73,15 +73,11 @@ fn is_digits(text: &str) -> bool {
 
 /// Returns the digests among values in their order.
 fn sorted(items: &[Value]) -> Vec<Digest> {
-    let digest = |item: &Value| match item {
-        Value::Digest(digest) => Some(*digest),
-        _ => None,
-    };
-    let mut digests: Vec<_> = items.iter().filter_map(digest).collect();
+    let mut digests: Vec<_> = items.iter().filter_map(Value::as_digest).collect();
     digests.sort();
     digests
 }
 
 fn is_files(items: &[Value]) -> bool {
-    !items.is_empty() && items.iter().all(|item| matches!(item, Value::Digest(_)))
+    !items.is_empty() && items.iter().all(|item| item.as_digest().is_some())
 }

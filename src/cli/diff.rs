@@ -10,7 +10,6 @@ use crate::cli::change::{self, json as shown};
 use crate::cli::explain::made;
 use crate::cli::{Console, Exit, FAILED, StoreArgs, stored};
 use crate::graph::{Change, changes, fields};
-use crate::report::names::name_at;
 use crate::report::number;
 use crate::store::{Output, Record, Store};
 
@@ -129,7 +128,7 @@ impl Fork {
     fn text(&self) -> String {
         let [before, now] = [0, 1].map(|side| {
             let record = &self.sides[side];
-            format!("{} {}", name_at(&record.label, &record.point), record.recipe.short())
+            format!("{} {}", record.name(), record.recipe.short())
         });
         let changes: Vec<_> = self.changes.iter().map(change::told).collect();
         let [a, b] = &self.sides;
@@ -170,7 +169,8 @@ fn forks(
             open.push((sides, Some(own)));
         }
         for change in upstream.into_iter().rev() {
-            let keys = [&change.before, &change.now].into_iter().flatten().filter_map(key);
+            let keys =
+                [&change.before, &change.now].into_iter().flatten().filter_map(Value::as_digest);
             let (known, unknown): (Vec<_>, Vec<_>) =
                 keys.map(|key| records.get(&key).ok_or(key)).partition(Result::is_ok);
             lost.extend(unknown.into_iter().filter_map(Result::err));
@@ -181,19 +181,12 @@ fn forks(
     (forks, lost)
 }
 
-fn key(value: &Value) -> Option<Digest> {
-    match value {
-        Value::Digest(digest) => Some(*digest),
-        _ => None,
-    }
-}
-
 fn between(before: &Record, now: &Record) -> Vec<Change> {
     changes(&fields(&before.manifest), &fields(&now.manifest))
 }
 
 fn head(record: &Record) -> String {
-    let name = name_at(&record.label, &record.point);
+    let name = record.name();
     format!("{name} ({}), key {}, {}", record.stage, record.recipe.short(), made(record))
 }
 
@@ -221,7 +214,7 @@ fn delta(before: Option<&Output>, now: Option<&Output>) -> Option<f64> {
 
 fn named(record: &Record) -> Json {
     json!({
-        "name": name_at(&record.label, &record.point),
+        "name": record.name(),
         "stage": record.stage,
         "key": record.recipe,
     })

@@ -11,7 +11,6 @@ use crate::cli::{
 use crate::exec::{Estimates, Machine, estimates};
 use crate::graph::{self, Change, History, Planned, Why};
 use crate::report::StepFacts;
-use crate::report::names::name_at;
 use crate::report::summary::{PlanLine, PlanState, summary};
 use crate::sema::steps::StepId;
 use crate::store::Record;
@@ -129,11 +128,8 @@ fn reasons(planned: Planned<'_>, session: &Session, history: &History) -> String
     let Some(nearest) = &why.nearest else {
         return format!("{head}: has to run; no step of this stage ever ran\n");
     };
-    let mut out = format!(
-        "{head}: has to run; compared with {}, {}:\n",
-        name_at(&nearest.label, &nearest.point),
-        made(nearest)
-    );
+    let mut out =
+        format!("{head}: has to run; compared with {}, {}:\n", nearest.name(), made(nearest));
     if why.changes.is_empty() {
         out += "  nothing changed, but its outputs are gone from the store\n";
     }
@@ -173,7 +169,7 @@ fn maker(key: Digest, session: &Session) -> String {
     let planned = session.plan.steps().find(|planned| planned.recipe == key);
     let stored = || {
         let record = session.store.lookup(key)?;
-        Some(name_at(&record.label, &record.point))
+        Some(record.name())
     };
     planned.map(|planned| planned.step.name()).or_else(stored).unwrap_or_else(|| key.short())
 }

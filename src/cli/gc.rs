@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::base::{text, units};
 use crate::cli::{Console, Exit, GcArgs, StoreArgs, USAGE, stored};
-use crate::report::names::name_at;
 use crate::store::{Garbage, Policy, Record, Store, StoreError};
 
 /// How many records are shown of those that go.
@@ -85,15 +84,9 @@ fn records(garbage: &Garbage) -> String {
     let mut sized: Vec<_> = garbage.records.iter().map(|record| (size(record), record)).collect();
     sized.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
     let line = |(bytes, record): &(u64, &Arc<Record>)| {
-        let (bytes, seconds) = (text::bytes(*bytes), text::duration(record.seconds));
-        let (key, name) = (record.recipe.short(), name_at(&record.label, &record.point));
-        format!("  {key}  {:20}  {bytes:>10}  {seconds:>7}  {name}\n", record.stage)
+        stored::line(&record.recipe.short(), *bytes, record)
     };
-    let mut out: String = sized.iter().take(SHOWN).map(line).collect();
-    if let Some(more) = sized.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-        out += &format!("  and {more} more\n");
-    }
-    out
+    text::first_lines(&sized.iter().map(line).collect::<Vec<_>>(), SHOWN)
 }
 
 /// `tlm pin`
@@ -106,7 +99,7 @@ pub(super) fn pin(
     let store = stored::open(args, console)?;
     let Some(step) = step else { return list(&store, console) };
     let record = stored::find(&store, step, console)?;
-    let own = name_at(&record.label, &record.point);
+    let own = record.name();
     let name = name.unwrap_or(&own);
     store.pin(name, record.recipe).map_err(|error| match error {
         StoreError::NoPinName { .. } => console.fail(USAGE, &error, &error.help()),
@@ -120,7 +113,7 @@ fn list(store: &Store, console: &mut Console<'_>) -> Result<(), Exit> {
     let pins = store.pins().map_err(|error| console.store_error(&error))?;
     for (name, key) in pins {
         let state = match store.lookup(key) {
-            Some(record) => format!("{} ({})", name_at(&record.label, &record.point), record.stage),
+            Some(record) => format!("{} ({})", record.name(), record.stage),
             None => "not in the store".to_owned(),
         };
         writeln!(console.out, "{name}  {}  {state}", key.short())?;

@@ -15,7 +15,6 @@ use crate::cli::explain::place_of;
 use crate::cli::recipe::{self, Session};
 use crate::cli::{Console, ENVIRONMENT, Exit, FAILED, PROGRAM, PlanArgs};
 use crate::graph::{self, Change, Fields, Planned};
-use crate::sema::steps::Input;
 use crate::store::{Output, Record};
 
 /// The version of the lock's form.
@@ -156,14 +155,8 @@ impl Held {
 
 impl Lock {
     fn of(session: &Session) -> Self {
-        let mut files = BTreeMap::new();
-        for planned in session.plan.steps() {
-            for (name, input) in planned.step.inputs() {
-                if let Input::Files(_) = input {
-                    files.extend(session.files_of(planned, name));
-                }
-            }
-        }
+        let sources = session.plan.sources();
+        let files = sources.flat_map(|source| session.named(source.paths, source.digests));
         let step = |planned: Planned<'_>| {
             let fields = graph::fields(&session.plan.manifest(planned.id));
             let record = session.plan.record(planned.id, &session.store);
@@ -175,7 +168,8 @@ impl Lock {
             }
         };
         let steps = session.plan.steps().map(step).collect();
-        Self { format: FORMAT, tlm: env!("CARGO_PKG_VERSION").to_owned(), files, steps }
+        let tlm = env!("CARGO_PKG_VERSION").to_owned();
+        Self { format: FORMAT, tlm, files: files.collect(), steps }
     }
 
     fn read(path: &Path) -> io::Result<Self> {
@@ -283,11 +277,7 @@ impl Differences<'_> {
 }
 
 fn listed(lines: &[String]) -> String {
-    let mut out: String = lines.iter().take(TOLD).map(|line| format!("  {line}\n")).collect();
-    if let Some(more) = lines.len().checked_sub(TOLD).filter(|more| *more > 0) {
-        out += &format!("  and {more} more\n");
-    }
-    out
+    text::first_lines(lines, TOLD)
 }
 
 /// Returns what a lock holds of the outputs of a step.

@@ -7,7 +7,7 @@ use crate::base::{Digest, FileId, SourceMap, World, text};
 use crate::cli::{Console, ENVIRONMENT, Exit, PROGRAM, PlanArgs, RecipeArgs, StoreArgs, USAGE};
 use crate::diag::{self, Checked, Diagnostic, Severity};
 use crate::exec::{Machine, Origins};
-use crate::graph::{self, Plan, Planned};
+use crate::graph::{self, Plan};
 use crate::sema::{self, Expansion, Overlay, Program};
 use crate::store::Store;
 use crate::syntax::{self, Unread};
@@ -165,9 +165,8 @@ impl Source {
 }
 
 impl Session {
-    /// Returns the digests of the local files of an input, by their paths from the recipe's folder.
-    pub(super) fn files_of(&self, planned: Planned<'_>, input: &str) -> Vec<(String, Digest)> {
-        let (paths, digests) = self.plan.files(planned.id, input);
+    /// Returns digests by the paths of their files from the recipe's folder.
+    pub(super) fn named(&self, paths: &[PathBuf], digests: &[Digest]) -> Vec<(String, Digest)> {
         let folder = &self.source.folder;
         let name = |path: &PathBuf| {
             let path = path.strip_prefix(folder).unwrap_or(path);

@@ -11,7 +11,6 @@ use crate::cli::explain::made;
 use crate::cli::recipe::store_path;
 use crate::cli::{Console, ENVIRONMENT, Exit, StoreArgs, USAGE};
 use crate::exec::logged_name;
-use crate::report::names::name_at;
 use crate::report::number;
 use crate::store::{Output, Record, Store};
 
@@ -42,17 +41,17 @@ pub(super) fn ls(args: &StoreArgs, console: &mut Console<'_>) -> Result<(), Exit
 /// Returns a line for each record.
 fn lines(records: &[&Arc<Record>]) -> Vec<String> {
     let digits = telling_digits(records.iter().map(|record| record.recipe));
-    records.iter().map(|record| line(record, digits)).collect()
+    let line = |record: &&Arc<Record>| {
+        let bytes = record.objects().map(|(_, bytes)| bytes).sum();
+        line(&record.recipe.digits(digits), bytes, record)
+    };
+    records.iter().map(line).collect()
 }
 
-fn line(record: &Record, digits: usize) -> String {
-    let size = |output: &Output| match output {
-        Output::Object { bytes, .. } => *bytes,
-        Output::Scalar(_) => 0,
-    };
-    let bytes = text::bytes(record.outputs.values().map(size).sum());
-    let (key, seconds) = (record.recipe.digits(digits), text::duration(record.seconds));
-    let name = name_at(&record.label, &record.point);
+/// Returns a record's line, with the digits of its key and the bytes that are told of it.
+pub(super) fn line(key: &str, bytes: u64, record: &Record) -> String {
+    let (bytes, seconds) = (text::bytes(bytes), text::duration(record.seconds));
+    let name = record.name();
     format!("{key}  {:20}  {bytes:>10}  {seconds:>7}  {name}", record.stage)
 }
 
@@ -60,7 +59,7 @@ fn line(record: &Record, digits: usize) -> String {
 pub(super) fn show(args: &StoreArgs, wanted: &str, console: &mut Console<'_>) -> Result<(), Exit> {
     let store = open(args, console)?;
     let record = find(&store, wanted, console)?;
-    let name = name_at(&record.label, &record.point);
+    let name = record.name();
     let mut out = format!("{name} ({}), {}\n", record.stage, made(&record));
     out += &format!("  key      {}\n  content  {}\n", record.recipe, record.content);
     out += &fields("", &record.manifest);
@@ -157,7 +156,7 @@ pub(super) fn find(
     let is_wanted = |record: &&Arc<Record>| {
         let digits = record.recipe.to_string();
         record.label == wanted
-            || name_at(&record.label, &record.point) == wanted
+            || record.name() == wanted
             || (wanted.len() >= PREFIX && digits.starts_with(wanted))
     };
     let found: Vec<_> = records.iter().filter(is_wanted).collect();

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use crate::base::{Digest, text};
 use crate::cli::{Console, ENVIRONMENT, Exit, StoreArgs, stored};
 use crate::graph::key;
-use crate::report::names::name_at;
 use crate::store::{Damage, Findings, Output, Record, Store, StoreError};
 
 /// How often it is told how far it is.
@@ -117,9 +116,8 @@ fn outputs_with(object: Digest, records: &[Arc<Record>]) -> BTreeSet<(Digest, &s
 
 /// Names steps: the first few, and how many more there are.
 fn names<'r>(records: impl Iterator<Item = &'r Arc<Record>>) -> String {
-    let names: BTreeSet<_> = records
-        .map(|record| format!("{} ({})", name_at(&record.label, &record.point), record.stage))
-        .collect();
+    let names: BTreeSet<_> =
+        records.map(|record| format!("{} ({})", record.name(), record.stage)).collect();
     let mut named: Vec<_> = names.iter().take(NAMED).cloned().collect();
     match names.len().checked_sub(NAMED) {
         None if named.is_empty() => return "no step".to_owned(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::graph::Plan;
 use crate::sema::steps::StepId;
-use crate::store::{Output, Record, Store};
+use crate::store::{Record, Store};
 
 /// What a step took when it last ran.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -17,11 +17,8 @@ pub struct Estimate {
 
 impl Estimate {
     fn of(record: &Record) -> Self {
-        let bytes = |output: &Output| match output {
-            Output::Object { bytes, .. } => *bytes,
-            Output::Scalar(_) => 0,
-        };
-        Self { seconds: record.seconds, bytes: record.outputs.values().map(bytes).sum() }
+        let bytes = record.objects().map(|(_, bytes)| bytes).sum();
+        Self { seconds: record.seconds, bytes }
     }
 }
 

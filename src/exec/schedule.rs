@@ -369,7 +369,7 @@ impl<'r> Scheduler<'r> {
     fn inputs(&self, planned: Planned<'_>) -> BTreeMap<String, Vec<PathBuf>> {
         let paths = |(name, input): (&str, &Input)| {
             let paths = match input {
-                Input::Files(_) => self.plan.files(planned.id, name).0.to_vec(),
+                Input::Files(_) => self.plan.files(planned.id, name).to_vec(),
                 Input::Output(output) => match self.find(output) {
                     Some(Output::Object { digest, .. }) => {
                         vec![self.shared.store.object_path(*digest)]

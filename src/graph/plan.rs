@@ -228,12 +228,9 @@ impl Plan {
         }
     }
 
-    /// Returns the local files of an input, and the digest of each.
-    pub fn files(&self, id: StepId, input: &str) -> (&[PathBuf], &[Digest]) {
-        let files = self.files.get(&id);
-        let paths = files.and_then(|files| files.paths.get(input));
-        let digests = files.and_then(|files| files.digests.get(input));
-        (paths.map_or(&[], Vec::as_slice), digests.map_or(&[], Vec::as_slice))
+    /// Returns the local files of an input, in the order of their digests.
+    pub fn files(&self, id: StepId, input: &str) -> &[PathBuf] {
+        self.files.get(&id).and_then(|files| files.paths.get(input)).map_or(&[], Vec::as_slice)
     }
 
     /// Returns what the steps take of local files.

@@ -4,6 +4,7 @@
 //! An answer is a [`sealed`] file in `answers`, named by its question. It holds how far the log went ([`Point`]), the
 //! [`Folders`] of objects, and as JSON the files that were read with their digests, the run, and what was told.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -28,8 +29,8 @@ pub struct Answer<T> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Remembered<A> {
-    run: Option<String>,
+struct Remembered<'n, A> {
+    run: Cow<'n, str>,
     answer: A,
 }
 
@@ -46,9 +47,9 @@ impl Store {
         let file = fs::read(&path).ok()?;
         let (point, rest) = sealed::open(NAME, &file)?.split_first_chunk()?;
         let (folders, rest) = rest.split_first_chunk()?;
-        let Remembered::<Answer<T>> { run, answer } = serde_json::from_slice(rest).ok()?;
+        let Remembered::<'_, Answer<T>> { run, answer } = serde_json::from_slice(rest).ok()?;
         // Nothing is collected from here on.
-        let _mark = Self::begin_run_again(root, &run?, now)?;
+        let _mark = Self::begin_run_again(root, &run, now)?;
         let folders = Folders::look(root).are_as_in(&fs::metadata(&path).ok()?, folders);
         let is_as_it_was = format_of(root).is_ok_and(|found| found == FORMAT.to_string())
             && Point::decode(point).is_end_of(&index::path(root))
@@ -68,14 +69,15 @@ impl Store {
 
     /// Remembers the answer to a question that the store gave as it was opened. It may be lost.
     pub fn remember<T: Serialize>(&self, question: Digest, answer: &Answer<T>, run: &RunMark) {
-        let remembered = Remembered { run: run.name.clone(), answer };
+        // A store that keeps no note of runs keeps no answers either.
+        let Some(run) = run.name.as_deref() else { return };
+        let remembered = Remembered { run: run.into(), answer };
         // A path that is not UTF-8 has no JSON: then there is no answer.
         let Ok(json) = serde_json::to_vec(&remembered) else { return };
         let Some((point, folders)) = self.index().seen() else { return };
         let content = [&point.encode()[..], &folders, &json].concat();
         let path = path(&self.root, question);
-        let _ = atomic::create_passing_folder(&self.root.join("answers"))
-            .and_then(|()| atomic::write_derived(&path, &sealed::seal(NAME, &content)));
+        let _ = atomic::write_derived(&path, &sealed::seal(NAME, &content));
     }
 }
 

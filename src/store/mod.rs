@@ -335,7 +335,7 @@ impl Store {
             let (digest, bytes) = self.keep_object(&path)?;
             record.outputs.insert(name.clone(), Output::Object { digest, bytes });
         }
-        self.record(&record)?;
+        self.append(&record)?;
         // The step is done all the same; the next sweep tries again.
         let _ = atomic::remove(&lease.state_dir());
         Ok(record)
@@ -347,6 +347,10 @@ impl Store {
     /// When the disk fails.
     pub fn record(&self, record: &Record) -> Result<(), StoreError> {
         let _shared = self.without_collector()?;
+        self.append(record)
+    }
+
+    fn append(&self, record: &Record) -> Result<(), StoreError> {
         let path = index::path(&self.root);
         self.index().append(record).map_err(failed("write", &path))
     }
@@ -414,6 +418,11 @@ impl Drop for Lease {
 }
 
 fn object_path(root: &Path, digest: Digest) -> PathBuf {
+    place_in(&root.join("objects"), digest)
+}
+
+/// Returns where in a folder what a digest names lies: in one of 256, by its first byte.
+fn place_in(folder: &Path, digest: Digest) -> PathBuf {
     let name = digest.to_string();
-    root.join("objects").join(&name[..2]).join(name)
+    folder.join(&name[..2]).join(name)
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::text::name_at;
 use crate::base::{Digest, Value};
 
 /// The bytes of a digest.
@@ -69,6 +70,11 @@ pub(super) struct Encoded<'a> {
 }
 
 impl Record {
+    /// Returns the step's name with its axis values when it was made: `r2[rate=50%]`.
+    pub fn name(&self) -> String {
+        name_at(&self.label, &self.point)
+    }
+
     /// Returns the names and sizes of its objects, those of several outputs several times.
     pub fn objects(&self) -> impl Iterator<Item = (Digest, u64)> {
         self.outputs.values().filter_map(|output| match output {

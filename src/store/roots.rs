@@ -61,9 +61,7 @@ impl Store {
     pub(super) fn begin_run_again(root: &Path, name: &str, now: SystemTime) -> Option<RunMark> {
         let gate = atomic::open_shared(&gate_path(root)).ok()?;
         atomic::got(|| gate.try_lock_shared()).ok()?.then_some(())?;
-        let run = File::options().write(true).open(root.join("runs").join(name)).ok()?;
-        atomic::patiently(|| run.lock_shared()).ok()?;
-        run.set_modified(now).ok()?;
+        let run = hold(&root.join("runs").join(name), now).ok()?;
         Some(RunMark { _lock: Some(run), name: Some(name.to_owned()), is_late: false })
     }
 
@@ -80,9 +78,7 @@ impl Store {
             atomic::create_folder(&self.root.join("runs"))?;
             atomic::write(path, &sealed::seal(NAME, content))?;
         }
-        let run = File::options().write(true).open(path)?;
-        atomic::patiently(|| run.lock_shared())?;
-        run.set_modified(now)?;
+        let run = hold(path, now)?;
         Ok(RunMark { _lock: Some(run), name: Some(name), is_late })
     }
 
@@ -165,6 +161,14 @@ impl Store {
         };
         self.roots("pins").map(pin).collect()
     }
+}
+
+/// Takes the lock that a run has on its note while it goes on, and notes when it began.
+fn hold(path: &Path, now: SystemTime) -> io::Result<File> {
+    let run = File::options().write(true).open(path)?;
+    atomic::patiently(|| run.lock_shared())?;
+    run.set_modified(now)?;
+    Ok(run)
 }
 
 fn gate_path(root: &Path) -> PathBuf {

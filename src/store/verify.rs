@@ -21,7 +21,7 @@ use crate::store::object::{Difference, Tree};
 use crate::store::presence::Presence;
 use crate::store::sources::Sources;
 use crate::store::table::{Table, Tail};
-use crate::store::{Store, StoreError, atomic, index, object, presence};
+use crate::store::{Store, StoreError, atomic, index, object, place_in, presence};
 
 /// An object that is not what its name says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,8 +147,7 @@ impl Store {
     }
 
     pub(super) fn tree_path(&self, digest: Digest) -> PathBuf {
-        let name = digest.to_string();
-        self.root.join("trees").join(&name[..2]).join(name)
+        place_in(&self.root.join("trees"), digest)
     }
 
     /// Writes the tree of an object, unless the object's name says as much.

@@ -7,16 +7,7 @@ use tlm::base::{Digest, Value};
 use tlm::store::Record;
 
 use crate::frames;
-use crate::run::space::{ALL, Ended, Space, finish};
-
-#[track_caller]
-fn check(ended: &Ended, code: i32, parts: &[&str]) {
-    assert_eq!(ended.code, Some(code), "{ended:?}");
-    for part in parts {
-        let found = ended.out.contains(part) || ended.err.contains(part);
-        assert!(found, "no `{part}` in:\n{}{}", ended.out, ended.err);
-    }
-}
+use crate::run::space::{ALL, Space, check, finish};
 
 #[test]
 fn plan_tells_what_would_run_and_runs_nothing() {

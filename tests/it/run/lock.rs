@@ -5,16 +5,7 @@ use std::fs;
 
 use serde_json::Value as Json;
 
-use crate::run::space::{ALL, Ended, Space};
-
-#[track_caller]
-fn check(ended: &Ended, code: i32, parts: &[&str]) {
-    assert_eq!(ended.code, Some(code), "{ended:?}");
-    for part in parts {
-        let found = ended.out.contains(part) || ended.err.contains(part);
-        assert!(found, "no `{part}` in:\n{}{}", ended.out, ended.err);
-    }
-}
+use crate::run::space::{ALL, Space, check};
 
 /// A folder whose recipe ran and is locked.
 fn locked() -> Space {

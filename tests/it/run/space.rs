@@ -201,6 +201,16 @@ pub(super) fn name(event: &Value) -> &str {
     event["step"]["name"].as_str().expect("a step's name")
 }
 
+/// Checks the exit code, and that the output or standard error has all this.
+#[track_caller]
+pub(super) fn check(ended: &Ended, code: i32, parts: &[&str]) {
+    assert_eq!(ended.code, Some(code), "{ended:?}");
+    for part in parts {
+        let found = ended.out.contains(part) || ended.err.contains(part);
+        assert!(found, "no `{part}` in:\n{}{}", ended.out, ended.err);
+    }
+}
+
 /// Runs a program to its end.
 pub(super) fn finish(command: &mut Command) -> Ended {
     wait(start(command))
