@@ -1,8 +1,6 @@
 //! A worker process: one action at a time in, events out.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -50,7 +48,7 @@ pub(super) struct Worker {
 pub(super) struct Handle {
     /// None once the system may give its id to others.
     leader: Arc<Mutex<Option<Leader>>>,
-    stdin: Arc<Mutex<Option<ChildStdin>>>,
+    stdin: Arc<Mutex<Option<Arc<ChildStdin>>>>,
 }
 
 /// The worker or its guard. It leads a process group of its own: Ctrl-C goes to the scheduler alone, and a kill takes along
@@ -132,7 +130,7 @@ impl Worker {
         forward(parts.1, sender, Line::Text);
         let leader = Leader { id: Pid::from_child(&child), is_guard, asked: None };
         let leader = Arc::new(Mutex::new(Some(leader)));
-        Ok(Self { child, handle: Handle { leader, stdin: Arc::new(Mutex::new(stdin)) }, lines })
+        Ok(Self { child, handle: Handle { leader, stdin: Arc::new(Mutex::new(stdin.map(Arc::new))) }, lines })
     }
 
     /// Returns the means to stop it.
@@ -144,11 +142,10 @@ impl Worker {
     pub(super) fn send(&self, action: &Action) {
         let mut line = serde_json::to_string(action).expect("actions are plain data");
         line.push('\n');
-        // A worker that does not read makes this wait; on a copy, so that the original can be closed meanwhile.
-        let copy =
-            lock(&self.handle.stdin).as_ref().map(|stdin| stdin.as_fd().try_clone_to_owned());
-        if let Some(Ok(stdin)) = copy {
-            let _ = File::from(stdin).write_all(line.as_bytes());
+        // A worker that does not read makes this wait, and must not keep others from letting go of its input.
+        let stdin = lock(&self.handle.stdin).clone();
+        if let Some(stdin) = stdin {
+            let _ = (&*stdin).write_all(line.as_bytes());
         }
     }
 
