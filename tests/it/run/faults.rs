@@ -175,7 +175,6 @@ fn limited(space: &Space, limit: &str) -> Ended {
 
 /// Files of a few blocks of 512 bytes end a process that writes more with a signal.
 #[test]
-#[ignore = "once in many times a run with too few descriptors waits for ever: to be mended; `make test-faults`"]
 fn limits_on_descriptors_and_sizes_of_files_are_told_and_leave_nothing_half_made() {
     let clean = clean();
     let descriptors = [4, 6, 8, 10, 12, 16, 20, 24].map(|count| format!("-n {count}"));
