@@ -3,14 +3,14 @@
 //!
 //! The steps are a sweep: a recipe with one axis whose every point is a split, a count, a pruning and a packing; or the same
 //! steps as a `let` each. `told` is a run after which nothing changed; before `axis` and `lets` what was told is forgotten, so
-//! they plan anew. Ninja's steps are as many copies of one file. Every record is synced to disk first; `TMPDIR=/dev/shm` saves the wait.
+//! they plan anew. `first_of_stale` is not a run with nothing to do. Ninja's steps are as many copies of one file. Every record is synced to disk first; `TMPDIR=/dev/shm` saves the wait.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Write as _, stdout};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::Duration;
@@ -66,6 +66,34 @@ fn axis(bencher: divan::Bencher<'_, '_>, steps: usize) {
 fn lets(bencher: divan::Bencher<'_, '_>, steps: usize) {
     let space = at(&LETS, steps, |folder, steps| recipe_space(folder, steps, &written_out(steps)));
     bencher.with_inputs(|| forget(space)).bench_local_values(|()| run_tlm(space));
+}
+
+/// A run of which a quarter of the steps is stale, until the first of these is begun; it is ended then.
+#[divan::bench(args = [SIZES[2]], sample_count = 20)]
+fn first_of_stale(bencher: divan::Bencher<'_, '_>, steps: usize) {
+    let space = at(&AXIS, steps, |folder, steps| recipe_space(folder, steps, &sweep(steps)));
+    let other = sweep(steps).replace("seq: 256", "seq: 128");
+    fs::write(space.join("stale.tlm"), other).expect("written");
+    let staging = space.join(".tlm/staging");
+    let clean = || drop(fs::remove_dir_all(&staging));
+    bencher.with_inputs(clean).bench_local_values(|()| {
+        let mut tlm = Command::new(env!("CARGO_BIN_EXE_tlm"));
+        tlm.args(["run", "stale.tlm"]).stdout(Stdio::null()).stderr(Stdio::null());
+        let run = Ended(tlm.current_dir(space).spawn().expect("it starts"));
+        while fs::read_dir(&staging).map_or(0, Iterator::count) == 0 {
+            sleep(Duration::from_micros(200));
+        }
+        run
+    });
+}
+
+/// A run that is ended with its measurement.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.kill().and_then(|()| self.0.wait()).expect("it can be ended");
+    }
 }
 
 fn forget(space: &Path) {

@@ -1,9 +1,8 @@
 //! `tlm plan`, `tlm why`, `tlm graph`: what would run, and why.
 
-use std::cell::LazyCell;
 use std::collections::BTreeMap;
 
-use crate::base::{Digest, Span, Value, text};
+use crate::base::{Digest, Span, Value, in_chunks, text};
 use crate::cli::recipe::{self, Plans, Session};
 use crate::cli::{
     Console, Exit, GraphFormat, PlanArgs, RecipeArgs, StoreArgs, USAGE, change, lock,
@@ -21,8 +20,9 @@ pub(super) fn plan(
     is_locked: bool,
     console: &mut Console<'_>,
 ) -> Result<(), Exit> {
-    let session = recipe::open(args, console)?;
+    let mut session = recipe::open(args, console)?;
     lock::hold(&session, is_locked, console)?;
+    session.plan.settle(&session.store);
     let estimates = estimates(&session.plan, &session.store);
     write!(console.out, "{}", told(&session, &estimates))?;
     Ok(())
@@ -34,7 +34,8 @@ pub(super) fn graph(
     format: GraphFormat,
     console: &mut Console<'_>,
 ) -> Result<(), Exit> {
-    let session = recipe::open(args, console)?;
+    let mut session = recipe::open(args, console)?;
+    session.plan.settle(&session.store);
     let drawn = match format {
         GraphFormat::Dot => graph::dot(&session.plan),
         GraphFormat::Mermaid => graph::mermaid(&session.plan),
@@ -51,7 +52,8 @@ pub(super) fn why(
     console: &mut Console<'_>,
 ) -> Result<(), Exit> {
     let machine = Machine::of(console.world, None);
-    let session = recipe::plan(recipe, &Plans::All, store, machine, console)?;
+    let mut session = recipe::plan(recipe, &Plans::All, store, machine, console)?;
+    session.plan.settle(&session.store);
     let is_wanted =
         |planned: &Planned<'_>| planned.step.label() == wanted || planned.step.name() == wanted;
     let steps: Vec<_> = session.plan.steps().filter(is_wanted).collect();
@@ -63,7 +65,7 @@ pub(super) fn why(
         };
         return Err(console.fail(USAGE, format!("the plan has no step `{wanted}`"), &help));
     }
-    let history = History::of(&session.store);
+    let history = History::of(&session.store, steps.iter().map(|planned| planned.step));
     for planned in steps {
         write!(console.out, "{}", reasons(planned, &session, &history))?;
     }
@@ -72,17 +74,21 @@ pub(super) fn why(
 
 /// Returns the plan's summary: what will run, and why.
 pub(super) fn told(session: &Session, estimates: &Estimates) -> String {
-    let due = session.plan.due();
-    let history = LazyCell::new(|| History::of(&session.store));
-    let line = |planned: Planned<'_>| PlanLine {
+    let plan = &session.plan;
+    let due: Vec<_> = plan.due().iter().filter_map(|id| plan.get(*id)).collect();
+    if due.is_empty() {
+        return summary(plan.len(), &[]);
+    }
+    let history = History::of(&session.store, due.iter().map(|planned| planned.step));
+    let line = |planned: &Planned<'_>| PlanLine {
         name: planned.step.name(),
         stage: planned.step.stage().name.clone(),
-        state: state(planned, &history.why(&session.plan, planned), session),
-        is_blocked: session.plan.inputs(planned.id).any(|input| due.contains(&input)),
+        state: state(*planned, &history.why(plan, *planned), session),
+        is_blocked: plan.inputs(planned.id).any(|input| plan.due().contains(&input)),
         expected: estimates.get(&planned.id).copied(),
     };
-    let lines = due.iter().filter_map(|id| session.plan.get(*id)).map(line);
-    summary(session.plan.len(), &lines.collect::<Vec<_>>())
+    let lines = in_chunks(&due, |part| part.iter().map(line).collect::<Vec<_>>());
+    summary(plan.len(), &lines.concat())
 }
 
 /// Returns what reporters need to know of every step to run.

@@ -59,7 +59,8 @@ struct Differences<'l> {
 
 /// `tlm lock`
 pub(super) fn lock(args: &PlanArgs, console: &mut Console<'_>) -> Result<(), Exit> {
-    let session = recipe::open(args, console)?;
+    let mut session = recipe::open(args, console)?;
+    session.plan.settle(&session.store);
     let path = path(&session, console);
     let now = Lock::of(&session);
     let shown = shown(&session);

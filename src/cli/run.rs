@@ -81,9 +81,14 @@ fn run_once(
     may_repeat: bool,
     console: &mut Console<'_>,
 ) -> Result<Option<Ended>, Exit> {
-    let session = recipe::open(args, console)?;
+    let mut session = recipe::open(args, console)?;
     let lock = lock::hold(&session, options.locked, console)?;
-    let never = exec::fits(&session.plan, &session.machine);
+    let mut never = exec::fits(&session.plan, &session.machine);
+    if !never.is_empty() {
+        // Perhaps that need not run: the store may have it by content.
+        session.plan.settle(&session.store);
+        never = exec::fits(&session.plan, &session.machine);
+    }
     if !never.is_empty() {
         tell(&session.source.sources, &never, console);
         return Err(Exit::Code(PROGRAM));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::graph::Plan;
 use crate::sema::steps::StepId;
-use crate::store::{Record, Store};
+use crate::store::{Names, Store};
 
 /// What a step took when it last ran.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -13,13 +13,6 @@ pub struct Estimate {
     pub seconds: f64,
     /// The size of all it made.
     pub bytes: u64,
-}
-
-impl Estimate {
-    fn of(record: &Record) -> Self {
-        let bytes = record.objects().map(|(_, bytes)| bytes).sum();
-        Self { seconds: record.seconds, bytes }
-    }
 }
 
 /// Estimates by step.
@@ -31,16 +24,15 @@ pub fn estimates(plan: &Plan, store: &Store) -> Estimates {
     if due.is_empty() {
         return BTreeMap::new();
     }
-    let mut latest: BTreeMap<(&str, &str), Estimate> = BTreeMap::new();
-    let records = store.records();
-    for record in &records {
-        latest.insert((&record.stage, &record.label), Estimate::of(record));
-    }
-    due.iter()
-        .filter_map(|id| plan.get(*id))
-        .filter_map(|planned| {
-            let name = (planned.step.stage().name.as_str(), planned.step.label());
-            latest.get(&name).map(|estimate| (planned.id, *estimate))
-        })
-        .collect()
+    let named = |id: &StepId| {
+        let step = plan.get(*id)?.step;
+        Some((*id, Names::of::<&str>(&step.stage().name, step.label(), &[]).label))
+    };
+    let named: Vec<_> = due.iter().filter_map(named).collect();
+    let latest = store.past().latest(named.iter().map(|(_, name)| *name), 1);
+    let estimate = |(id, name)| {
+        let took = latest.get(&name)?.first()?;
+        Some((id, Estimate { seconds: took.seconds, bytes: took.bytes }))
+    };
+    named.into_iter().filter_map(estimate).collect()
 }

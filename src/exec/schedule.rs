@@ -13,7 +13,7 @@ use crate::exec::control::Control;
 use crate::exec::machine::{Machine, Share};
 use crate::exec::retry::Terms;
 use crate::exec::{Estimates, Event, OnFailure, Origins, Outcome, Stop};
-use crate::graph::{Plan, Planned, Status};
+use crate::graph::{Plan, Planned};
 use crate::sema::least;
 use crate::sema::steps::{Arg, Body, Input, OutputRef, StepId};
 use crate::stage::{Failure, FailureKind};
@@ -64,7 +64,6 @@ impl Run<'_> {
             let scheduler = scope.spawn(move || {
                 let (sender, receiver) = channel();
                 let mut scheduler = Scheduler::new(&self, shared, controls, sender, events);
-                scheduler.reuse();
                 scheduler.run(scope, &receiver);
                 scheduler.outcome
             });
@@ -87,6 +86,8 @@ struct Scheduler<'r> {
     ranks: BTreeMap<StepId, usize>,
     /// Steps to run that need others first, and how many.
     waiting: BTreeMap<StepId, usize>,
+    /// Steps that need no others, by rank; whether the store has their outputs by content is still to be seen.
+    unsure: BTreeSet<(usize, StepId)>,
     /// Steps to run that need no others, by rank.
     ready: BTreeSet<(usize, StepId)>,
     /// Steps that are to be tried again, and when by the run's clock.
@@ -124,6 +125,7 @@ impl<'r> Scheduler<'r> {
             fresh: BTreeMap::new(),
             ranks: ranks(plan, run.estimates),
             waiting: BTreeMap::new(),
+            unsure: BTreeSet::new(),
             ready: BTreeSet::new(),
             resting: BTreeMap::new(),
             terms: BTreeMap::new(),
@@ -144,18 +146,6 @@ impl<'r> Scheduler<'r> {
         let _ = self.events.send(event);
     }
 
-    /// Takes over what the plan found in the store by content.
-    fn reuse(&mut self) {
-        for planned in self.plan.steps() {
-            let Status::Same(record) = planned.status else { continue };
-            let record = alias(self.plan, planned, (**record).clone());
-            // Without it the step is found by content again the next time.
-            let _ = self.shared.store.record(&record);
-            self.outcome.records.insert(planned.id, record);
-            self.tell(Event::Reused(planned.id));
-        }
-    }
-
     fn run<'scope>(
         &mut self,
         scope: &'scope Scope<'scope, 'r>,
@@ -168,13 +158,16 @@ impl<'r> Scheduler<'r> {
             while let Some((id, share)) = self.next() {
                 self.start(scope, id, share);
             }
-            let is_done = self.ready.is_empty() && self.resting.is_empty();
+            let is_done =
+                self.unsure.is_empty() && self.ready.is_empty() && self.resting.is_empty();
             if self.running.is_empty() && (is_done || self.is_stopping()) {
                 let has_rest = !is_done || !self.waiting.is_empty();
                 self.outcome.interrupted |= has_rest && self.shared.stop.is_asked();
                 return;
             }
-            match messages.recv_timeout(TICK) {
+            // While nothing can start, there is time to look at those behind.
+            let patience = if self.look_up() { Duration::ZERO } else { TICK };
+            match messages.recv_timeout(patience) {
                 Ok((id, message)) => self.hear(id, message),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
@@ -182,12 +175,12 @@ impl<'r> Scheduler<'r> {
         }
     }
 
-    /// Sorts the steps to run into those that can start and those that need others first.
+    /// Sorts the steps into those that need others first, and the rest.
     fn line_up(&mut self) {
         for id in self.controls.keys() {
             let is_due = |input: &StepId| self.controls.contains_key(input);
             match self.plan.inputs(*id).filter(is_due).count() {
-                0 => drop(self.ready.insert((self.ranks[id], *id))),
+                0 => drop(self.unsure.insert((self.ranks[id], *id))),
                 needed => drop(self.waiting.insert(*id, needed)),
             }
         }
@@ -240,17 +233,53 @@ impl<'r> Scheduler<'r> {
         }
     }
 
+    // ---- looking up
+
+    /// Looks the first of the steps up by content whose inputs are known now; one that the store has need not run. Returns
+    /// whether there was one.
+    fn look_up(&mut self) -> bool {
+        if self.is_stopping() {
+            return false;
+        }
+        let Some((rank, id)) = self.unsure.pop_first() else { return false };
+        match self.same(id) {
+            Some(record) => self.ended(id, End::Found(Box::new(record))),
+            None => drop(self.ready.insert((rank, id))),
+        }
+        true
+    }
+
+    /// Returns whether the step to start next is one that has to be looked up first.
+    fn is_next_unsure(&self) -> bool {
+        let is_before = |unsure| self.ready.first().is_none_or(|ready| unsure < ready);
+        self.unsure.first().is_some_and(is_before)
+    }
+
+    /// Returns what the store has of a step under its content key, as its own.
+    fn same(&mut self, id: StepId) -> Option<Record> {
+        self.read_fresh(id);
+        let content = self.plan.content_key(id, |output| self.find(output).cloned())?;
+        let record = self.shared.store.lookup(content)?;
+        let record = alias(self.plan, self.plan.get(id)?, record);
+        // Without it the step is found by content again the next time.
+        let _ = self.shared.store.record(&record);
+        Some(record)
+    }
+
     // ---- starting
 
     /// Returns the step to start now: the one with the longest path behind it, if there is room for it. Lesser ones do not
     /// overtake it, or a large step could wait forever.
-    fn next(&self) -> Option<(StepId, Share)> {
-        if self.is_stopping() {
-            return None;
+    fn next(&mut self) -> Option<(StepId, Share)> {
+        while self.is_next_unsure() {
+            if !self.look_up() {
+                return None;
+            }
         }
-        let (_, id) = *self.ready.first()?;
+        let (_, id) = *self.ready.first().filter(|_| !self.is_stopping())?;
         let planned = self.plan.get(id)?;
-        let mut share = self.shared.machine.share(planned, self.free.cpus, self.ready.len() - 1);
+        let others = self.ready.len() + self.unsure.len() - 1;
+        let mut share = self.shared.machine.share(planned, self.free.cpus, others);
         share.mem = self.terms.get(&id).map_or(share.mem, |terms| terms.mem);
         let room = share.cpus <= self.free.cpus
             && share.gpus <= self.free.gpus
@@ -427,7 +456,7 @@ impl<'r> Scheduler<'r> {
             *needed -= 1;
             if *needed == 0 {
                 self.waiting.remove(&user);
-                self.ready.insert((self.ranks[&user], user));
+                self.unsure.insert((self.ranks[&user], user));
             }
         }
     }

@@ -23,7 +23,7 @@ pub enum Status {
     Same(Box<Record>),
     /// It has to run, and can.
     Stale,
-    /// An input has to be made first; it may turn out the same as before.
+    /// What its inputs come out as is not known, or was not looked at yet; the store may have it for those.
     Waiting,
 }
 
@@ -82,6 +82,9 @@ pub struct Source<'p> {
     pub digests: &'p [Digest],
 }
 
+/// What steps have made, by step.
+type Outputs = FastMap<StepId, BTreeMap<String, Output>>;
+
 /// The local files of a step, by input.
 #[derive(Debug, Default)]
 struct LocalFiles {
@@ -90,7 +93,7 @@ struct LocalFiles {
     digests: BTreeMap<String, Vec<Digest>>,
 }
 
-/// Computes the keys of all needed steps and looks them up. Touches no artifact.
+/// Computes the recipe keys of all needed steps and looks them up. Touches no artifact.
 ///
 /// The findings are local files that are missing or unreadable.
 pub fn plan(expansion: Expansion, store: &Store, numerics: &str) -> Checked<Plan> {
@@ -103,7 +106,6 @@ pub fn plan(expansion: Expansion, store: &Store, numerics: &str) -> Checked<Plan
             ..Plan::default()
         },
         store,
-        records: FastMap::default(),
         found: Vec::new(),
     };
     let needed = needed.into_iter().enumerate().filter(|(_, needed)| *needed);
@@ -113,8 +115,7 @@ pub fn plan(expansion: Expansion, store: &Store, numerics: &str) -> Checked<Plan
     planner.find_keys(&needed);
     planner.look_up(&needed);
     let (mut plan, diagnostics) = (planner.plan, planner.found);
-    plan.done = plan.steps().filter(|planned| planned.status.is_done()).count();
-    plan.due = plan.find_due();
+    plan.count_up();
     store.keep_sources();
     Checked { value: plan, diagnostics }
 }
@@ -123,8 +124,6 @@ pub fn plan(expansion: Expansion, store: &Store, numerics: &str) -> Checked<Plan
 struct Planner<'s> {
     plan: Plan,
     store: &'s Store,
-    /// The records of steps that stale ones use.
-    records: FastMap<StepId, Option<Record>>,
     found: Vec<Diagnostic>,
 }
 
@@ -154,39 +153,70 @@ impl Planner<'_> {
         let keyed = &self.plan.keyed;
         let recipes = needed.iter().filter_map(|id| Some(keyed[id.0 as usize].as_ref()?.recipe));
         let found = self.store.find_all(&recipes.collect::<Vec<_>>());
-        // Inputs come first, and what becomes of a step depends on what became of them.
         for (id, found) in needed.iter().zip(found) {
-            let status = if found { Status::Fresh } else { self.unless_fresh(*id) };
-            if let Some(keyed) = &mut self.plan.keyed[id.0 as usize] {
-                keyed.status = status;
+            if found {
+                self.plan.set(*id, Status::Fresh);
             }
-        }
-    }
-
-    /// Returns the status of a step that is not in the store under its recipe key.
-    fn unless_fresh(&mut self, id: StepId) -> Status {
-        let (plan, store) = (&self.plan, self.store);
-        let records = &mut self.records;
-        let is_done =
-            |used: &OutputRef| plan.get(used.step).is_some_and(|used| used.status.is_done());
-        if !plan.step(id).uses().all(is_done) {
-            return Status::Waiting;
-        }
-        let key = plan.content_key(id, |used| {
-            let record = records.entry(used.step).or_insert_with(|| plan.record(used.step, store));
-            record.as_ref()?.outputs.get(&*used.output).cloned()
-        });
-        match key {
-            None => Status::Waiting,
-            Some(key) => match store.lookup(key) {
-                Some(record) => Status::Same(Box::new(record)),
-                None => Status::Stale,
-            },
         }
     }
 }
 
 impl Plan {
+    /// Looks up by content what the store does not have under its recipe key, as far as what it uses is done. A run need
+    /// not: it does that when a step's turn comes.
+    pub fn settle(&mut self, store: &Store) {
+        let waiting: Vec<_> = self.due.iter().copied().collect();
+        let mut outputs = Outputs::default();
+        for layer in layers(&self.expansion.steps, &waiting) {
+            let is_done = |used| self.get(used).is_some_and(|used| used.status.is_done());
+            let able = |id: &StepId| self.inputs(*id).all(is_done);
+            let able: Vec<_> = layer.into_iter().filter(able).collect();
+            self.read_outputs(&able, store, &mut outputs);
+            let key = |id: &StepId| {
+                self.content_key(*id, |used| outputs.get(&used.step)?.get(&*used.output).cloned())
+            };
+            let keys = in_chunks(&able, |part| part.iter().map(key).collect::<Vec<_>>());
+            for (id, key) in able.iter().zip(keys.into_iter().flatten()) {
+                let Some(key) = key else { continue };
+                let status = match store.lookup(key) {
+                    Some(record) => Status::Same(Box::new(record)),
+                    None => Status::Stale,
+                };
+                self.set(*id, status);
+            }
+        }
+        self.count_up();
+    }
+
+    /// Reads what the steps have made that some others use.
+    fn read_outputs(&self, users: &[StepId], store: &Store, outputs: &mut Outputs) {
+        let used: BTreeSet<_> = users.iter().flat_map(|id| self.inputs(*id)).collect();
+        let mut fresh = Vec::new();
+        for planned in used.into_iter().filter_map(|id| self.get(id)) {
+            match planned.status {
+                Status::Same(record) => {
+                    outputs.insert(planned.id, record.outputs.clone());
+                }
+                _ if outputs.contains_key(&planned.id) => {}
+                _ => fresh.push((planned.id, planned.recipe)),
+            }
+        }
+        let (ids, recipes): (Vec<_>, Vec<_>) = fresh.into_iter().unzip();
+        let read = ids.into_iter().zip(store.outputs(&recipes));
+        outputs.extend(read.filter_map(|(id, read)| Some((id, read?))));
+    }
+
+    fn set(&mut self, id: StepId, status: Status) {
+        if let Some(keyed) = &mut self.keyed[id.0 as usize] {
+            keyed.status = status;
+        }
+    }
+
+    fn count_up(&mut self) {
+        self.done = self.steps().filter(|planned| planned.status.is_done()).count();
+        self.due = self.find_due();
+    }
+
     /// Returns how many steps there are.
     pub fn len(&self) -> usize {
         self.count
@@ -213,7 +243,8 @@ impl Plan {
         Some(Planned { id, step: self.step(id), recipe: keyed.recipe, status: &keyed.status })
     }
 
-    /// Returns the steps to run: those without record that a target needs. What only steps with records use stays as it is.
+    /// Returns the steps to run: those without record that a target needs, of a plan that was not settled perhaps more. What
+    /// only steps with records use stays as it is.
     pub fn due(&self) -> &BTreeSet<StepId> {
         &self.due
     }

@@ -1,16 +1,13 @@
 //! Why a step has to run: its manifest against the nearest one in the store, field by field.
 
-use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
 use std::sync::Arc;
 
-use crate::base::text::name_at;
-use crate::base::{Span, Value};
+use crate::base::{FastMap, Span, Value, in_chunks};
 use crate::graph::key;
 use crate::graph::plan::{Plan, Planned};
 use crate::sema::steps::{Input, Step};
-use crate::store::{Record, Store};
+use crate::store::{Name, Names, Record, Store, Took};
 
 /// A field that differs.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,13 +39,13 @@ pub struct Why {
     pub changes: Vec<Change>,
 }
 
-/// The stored steps, for comparison with those of a plan.
+/// The stored steps that are like some of a plan, for comparison.
 #[derive(Debug)]
 pub struct History {
     /// The latest first.
     records: Vec<Past>,
-    /// The latest [`COMPARED`] records by stage and name: the whole one, the label, and none.
-    groups: BTreeMap<(String, String), Vec<usize>>,
+    /// The latest [`COMPARED`] of them by name.
+    groups: FastMap<Name, Vec<usize>>,
 }
 
 /// How many records of the same name, of the same label and of the same stage a step is compared with: all would make a plan's
@@ -61,37 +58,29 @@ pub type Fields = BTreeMap<String, Value>;
 #[derive(Debug)]
 struct Past {
     record: Arc<Record>,
-    fields: OnceCell<Fields>,
-}
-
-impl Past {
-    fn fields(&self) -> &Fields {
-        self.fields.get_or_init(|| fields(&self.record.manifest))
-    }
+    fields: Fields,
 }
 
 impl History {
-    /// Reads what the store has.
-    pub fn of(store: &Store) -> Self {
-        let mut history = Self { records: Vec::new(), groups: BTreeMap::new() };
-        // What was recorded again under the same key is the same step.
-        let mut seen = BTreeSet::new();
-        for record in store.records().into_iter().rev() {
-            if seen.insert(record.recipe) {
-                history.add(record);
-            }
-        }
-        history
-    }
-
-    fn add(&mut self, record: Arc<Record>) {
-        for name in names(&record.label, &record.point) {
-            let group = self.groups.entry((record.stage.clone(), name)).or_default();
-            if group.len() < COMPARED {
-                group.push(self.records.len());
-            }
-        }
-        self.records.push(Past { record, fields: OnceCell::new() });
+    /// Reads what the store has that is like these steps.
+    pub fn of<'s>(store: &Store, steps: impl Iterator<Item = &'s Step>) -> Self {
+        let latest = store.past().latest(steps.flat_map(|step| names(step).each()), COMPARED);
+        let places: BTreeSet<_> = latest.values().flatten().map(|took| took.found).collect();
+        // The latest first.
+        let places: Vec<_> = places.into_iter().rev().collect();
+        let read = places.iter().copied().zip(store.read_all(&places));
+        let (places, records): (Vec<_>, Vec<_>) =
+            read.filter_map(|(found, record)| Some((found, Arc::new(record?)))).unzip();
+        let past = |record: &Arc<Record>| Past {
+            record: Arc::clone(record),
+            fields: fields(&record.manifest),
+        };
+        let records = in_chunks(&records, |part| part.iter().map(past).collect::<Vec<_>>());
+        let numbers: FastMap<_, _> = places.iter().zip(0..).collect();
+        let number = |took: &Took| numbers.get(&took.found).copied();
+        let groups = latest.into_iter();
+        let groups = groups.map(|(name, group)| (name, group.iter().filter_map(number).collect()));
+        Self { records: records.into_iter().flatten().collect(), groups: groups.collect() }
     }
 
     /// Compares a step with the stored record of its stage that differs in the fewest fields; of equals the one of the same
@@ -99,29 +88,30 @@ impl History {
     pub fn why(&self, plan: &Plan, planned: Planned<'_>) -> Why {
         let now = fields(&plan.manifest(planned.id));
         let step = planned.step;
-        let group =
-            |name| self.groups.get(&(step.stage().name.clone(), name)).into_iter().flatten();
+        let group = |name| self.groups.get(&name).into_iter().flatten();
         // In order, and `min_by_key` takes the first of equals.
-        let near: BTreeSet<usize> =
-            names(step.label(), step.point()).into_iter().flat_map(group).copied().collect();
+        let near: BTreeSet<usize> = names(step).each().flat_map(group).copied().collect();
         let distance = |past: &&Past| {
             let record = &past.record;
-            let differing = differing(past.fields(), &now).count();
+            let differing = differing(&past.fields, &now).count();
             (differing, record.label != step.label(), !is_at(&record.point, step))
         };
-        let nearest = near.into_iter().map(|at| &self.records[at]).min_by_key(distance);
+        let near = near.into_iter().map(|at| &self.records[at]);
+        // Other names may have the same hash.
+        let near = near.filter(|past| past.record.stage == step.stage().name);
+        let nearest = near.min_by_key(distance);
         let Some(past) = nearest else {
             return Why { nearest: None, changes: Vec::new() };
         };
-        let mut changes = changes(past.fields(), &now);
+        let mut changes = changes(&past.fields, &now);
         changes.iter_mut().for_each(|change| change.span = Some(place(step, &change.field)));
         Why { nearest: Some(Arc::clone(&past.record)), changes }
     }
 }
 
-/// Returns the names by which a step's like are found, each once.
-fn names<S: Display>(label: &str, point: &[(S, S)]) -> BTreeSet<String> {
-    BTreeSet::from([name_at(label, point), label.to_owned(), String::new()])
+/// Returns the names by which a step's like are found.
+fn names(step: &Step) -> Names {
+    Names::of(&step.stage().name, step.label(), step.point())
 }
 
 /// Returns whether a step has these axis values.

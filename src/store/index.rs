@@ -3,6 +3,7 @@
 //! What is far back in the log is found by the table, what came since by having been read. A record is checked when it is
 //! read; if the table turns out to be wrong, or the log damaged, the whole log is read again.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,10 +11,11 @@ use std::sync::Arc;
 
 use crate::base::{Digest, in_chunks};
 use crate::store::log::{self, Point};
+use crate::store::past::Past;
 use crate::store::presence::Presence;
 use crate::store::record::Encoded;
 use crate::store::table::{Table, Tail};
-use crate::store::{Record, atomic, object_path};
+use crate::store::{Output, Record, atomic, object_path};
 
 /// How much of the log may lie behind the table before the table is made anew.
 const TAIL_BYTES: u64 = 256 << 10;
@@ -159,9 +161,23 @@ impl Index {
         found
     }
 
-    fn read(&self, place: u64) -> Option<Record> {
+    /// Reads the record at a place; none when it is damaged.
+    pub(super) fn read(&self, place: u64) -> Option<Record> {
         let bytes = log::read(self.log.as_ref()?, place).ok()??;
         Encoded::of(&bytes)?.decode()
+    }
+
+    /// Reads what the last record under a key has made; none when it is damaged.
+    pub(super) fn outputs(&self, key: &Digest) -> Option<BTreeMap<String, Output>> {
+        let bytes = log::read(self.log.as_ref()?, self.place(*key)?).ok()??;
+        let record = Encoded::of(&bytes)?;
+        [record.recipe, record.content].contains(key).then(|| record.outputs())?
+    }
+
+    /// Returns what the records are called and what they took.
+    pub(super) fn past(&self) -> io::Result<Past> {
+        let past = self.log.as_ref().map(|log| Past::open(&past_path(&self.root), log));
+        past.unwrap_or_else(|| Ok(Past::default()))
     }
 
     /// Reads the whole log: all records, oldest first, and how many were damaged.
@@ -268,6 +284,11 @@ pub(super) fn path(root: &Path) -> PathBuf {
 /// Returns where the table of a store lies.
 pub(super) fn table_path(root: &Path) -> PathBuf {
     root.join("index.table")
+}
+
+/// Returns where a store remembers what its records are called and took.
+pub(super) fn past_path(root: &Path) -> PathBuf {
+    root.join("index.past")
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod gc;
 mod index;
 mod log;
 pub mod object;
+mod past;
 mod presence;
 mod record;
 mod roots;
@@ -20,6 +21,7 @@ mod stamp;
 mod table;
 mod verify;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use crate::base::Digest;
+use crate::base::{Digest, in_chunks};
 use crate::store::checked::{Checked, Look};
 use crate::store::error::failed;
 use crate::store::index::Index;
@@ -37,6 +39,7 @@ use crate::store::sources::Sources;
 pub use crate::store::answer::Answer;
 pub use crate::store::error::StoreError;
 pub use crate::store::gc::{Garbage, Policy};
+pub use crate::store::past::{Name, Names, Past, Took};
 pub use crate::store::record::{Output, Record};
 pub use crate::store::roots::RunMark;
 pub use crate::store::verify::{Damage, Findings};
@@ -67,8 +70,8 @@ pub struct Store {
     has_damage: AtomicBool,
 }
 
-/// A record that is in the store, not yet read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A record that is in the store, not yet read; in the order of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Found {
     /// Where it lies in the log.
     place: u64,
@@ -161,6 +164,22 @@ impl Store {
         self.index().read_at(found.place)
     }
 
+    /// Reads many records that were found; none for those that are damaged.
+    pub fn read_all(&self, found: &[Found]) -> Vec<Option<Record>> {
+        let index = self.index();
+        let read =
+            |part: &[Found]| part.iter().map(|one| index.read(one.place)).collect::<Vec<_>>();
+        in_chunks(found, read).into_iter().flatten().collect()
+    }
+
+    /// Returns the outputs that the records under these keys have; none for a key without a record that can be read.
+    pub fn outputs(&self, keys: &[Digest]) -> Vec<Option<BTreeMap<String, Output>>> {
+        let index = self.index();
+        let outputs =
+            |keys: &[Digest]| keys.iter().map(|key| index.outputs(key)).collect::<Vec<_>>();
+        in_chunks(keys, outputs).into_iter().flatten().collect()
+    }
+
     /// Returns the record under a recipe key or content key, if all its objects are there now.
     pub fn lookup(&self, key: Digest) -> Option<Record> {
         let record = self.index().get(key)?;
@@ -192,6 +211,11 @@ impl Store {
         // Forgetting them costs time, nothing else.
         let _ = self.sources.keep();
         let _ = self.index().keep_presence();
+    }
+
+    /// Returns what the records are called and what they took; of a log that can't be read nothing.
+    pub fn past(&self) -> Past {
+        self.index().past().unwrap_or_default()
     }
 
     /// Reads all records, oldest first.

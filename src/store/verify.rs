@@ -18,6 +18,7 @@ use crate::store::checked::Look;
 use crate::store::error::failed;
 use crate::store::log::{self, Point};
 use crate::store::object::{Difference, Tree};
+use crate::store::past::Past;
 use crate::store::presence::Presence;
 use crate::store::sources::Sources;
 use crate::store::table::{Table, Tail};
@@ -208,7 +209,7 @@ impl Store {
         }
     }
 
-    /// Looks through the index, and compares table and memo with what would be made of it now.
+    /// Looks through the index, and compares table and memos with what would be made of it now.
     fn verify_index(&self) -> io::Result<Findings> {
         let mut findings = Findings::default();
         let table_path = index::table_path(&self.root);
@@ -224,6 +225,10 @@ impl Store {
                 let log_end = log.metadata()?.len();
                 findings.torn = (point.end < log_end).then_some(point.end..log_end);
                 findings.gaps = gaps;
+                let past_path = index::past_path(&self.root);
+                if past_path.exists() && !Past::is_right(&past_path, &log)? {
+                    findings.derived.push(past_path);
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),

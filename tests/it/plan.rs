@@ -102,7 +102,8 @@ fn space() -> Space {
 }
 
 fn plan(space: &Space, draft: &Draft, numerics: &str) -> Plan {
-    let checked = graph::plan(draft.expansion(), &space.store, numerics);
+    let mut checked = graph::plan(draft.expansion(), &space.store, numerics);
+    checked.value.settle(&space.store);
     checked.finish().expect("no findings").0
 }
 
@@ -234,6 +235,25 @@ fn equal_contents_cut_off_what_follows() {
     assert_eq!(run(&space, &expansion, same), ["split"]);
 }
 
+/// So that a run starts its first step before it has looked at what all others use.
+#[test]
+fn nothing_is_looked_up_by_content_before_a_plan_is_settled() {
+    let space = space();
+    let expansion = expansion(&space.files);
+    run(&space, &expansion, same);
+    fs::write(space.files.join("a.txt"), "another").expect("written");
+    let text = plan(&space, &expansion, "cpu/test").steps().next().expect("a step").recipe;
+    let made = Record { recipe: text, ..space.store.records()[0].as_ref().clone() };
+    space.store.record(&made).expect("recorded");
+    let checked = graph::plan(expansion.expansion(), &space.store, "cpu/test");
+    let (mut plan, _) = checked.finish().expect("no errors");
+    let is_waiting = |plan: &Plan| plan.steps().skip(1).all(|s| *s.status == Status::Waiting);
+    assert!(is_waiting(&plan) && plan.due().len() == plan.len() - 1);
+    plan.settle(&space.store);
+    let is_same = |status: &Status| matches!(status, Status::Same(_));
+    assert!(plan.steps().skip(1).all(|s| is_same(s.status)) && plan.due().is_empty());
+}
+
 #[test]
 fn only_tensor_stages_see_the_numerics_class() {
     let space = space();
@@ -260,7 +280,8 @@ fn the_first_stale_step_can_run_and_the_rest_waits() {
 
 fn explained(space: &Space, expansion: &Draft, step: u32) -> Why {
     let plan = plan(space, expansion, "cpu/test");
-    History::of(&space.store).why(&plan, plan.get(StepId(step)).expect("of the plan"))
+    let planned = plan.get(StepId(step)).expect("of the plan");
+    History::of(&space.store, [planned.step].into_iter()).why(&plan, planned)
 }
 
 #[test]
