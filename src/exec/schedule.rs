@@ -54,11 +54,11 @@ impl Run<'_> {
         store.sweep();
         let shared = Shared { store, machine, origins, stop, idle: Mutex::new(Vec::new()) };
         let controls: BTreeMap<StepId, Control> =
-            plan.due().iter().map(|id| (*id, Control::default())).collect();
+            plan.unrecorded().into_iter().map(|id| (id, Control::default())).collect();
         let (shared, controls) = (&shared, &controls);
         thread::scope(|scope| {
             let (events, told) = channel();
-            if !plan.due().is_empty() {
+            if !controls.is_empty() {
                 scope.spawn(|| shared.origins.look());
             }
             let scheduler = scope.spawn(move || {
@@ -123,7 +123,7 @@ impl<'r> Scheduler<'r> {
             sender,
             events,
             fresh: BTreeMap::new(),
-            ranks: ranks(plan, run.estimates),
+            ranks: ranks(plan, controls.keys().rev(), run.estimates),
             waiting: BTreeMap::new(),
             unsure: BTreeSet::new(),
             ready: BTreeSet::new(),
@@ -477,11 +477,15 @@ impl<'r> Scheduler<'r> {
     }
 }
 
-/// Returns the place of each step to run when the one with the longest path to the end, in seconds, is the first; a step of
-/// unknown length counts as one second.
-fn ranks(plan: &Plan, estimates: &Estimates) -> BTreeMap<StepId, usize> {
+/// Returns the place of each of these steps, the last given first, when the one with the longest path to the end, in seconds,
+/// is the first; a step of unknown length counts as one second.
+fn ranks<'s>(
+    plan: &Plan,
+    steps: impl Iterator<Item = &'s StepId>,
+    estimates: &Estimates,
+) -> BTreeMap<StepId, usize> {
     let mut weights: BTreeMap<StepId, f64> = BTreeMap::new();
-    for id in plan.due().iter().rev() {
+    for id in steps {
         let users = plan.users(*id).filter_map(|user| weights.get(&user));
         let behind = users.fold(0.0, |longest: f64, weight| longest.max(*weight));
         let own = estimates.get(id).map_or(1.0, |estimate| estimate.seconds);

@@ -214,7 +214,7 @@ impl Plan {
 
     fn count_up(&mut self) {
         self.done = self.steps().filter(|planned| planned.status.is_done()).count();
-        self.due = self.find_due();
+        self.due = self.needed(|status| !status.is_done());
     }
 
     /// Returns how many steps there are.
@@ -247,6 +247,11 @@ impl Plan {
     /// only steps with records use stays as it is.
     pub fn due(&self) -> &BTreeSet<StepId> {
         &self.due
+    }
+
+    /// Returns the steps that are due and those that the store has under their content keys alone.
+    pub fn unrecorded(&self) -> BTreeSet<StepId> {
+        self.needed(|status| *status != Status::Fresh)
     }
 
     /// Returns what the store has of a step, if it has it.
@@ -338,16 +343,17 @@ impl Plan {
         steps.iter().map(recipe).collect()
     }
 
-    fn find_due(&self) -> BTreeSet<StepId> {
-        let mut due = BTreeSet::new();
-        let is_done = |id| self.get(id).is_none_or(|planned| planned.status.is_done());
-        let mut next: Vec<StepId> = targets(&self.expansion).filter(|id| !is_done(*id)).collect();
+    /// Returns the steps of some statuses that a target needs, by way of such steps alone.
+    fn needed(&self, is_one: impl Fn(&Status) -> bool) -> BTreeSet<StepId> {
+        let mut needed = BTreeSet::new();
+        let is_one = |id: &StepId| self.get(*id).is_some_and(|planned| is_one(planned.status));
+        let mut next: Vec<StepId> = targets(&self.expansion).filter(is_one).collect();
         while let Some(id) = next.pop() {
-            if due.insert(id) {
-                next.extend(self.inputs(id).filter(|input| !is_done(*input)));
+            if needed.insert(id) {
+                next.extend(self.inputs(id).filter(is_one));
             }
         }
-        due
+        needed
     }
 
     /// Returns the steps as a graph; each has its own number, whether it is needed or not.

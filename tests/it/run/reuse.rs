@@ -104,6 +104,22 @@ fn what_comes_out_as_before_stops_the_rest() {
     space.check_store();
 }
 
+/// Nothing runs, and even a step that could never run here does not end the run.
+#[test]
+fn what_the_store_has_for_the_inputs_need_not_run() {
+    let space = Space::new();
+    space.run(&[]).check(0, &ALL);
+    space.write("texts/a.txt", text(0) + "\n\n");
+    space.run(&["text"]).check(0, &["text"]);
+    edited(&space, "seed: 7)", "seed: 7) run { mem: 900000GiB }");
+    let planned = space.tlm(&["plan", "r.tlm"]);
+    assert!(planned.out.starts_with("7 steps, all fresh"), "{planned:?}");
+    let run = space.run(&[]);
+    run.check(0, &[]);
+    assert_eq!(run.steps("reused"), ALL);
+    space.check_store();
+}
+
 #[test]
 fn another_recipe_with_the_same_steps_finds_them() {
     let space = Space::new();
