@@ -90,14 +90,21 @@ pub const UNITS: &[(&str, Option<Dim>, f64)] = &[
 
 /// Returns the bytes that a text like `200GiB`, `1.5 TB` or `4096` says.
 pub fn bytes(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let (number, unit) = text.split_at(text.find(char::is_alphabetic).unwrap_or(text.len()));
-    let is_it =
-        |(name, dim, _): &&(&str, Option<Dim>, f64)| *name == unit && *dim == Some(Dim::Bytes);
-    let factor = match unit {
-        "" => 1.0,
-        _ => UNITS.iter().find(is_it)?.2,
-    };
-    let bytes = number.trim().parse::<f64>().ok()? * factor;
+    let bytes = scaled(text, Some(Dim::Bytes))?;
     (bytes >= 0.0 && bytes.is_finite()).then_some(bytes as u64)
+}
+
+/// Returns the number that a text like `400T` or `4e14` says.
+pub fn number(text: &str) -> Option<f64> {
+    scaled(text, None).filter(|number| number.is_finite())
+}
+
+/// Reads a number and a unit of a dimension; it may have none.
+fn scaled(text: &str, dim: Option<Dim>) -> Option<f64> {
+    let text = text.trim();
+    let is_it = |unit: &&(&str, Option<Dim>, f64)| unit.1 == dim && text.ends_with(unit.0);
+    // Of `GiB` and `B` the longer one is meant.
+    let unit = UNITS.iter().filter(is_it).max_by_key(|unit| unit.0.len());
+    let (name, factor) = unit.map_or(("", 1.0), |(name, _, factor)| (*name, *factor));
+    Some(text.strip_suffix(name)?.trim().parse::<f64>().ok()? * factor)
 }

@@ -1,31 +1,48 @@
 //! `tlm plan`, `tlm why`, `tlm graph`: what would run, and why.
 
 use std::collections::BTreeMap;
+use std::iter;
 
-use crate::base::{Digest, Span, Value, in_chunks, text};
+use crate::base::{Digest, Span, Value, in_chunks, text, units};
 use crate::cli::recipe::{self, Plans, Session};
 use crate::cli::{
-    Console, Exit, GraphFormat, PlanArgs, RecipeArgs, StoreArgs, USAGE, change, lock,
+    Console, Exit, GraphFormat, PlanArgs, RecipeArgs, ShowArgs, StoreArgs, USAGE, change, lock,
 };
 use crate::exec::{Estimates, Machine, estimates};
-use crate::graph::{self, Change, History, Planned, Why};
+use crate::graph::{self, Change, History, Known, Planned, Unknown, Why, costs};
 use crate::report::StepFacts;
-use crate::report::summary::{PlanLine, PlanState, summary};
+use crate::report::jsonl::{self, Line, StepName};
+use crate::report::summary::{self, Flops, PlanLine, PlanState, summary};
 use crate::sema::steps::StepId;
 use crate::store::Record;
 
 /// `tlm plan`
 pub(super) fn plan(
     args: &PlanArgs,
-    is_locked: bool,
+    options: &ShowArgs,
     console: &mut Console<'_>,
 ) -> Result<(), Exit> {
+    let rate = options.flops_per_s.as_deref().map(|rate| flops_per_s(rate, console)).transpose()?;
     let mut session = recipe::open(args, console)?;
-    lock::hold(&session, is_locked, console)?;
+    lock::hold(&session, options.locked, console)?;
     session.plan.settle(&session.store);
     let estimates = estimates(&session.plan, &session.store);
-    write!(console.out, "{}", told(&session, &estimates))?;
+    let (steps, lines) = (session.plan.len(), lines(&session, &estimates));
+    if options.json {
+        let plan = Line::Plan { steps, fresh: steps - lines.len() };
+        let mut lines = iter::once(plan).chain(lines.iter().map(summary::json));
+        lines.try_for_each(|line| writeln!(console.out, "{}", jsonl::json(&line)))?;
+    } else {
+        write!(console.out, "{}", summary(steps, &lines, rate))?;
+    }
     Ok(())
+}
+
+fn flops_per_s(rate: &str, console: &mut Console<'_>) -> Result<f64, Exit> {
+    units::number(rate).filter(|rate| *rate > 0.0).ok_or_else(|| {
+        let message = format!("`--flops-per-s {rate}` is no number above zero");
+        console.fail(USAGE, message, "write it as `--flops-per-s 400T`")
+    })
 }
 
 /// `tlm graph`
@@ -74,21 +91,37 @@ pub(super) fn why(
 
 /// Returns the plan's summary: what will run, and why.
 pub(super) fn told(session: &Session, estimates: &Estimates) -> String {
+    summary(session.plan.len(), &lines(session, estimates), None)
+}
+
+/// Returns a line for each step to run.
+fn lines(session: &Session, estimates: &Estimates) -> Vec<PlanLine> {
     let plan = &session.plan;
     let due: Vec<_> = plan.due().iter().filter_map(|id| plan.get(*id)).collect();
     if due.is_empty() {
-        return summary(plan.len(), &[]);
+        return Vec::new();
     }
     let history = History::of(&session.store, due.iter().map(|planned| planned.step));
+    let costs = costs(plan, &session.store);
     let line = |planned: &Planned<'_>| PlanLine {
-        name: planned.step.name(),
-        stage: planned.step.stage().name.clone(),
+        step: StepName::of(*planned),
         state: state(*planned, &history.why(plan, *planned), session),
         is_blocked: plan.inputs(planned.id).any(|input| plan.due().contains(&input)),
         expected: estimates.get(&planned.id).copied(),
+        flops: flops(costs.get(&planned.id), session),
     };
-    let lines = in_chunks(&due, |part| part.iter().map(line).collect::<Vec<_>>());
-    summary(plan.len(), &lines.concat())
+    in_chunks(&due, |part| part.iter().map(line).collect::<Vec<_>>()).concat()
+}
+
+fn flops(cost: Option<&Known<f64>>, session: &Session) -> Flops {
+    match cost {
+        Some(Ok(flops)) => Flops::Known(*flops),
+        Some(Err(Unknown::Until(step))) => {
+            let step = session.plan.get(*step).map(|planned| planned.step.name());
+            step.map_or(Flops::Unknown, Flops::Until)
+        }
+        Some(Err(Unknown::Never)) | None => Flops::Unknown,
+    }
 }
 
 /// Returns what reporters need to know of every step to run.

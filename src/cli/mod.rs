@@ -73,9 +73,8 @@ enum Command {
     Plan {
         #[command(flatten)]
         planned: PlanArgs,
-        /// Refuses keys that `RECIPE.lock` does not have
-        #[arg(long)]
-        locked: bool,
+        #[command(flatten)]
+        show: ShowArgs,
     },
     /// Runs what is not in the store, and shows the reports
     Run {
@@ -232,6 +231,19 @@ struct PlanArgs {
     torch: Option<PathBuf>,
 }
 
+#[derive(ClapArgs)]
+struct ShowArgs {
+    /// Prints the steps as JSON lines (docs/events.md)
+    #[arg(long)]
+    json: bool,
+    /// How many floating-point operations a second a GPU does, as `400T`: tells the GPU-hours of the steps to run
+    #[arg(long, value_name = "NUMBER")]
+    flops_per_s: Option<String>,
+    /// Refuses keys that `RECIPE.lock` does not have
+    #[arg(long)]
+    locked: bool,
+}
+
 #[derive(ClapArgs, Debug)]
 struct RunArgs {
     /// Prints events as JSON lines instead of tables (docs/events.md)
@@ -358,7 +370,7 @@ fn obey(command: Command, console: &mut Console<'_>) -> Result<(), Exit> {
     match command {
         Command::Check { recipe, json } => recipe::check(&recipe, json, console),
         Command::Fmt { files, check } => fmt::fmt(&files, check, console),
-        Command::Plan { planned, locked } => explain::plan(&planned, locked, console),
+        Command::Plan { planned, show } => explain::plan(&planned, &show, console),
         Command::Lock { planned } => lock::lock(&planned, console),
         Command::Run { planned, run } => run::run(&planned, &run, console),
         Command::Why { recipe, store, step } => explain::why(&recipe, &store, &step, console),

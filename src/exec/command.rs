@@ -24,8 +24,10 @@ pub(super) fn command(
     let output = |(name, kind): (&String, &OutputKind)| {
         let output = match (kind, shell.kinds.get(name)) {
             (OutputKind::Artifact, Some(kind)) => ShellOutput::Artifact(kind.clone()),
-            // What is a field of another output is read off that.
-            (OutputKind::Artifact, None) => return None,
+            // Of the fields of another output only a model's tokenizer is an artifact.
+            (OutputKind::Artifact, None) => {
+                ShellOutput::TokenizerOf(name.strip_suffix(".tokenizer")?.to_owned())
+            }
             (OutputKind::Scalar, _) if shell.parts.contains(&ShellPart::Output(name.clone())) => {
                 ShellOutput::Scalar
             }

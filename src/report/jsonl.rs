@@ -7,12 +7,13 @@ use serde::Serialize;
 
 use crate::base::{Digest, Value};
 use crate::exec::Outcome;
+use crate::graph::Planned;
 use crate::report::Table;
 use crate::report::table::{Shown, Spread};
 use crate::stage::FailureKind;
 
 /// The format's version; bumped when a field is added or changes its meaning.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -24,6 +25,23 @@ pub enum Line {
         steps: usize,
         /// Those whose outputs are in the store.
         fresh: usize,
+    },
+    /// A step would run; of `tlm plan`.
+    Due {
+        /// Which.
+        step: StepName,
+        /// Why, if it does not only wait.
+        why: Option<String>,
+        /// The steps it waits for.
+        after: Vec<String>,
+        /// How long it took when it last ran.
+        seconds: Option<f64>,
+        /// The size of all it made then.
+        bytes: Option<u64>,
+        /// Its floating-point operations, if they are known.
+        flops: Option<f64>,
+        /// The step that has to run for them to be known, if that helps.
+        flops_after: Option<String>,
     },
     /// A step waits for another tlm that is making it.
     Waiting {
@@ -170,6 +188,18 @@ pub struct StepName {
     pub stage: String,
     /// Its recipe key, in full.
     pub key: Digest,
+}
+
+impl StepName {
+    /// Names a step of a plan.
+    pub fn of(planned: Planned<'_>) -> Self {
+        Self {
+            id: planned.id.0,
+            name: planned.step.name(),
+            stage: planned.step.stage().name.clone(),
+            key: planned.recipe,
+        }
+    }
 }
 
 /// Returns a line's JSON, without newline.

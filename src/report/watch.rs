@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use crate::exec::Event;
-use crate::graph::{Plan, Planned, Status};
+use crate::graph::{Plan, Status};
 use crate::report::jsonl::{self, Line, StepName};
 use crate::report::{Terminal, Trace};
 use crate::sema::steps::StepId;
@@ -45,7 +45,9 @@ impl<'w> Watch<'w> {
         watch.write(|_| Some(Line::Plan { steps, fresh }));
         if watch.json.is_some() {
             let fresh = plan.steps().filter(|planned| *planned.status == Status::Fresh);
-            fresh.for_each(|planned| watch.write(|_| Some(Line::Reused { step: name(planned) })));
+            fresh.for_each(|planned| {
+                watch.write(|_| Some(Line::Reused { step: StepName::of(planned) }))
+            });
         }
         watch
     }
@@ -99,7 +101,7 @@ impl<'w> Watch<'w> {
     }
 
     fn name(&self, step: StepId) -> StepName {
-        name(self.plan.get(step).expect("what happens is about steps of the plan"))
+        StepName::of(self.plan.get(step).expect("what happens is about steps of the plan"))
     }
 
     fn line(&self, event: &Event) -> Option<Line> {
@@ -131,15 +133,6 @@ impl<'w> Watch<'w> {
             }
             Event::Interrupted(step) => Line::Interrupted { step: self.name(*step) },
         })
-    }
-}
-
-fn name(planned: Planned<'_>) -> StepName {
-    StepName {
-        id: planned.id.0,
-        name: planned.step.name(),
-        stage: planned.step.stage().name.clone(),
-        key: planned.recipe,
     }
 }
 

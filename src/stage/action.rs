@@ -56,6 +56,8 @@ pub struct Shell {
 pub enum ShellOutput {
     /// A file or folder of an artifact type.
     Artifact(String),
+    /// The tokenizer in a model folder, which is an output of the command.
+    TokenizerOf(String),
     /// A file that holds one number, text or truth value as JSON.
     Scalar,
 }

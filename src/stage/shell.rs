@@ -3,7 +3,6 @@
 //! What the command prints goes to the step's log. A stop is SIGTERM for all of its processes, and SIGKILL for those that are
 //! still there after ten seconds. None of them outlives the step.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, PipeReader};
 use std::os::unix::process::ExitStatusExt;
@@ -60,7 +59,10 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     for (name, output) in &shell.outputs {
         match output {
             ShellOutput::Scalar => scalar(name, context)?,
-            ShellOutput::Artifact(kind) => artifact(name, kind, &shell.outputs, context)?,
+            ShellOutput::Artifact(kind) => artifact(name, kind, context)?,
+            ShellOutput::TokenizerOf(model) => {
+                inspect::tokenizer_of(&context.out(model), name, context)?;
+            }
         }
     }
     Ok(())
@@ -206,22 +208,12 @@ fn scalar(name: &str, context: &mut Context) -> Result<(), StageError> {
 }
 
 /// Checks an artifact, and tells the fields of its type.
-fn artifact(
-    name: &str,
-    kind: &str,
-    outputs: &BTreeMap<String, ShellOutput>,
-    context: &mut Context,
-) -> Result<(), StageError> {
+fn artifact(name: &str, kind: &str, context: &mut Context) -> Result<(), StageError> {
     let path = context.out(name);
     if !path.exists() {
         return Err(left_out(name));
     }
-    let tokenizer = format!("{name}.tokenizer");
-    inspect::tell(name, kind, &path, context)?;
-    if kind == "Checkpoint" && outputs.contains_key(&format!("{tokenizer}.size")) {
-        inspect::tokenizer_of(&path, &tokenizer, context)?;
-    }
-    Ok(())
+    inspect::tell(name, kind, &path, context)
 }
 
 fn left_out(name: &str) -> StageError {

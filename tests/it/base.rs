@@ -72,6 +72,17 @@ fn sizes_are_numbers_of_bytes_with_units() {
     ] {
         assert_eq!(units::bytes(text), expected, "{text}");
     }
+    for (text, expected) in [
+        ("400T", Some(4e14)),
+        ("4e14", Some(4e14)),
+        ("0.5k", Some(500.0)),
+        ("4 bytes", None),
+        ("40%", None),
+        ("T", None),
+        ("inf", None),
+    ] {
+        assert_eq!(units::number(text), expected, "{text}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod base;
 mod check;
 mod cli;
 mod codes;
+mod cost;
 mod damage;
 mod donor;
 mod fmt;

@@ -1,13 +1,13 @@
 //! The recipes of the paper in `examples/paper`, and the functions of the standard library that they are written with.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use tlm::base::{Digest, SourceMap, Value};
 use tlm::diag::{Diagnostic, render};
-use tlm::graph::{self, Planned};
-use tlm::sema::steps::Cell;
+use tlm::graph::{self, Known, Planned, Shape};
+use tlm::sema::steps::{Arg, Cell};
 use tlm::sema::{self, Expansion, Overlay};
 use tlm::store::Store;
 
@@ -72,29 +72,72 @@ fn read(name: &str) -> String {
     fs::read_to_string(folder().join(format!("{name}.tlm"))).expect("readable")
 }
 
-/// Returns of each recipe how many trainings it needs, and how many of these none above needs. Files may be missing at full size:
-/// then keys are of no use, but equal where they should be.
-fn trainings(profile: Option<&str>) -> [(&'static str, usize, usize); RECIPES.len()] {
+/// The trainings of each recipe: what each takes, by its key.
+type Trainings = [(&'static str, BTreeMap<Digest, Known<f64>>); RECIPES.len()];
+
+/// Files may be missing at full size: then keys are of no use, but equal where they should be.
+fn all_trainings(profile: Option<&str>) -> Trainings {
     let store = tempfile::tempdir().expect("a folder");
     let store = Store::open(store.path()).expect("opens");
-    let mut known: BTreeSet<Digest> = BTreeSet::new();
     RECIPES.map(|(name, ..)| {
         let planned = graph::plan(expand(name, &read(name), profile), &store, "cpu/test");
         let is_missing = |found: &Diagnostic| found.code == "tlm::graph::missing_file";
         assert!(planned.diagnostics.iter().all(|found| profile.is_none() && is_missing(found)));
         let is_training =
             |step: &Planned<'_>| matches!(&*step.step.stage().name, "train.run" | "train.keep");
-        let trainings = planned.value.steps().filter(|step| is_training(step));
-        let keys: BTreeSet<_> = trainings.map(|step| step.recipe).collect();
-        let (all, new) = (keys.len(), keys.difference(&known).count());
-        known.extend(keys);
-        (name, all, new)
+        let costs = graph::costs(&planned.value, &store);
+        let trainings = planned.value.steps().filter(is_training);
+        (name, trainings.map(|step| (step.recipe, costs[&step.id])).collect())
     })
+}
+
+/// Returns of each recipe the trainings that none above needs.
+fn new_trainings(all: &Trainings) -> [Vec<Known<f64>>; RECIPES.len()] {
+    let mut known: BTreeSet<Digest> = BTreeSet::new();
+    all.each_ref().map(|(_, trainings)| {
+        let new = trainings.iter().filter(|(key, _)| !known.contains(key)).map(|(_, cost)| *cost);
+        let new = new.collect();
+        known.extend(trainings.keys());
+        new
+    })
+}
+
+/// Returns of each recipe how many trainings it needs, and how many of these none above needs.
+fn trainings(profile: Option<&str>) -> [(&'static str, usize, usize); RECIPES.len()] {
+    let all = all_trainings(profile);
+    let new = new_trainings(&all);
+    std::array::from_fn(|at| (all[at].0, all[at].1.len(), new[at].len()))
 }
 
 #[test]
 fn recipes_of_the_paper_share_what_they_train() {
     assert_eq!(trainings(None), RECIPES);
+}
+
+/// The last column of the README: the operations of new trainings at full size, as far as the recipes alone tell them.
+#[test]
+fn the_operations_of_new_trainings_are_in_the_readme() {
+    let readme = fs::read_to_string(folder().join("README.md")).expect("readable");
+    let new = new_trainings(&all_trainings(None));
+    let (mut total, mut unknown) = (0.0, 0);
+    for ((name, ..), new) in RECIPES.iter().zip(new) {
+        let known: f64 = new.iter().flatten().sum();
+        let open = new.iter().filter(|cost| cost.is_err()).count();
+        (total, unknown) = (total + known, unknown + open);
+        let column = match (known == 0.0, open) {
+            (true, 0) => String::new(),
+            (true, open) => format!("{open} unknown"),
+            (false, 0) => format!("{known:.2e}"),
+            (false, open) => format!("{known:.2e}, {open} unknown"),
+        };
+        let row = readme
+            .lines()
+            .find(|line| line.starts_with('|') && line.contains(&format!("`{name}`")));
+        let shown = row.and_then(|row| row.trim_end_matches('|').rsplit_once('|'));
+        assert_eq!(shown.map(|(_, last)| last.trim()), Some(&*column), "{name}");
+    }
+    assert!(readme.contains(&format!("{total:.2e}")), "{total:.2e}");
+    assert!(readme.contains(&format!("{unknown} trainings")), "{unknown}");
 }
 
 /// The files of the profile are in the repository. Other vocabularies have other depths, so the base run is not one of them.
@@ -178,6 +221,57 @@ fn parameters_are_those_of_tables_2_and_3() {
         "depth: 20, width: size.w, ffn: size.ffn",
         "964.5 1035.6 952.0 902.5",
     );
+}
+
+/// Rows of tables 1, 2 and 3 as the digest of the paper has them (sections 1.2 and 2): vocabulary, depth, width, inner size, biases;
+/// millions of parameters, and where the table has it the share of embeddings and head in percent.
+const COUNTED: [(u64, u64, u64, u64, bool, &str, Option<&str>); 14] = [
+    (8_000, 24, 1792, 4864, true, "964.8", Some("2.97")),
+    (16_000, 23, 1792, 4864, true, "954.5", Some("6.01")),
+    (32_000, 22, 1792, 4864, true, "972.8", Some("11.79")),
+    (48_000, 20, 1792, 4864, true, "952.1", Some("18.07")),
+    (72_000, 18, 1792, 4864, true, "960.1", Some("26.88")),
+    (100_883, 15, 1792, 4864, true, "946.6", Some("38.19")),
+    (48_000, 40, 1280, 3584, false, "935.6", None),
+    (48_000, 30, 1536, 4096, false, "996.9", None),
+    (48_000, 20, 1792, 4864, false, "952.0", None),
+    (48_000, 15, 2048, 5632, false, "967.4", None),
+    (48_000, 9, 2560, 6912, false, "959.5", None),
+    (48_000, 20, 2304, 2304, false, "964.5", None),
+    (48_000, 20, 2048, 4096, false, "1035.6", None),
+    (48_000, 20, 1536, 6144, false, "902.5", None),
+];
+
+/// A plan counts the parameters of a `model.random` as recipes do, and both as the paper does.
+#[test]
+fn plans_and_recipes_count_the_parameters_of_the_paper() {
+    for (vocab, depth, width, ffn, bias, millions, share) in COUNTED {
+        let expansion = expand(
+            "r.tlm",
+            &format!(
+                "use std.{{model, tokenizer}}\n\
+                 let shape = model.shape(depth: {depth}, width: {width}, ffn: {ffn}, bias: {bias})\n\
+                 let m = model.random(tokenizer.open(\"t.json\"), shape: shape)\nplan default = m\n\
+                 report r = table([model.count_params(shape, vocab: {vocab}), \
+                 model.embedding_share(shape, vocab: {vocab}) * 100])"
+            ),
+            None,
+        );
+        let [Some(Cell::Value(Value::Int(counted))), Some(Cell::Value(Value::Float(part)))] =
+            &expansion.reports[0].rows[0].cells[..]
+        else {
+            panic!("{:?}", expansion.reports)
+        };
+        let random = expansion.steps.iter().find(|step| step.stage().name == "model.random");
+        let given = random.and_then(|step| step.param("shape"));
+        let Some(Arg::Value(given)) = given else { panic!("no shape: {given:?}") };
+        let shape = Shape::of_recipe(given, vocab as f64).expect("a shape");
+        assert_eq!(shape.params(), *counted as f64, "{depth}x{width}");
+        assert_eq!(format!("{:.1}", shape.params() / 1e6), millions, "{depth}x{width}");
+        let embeddings = 2.0 * shape.vocab * shape.width / shape.params();
+        assert_eq!(format!("{:.9}", embeddings * 100.0), format!("{part:.9}"));
+        assert_eq!(share.unwrap_or(&format!("{part:.2}")), format!("{part:.2}"), "{vocab}");
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use tlm::exec::Estimate;
 use tlm::report::draw::{Format, draw};
 use tlm::report::html::{self, Artifact, Curve, Page, Point, Status, StepCard};
 use tlm::report::jsonl::{Line, StepName, cells, json};
-use tlm::report::summary::{PlanLine, PlanState, summary};
+use tlm::report::summary::{self, Flops, PlanLine, PlanState, summary};
 use tlm::report::{Found, Shown, Source, StepFacts, Table, Terminal, resolve};
 use tlm::sema::late::Late;
 use tlm::sema::steps::{Cell, OutputRef, Report, ReportRow, StepId};
@@ -127,24 +127,32 @@ fn plain_lines() {
 
 #[test]
 fn plan_summary() {
-    let line = |name: &str, stage: &str, state: PlanState, expected| PlanLine {
-        name: name.into(),
-        stage: stage.into(),
+    let line = |name: &str, stage: &str, state: PlanState, expected, flops| PlanLine {
+        step: StepName { id: 0, name: name.into(), stage: stage.into(), key: Digest::of(b"key") },
         is_blocked: matches!(state, PlanState::Waiting { .. }),
         state,
         expected,
+        flops,
     };
+    let due = |why: &str| PlanState::Due { why: why.into() };
+    let waits = || PlanState::Waiting { on: vec!["r2[rate=50%]".into()] };
     let took = Estimate { seconds: 185.0, bytes: 3 << 29 };
     let lines = [
-        line("r1", "train.run", PlanState::Due { why: "lr: 0.001 -> 0.002".into() }, Some(took)),
-        line(
-            "m[rate=50%]",
-            "eval.perplexity",
-            PlanState::Waiting { on: vec!["r2[rate=50%]".into()] },
-            None,
-        ),
+        line("ds", "dataset.pack", due("seq: 256 -> 512"), Some(took), Flops::Known(0.0)),
+        line("r1", "train.run", due("lr: 0.001 -> 0.002"), Some(took), Flops::Known(2.817_9e20)),
+        line("m[rate=50%]", "eval.perplexity", waits(), None, Flops::Until("ds".into())),
+        line("n[rate=50%]", "eval.perplexity", waits(), None, Flops::Until("ds".into())),
+        line("c", "eval.choice", waits(), None, Flops::Unknown),
     ];
-    check("plan", &format!("{}{}", summary(3, &lines), summary(1, &[])));
+    let all = [
+        summary(6, &lines, Some(494.5e12)),
+        summary(2, &lines[..2], None),
+        summary(1, &lines[..1], Some(494.5e12)),
+        summary(1, &[], None),
+    ];
+    check("plan", &all.concat());
+    let due = lines.iter().map(|line| json(&summary::json(line)) + "\n");
+    check("plan_json", &due.collect::<String>());
 }
 
 #[test]

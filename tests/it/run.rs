@@ -3,6 +3,7 @@
 mod answer;
 mod bad_stages;
 mod commands;
+mod cost;
 mod damage;
 mod diff;
 mod disk;

@@ -1,0 +1,135 @@
+//! What each stage makes of what is known of its inputs, and the floating-point operations it takes (`docs/cost.md`).
+//!
+//! The rules are here and not beside the stages: a plan is made without the code of tensor stages, and some stages have none yet.
+
+use crate::base::Value;
+use crate::graph::cost::{Call, Facts, Known, Shape, Unknown};
+
+/// Returns what is known of a step's outputs, and its floating-point operations: none for stages without tensors.
+pub(super) fn rule(call: &Call<'_>) -> (Facts, Known<f64>) {
+    let later = Facts::all(Unknown::Until(call.id));
+    let free = |facts: Facts| (facts, Ok(0.0));
+    let stage = call.step().stage();
+    match &*stage.name {
+        "dataset.pack" => free(Facts { seq: call.number("seq"), ..later }),
+        "dataset.part" => free(part(call, later)),
+        "eval.perplexity" => (later, scoring(call)),
+        "eval.speed" => (later, writing(call)),
+        // Nothing counts the tokens of a task.
+        "eval.choice" | "eval.rouge" => (later, Err(Unknown::Never)),
+        "model.cut" | "model.inherit" => free(cut(call, later)),
+        "model.gqa" => free(grouped(call, later)),
+        "model.importance" => (later, measuring(call)),
+        "model.init" | "model.random" => free(made(call, later)),
+        "model.learn_masks" => (later, training(call, "donor")),
+        "model.open" | "source.adopt" => free(Facts { shape: call.local_model(), ..later }),
+        "model.spread" => free(later),
+        "rounds.resample" => free(drawn(call, later)),
+        "rounds.score" => (Facts { unit: unit(call), ..later }, scoring(call)),
+        "tokenizer.prune" => free(Facts { vocab: call.number("keep"), ..later }),
+        "train.keep" | "train.run" => {
+            (Facts { shape: call.facts("init").shape, ..later }, training(call, "init"))
+        }
+        "train.kept" => free(Facts { shape: call.facts("snapshots").shape, ..later }),
+        _ if stage.tensor || stage.shell().is_some() => (later, Err(Unknown::Never)),
+        _ => free(later),
+    }
+}
+
+/// A tokenizer's size and the recipe make a shape.
+fn made(call: &Call<'_>, later: Facts) -> Facts {
+    let shape = || {
+        let vocab = call.facts("tokenizer").vocab?;
+        call.shape(Shape::of_recipe(&call.value("shape")?, vocab))
+    };
+    Facts { shape: shape(), ..later }
+}
+
+/// A model keeps what the recipe does not change, and its vocabulary unless it gets another tokenizer.
+fn cut(call: &Call<'_>, later: Facts) -> Facts {
+    let shape = || {
+        let donor = call.facts("donor").shape?;
+        let vocab = match call.has("tokenizer") && !call.is_own("tokenizer", "donor") {
+            true => call.facts("tokenizer").vocab?,
+            false => donor.vocab,
+        };
+        let shape = Shape { vocab, ..*donor };
+        call.shape(shape.cut(&call.value("shape")?))
+    };
+    Facts { shape: shape(), ..later }
+}
+
+fn grouped(call: &Call<'_>, later: Facts) -> Facts {
+    let shape = || {
+        let model = call.facts("model").shape?;
+        call.shape(Some(Shape { kv_heads: call.number("kv_heads")?, ..*model }))
+    };
+    Facts { shape: shape(), ..later }
+}
+
+/// Parts of equal size, where there are any.
+fn part(call: &Call<'_>, later: Facts) -> Facts {
+    let data = call.facts("data");
+    let sequences = || {
+        let size = data.sequences? / call.number("parts")?;
+        if size.fract() == 0.0 { Ok(size) } else { later.sequences }
+    };
+    Facts { seq: data.seq, sequences: sequences(), ..later }
+}
+
+/// Draws whole units. Whether a last, smaller unit is among them is known only later.
+fn drawn(call: &Call<'_>, later: Facts) -> Facts {
+    let data = call.facts("data");
+    let sequences = || {
+        let (unit, all) = (call.facts("losses").unit?, data.sequences?);
+        let units = (all / unit).ceil();
+        let drawn = (call.number("rate")? * units).round();
+        match () {
+            () if drawn == units => Ok(all),
+            () if all % unit == 0.0 || drawn == 0.0 => Ok(drawn * unit),
+            () => later.sequences,
+        }
+    };
+    Facts { seq: data.seq, sequences: sequences(), ..later }
+}
+
+/// Returns how many sequences a loss is of.
+fn unit(call: &Call<'_>) -> Known<f64> {
+    match call.value("unit")? {
+        Value::Str(unit) if unit == "sequence" => Ok(1.0),
+        _ => Ok(call.number("batch")?.max(1.0)),
+    }
+}
+
+/// Whole batches of tokens, forward and backward.
+fn training(call: &Call<'_>, model: &str) -> Known<f64> {
+    let (tokens, batch) = (call.number("tokens")?, call.number("batch")?);
+    if tokens == 0.0 {
+        return Ok(0.0);
+    }
+    let tokens = (tokens / batch).ceil() * batch;
+    Ok(call.facts(model).shape?.training(tokens, call.facts("data").seq?))
+}
+
+/// A forward pass over all of a dataset.
+fn scoring(call: &Call<'_>) -> Known<f64> {
+    let (model, data) = (call.facts("model").shape?, call.facts("data"));
+    let seq = data.seq?;
+    Ok(model.forward(data.sequences? * seq, seq))
+}
+
+/// Gradients need a backward pass, activations do not.
+fn measuring(call: &Call<'_>) -> Known<f64> {
+    let (donor, seq) = (call.facts("donor").shape?, call.facts("data").seq?);
+    let tokens = call.number("tokens")?;
+    match call.value("criterion")? {
+        Value::Str(criterion) if criterion == "activation" => Ok(donor.forward(tokens, seq)),
+        _ => Ok(donor.training(tokens, seq)),
+    }
+}
+
+/// Every token but the last one that is written goes through the model once, and attends to those before it.
+fn writing(call: &Call<'_>) -> Known<f64> {
+    let read = call.number("prefix")? + call.number("new")? - 1.0;
+    Ok(call.facts("model").shape?.forward(call.number("batch")? * read, read))
+}
