@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 
 use serde_json::Value;
 
-use crate::run::space::{ALL, Space, finish, name};
+use crate::run::space::{ALL, Run, Space, finish, name};
 
 /// Fields by event, as `docs/events.md` lists them.
 fn documented() -> Vec<(String, Vec<String>)> {
@@ -34,11 +34,13 @@ fn events_are_as_documented() {
         ),
     );
     space.edit("[ds, dev]", "[ds, dev, bad.train]");
+    let planned = Run::of(space.tlm(&["plan", "--json", "r.tlm"]));
+    assert_eq!((planned.code, planned.all("due").count()), (Some(0), 9), "{planned}");
     let run = space.run(&[]);
     run.check(1, &ALL);
     let documented = documented();
-    assert_eq!(documented.len(), 15);
-    for event in &run.events {
+    assert_eq!(documented.len(), 16);
+    for event in planned.events.iter().chain(&run.events) {
         let kind = event["event"].as_str().expect("an event");
         let (_, fields) =
             documented.iter().find(|(name, _)| name == kind).expect("a documented event");
@@ -48,7 +50,7 @@ fn events_are_as_documented() {
         let mut found: Vec<_> = event.as_object().expect("an object").keys().collect();
         found.sort_unstable();
         assert_eq!(found, expected, "{event}");
-        assert_eq!(event["format"], 4);
+        assert_eq!(event["format"], 5);
     }
     assert_eq!(run.events[0]["event"], "plan");
     assert_eq!((&run.events[0]["steps"], &run.events[0]["fresh"]), (&9.into(), &0.into()));
