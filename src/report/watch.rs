@@ -46,7 +46,7 @@ impl<'w> Watch<'w> {
         if watch.json.is_some() {
             let fresh = plan.steps().filter(|planned| *planned.status == Status::Fresh);
             fresh.for_each(|planned| {
-                watch.write(|_| Some(Line::Reused { step: StepName::of(planned) }))
+                watch.write(|_| Some(Line::Reused { step: StepName::of(planned) }));
             });
         }
         watch

@@ -2,6 +2,8 @@
 //!
 //! The rules are here and not beside the stages: a plan is made without the code of tensor stages, and some stages have none yet.
 
+use std::rc::Rc;
+
 use crate::base::Value;
 use crate::graph::cost::{Call, Facts, Known, Shape, Unknown};
 
@@ -12,19 +14,23 @@ pub(super) fn rule(call: &Call<'_>) -> (Facts, Known<f64>) {
     let stage = call.step().stage();
     match &*stage.name {
         "dataset.pack" => free(Facts { seq: call.number("seq"), ..later }),
-        "dataset.part" => free(part(call, later)),
+        "dataset.part" => {
+            free(Facts { seq: call.facts("data").seq, sequences: part(call), ..later })
+        }
         "eval.perplexity" => (later, scoring(call)),
         "eval.speed" => (later, writing(call)),
         // Nothing counts the tokens of a task.
         "eval.choice" | "eval.rouge" => (later, Err(Unknown::Never)),
-        "model.cut" | "model.inherit" => free(cut(call, later)),
-        "model.gqa" => free(grouped(call, later)),
+        "model.cut" | "model.inherit" => free(Facts { shape: cut(call), ..later }),
+        "model.gqa" => free(Facts { shape: grouped(call), ..later }),
         "model.importance" => (later, measuring(call)),
-        "model.init" | "model.random" => free(made(call, later)),
+        "model.init" | "model.random" => free(Facts { shape: made(call), ..later }),
         "model.learn_masks" => (later, training(call, "donor")),
         "model.open" | "source.adopt" => free(Facts { shape: call.local_model(), ..later }),
         "model.spread" => free(later),
-        "rounds.resample" => free(drawn(call, later)),
+        "rounds.resample" => {
+            free(Facts { seq: call.facts("data").seq, sequences: drawn(call), ..later })
+        }
         "rounds.score" => (Facts { unit: unit(call), ..later }, scoring(call)),
         "tokenizer.prune" => free(Facts { vocab: call.number("keep"), ..later }),
         "train.keep" | "train.run" => {
@@ -37,60 +43,42 @@ pub(super) fn rule(call: &Call<'_>) -> (Facts, Known<f64>) {
 }
 
 /// A tokenizer's size and the recipe make a shape.
-fn made(call: &Call<'_>, later: Facts) -> Facts {
-    let shape = || {
-        let vocab = call.facts("tokenizer").vocab?;
-        call.shape(Shape::of_recipe(&call.value("shape")?, vocab))
-    };
-    Facts { shape: shape(), ..later }
+fn made(call: &Call<'_>) -> Known<Rc<Shape>> {
+    let vocab = call.facts("tokenizer").vocab?;
+    call.shape(Shape::of_recipe(&call.value("shape")?, vocab))
 }
 
 /// A model keeps what the recipe does not change, and its vocabulary unless it gets another tokenizer.
-fn cut(call: &Call<'_>, later: Facts) -> Facts {
-    let shape = || {
-        let donor = call.facts("donor").shape?;
-        let vocab = match call.has("tokenizer") && !call.is_own("tokenizer", "donor") {
-            true => call.facts("tokenizer").vocab?,
-            false => donor.vocab,
-        };
-        let shape = Shape { vocab, ..*donor };
-        call.shape(shape.cut(&call.value("shape")?))
+fn cut(call: &Call<'_>) -> Known<Rc<Shape>> {
+    let donor = call.facts("donor").shape?;
+    let vocab = match call.has("tokenizer") && !call.is_own("tokenizer", "donor") {
+        true => call.facts("tokenizer").vocab?,
+        false => donor.vocab,
     };
-    Facts { shape: shape(), ..later }
+    call.shape(Shape { vocab, ..*donor }.cut(&call.value("shape")?))
 }
 
-fn grouped(call: &Call<'_>, later: Facts) -> Facts {
-    let shape = || {
-        let model = call.facts("model").shape?;
-        call.shape(Some(Shape { kv_heads: call.number("kv_heads")?, ..*model }))
-    };
-    Facts { shape: shape(), ..later }
+fn grouped(call: &Call<'_>) -> Known<Rc<Shape>> {
+    let model = call.facts("model").shape?;
+    call.shape(Some(Shape { kv_heads: call.number("kv_heads")?, ..*model }))
 }
 
 /// Parts of equal size, where there are any.
-fn part(call: &Call<'_>, later: Facts) -> Facts {
-    let data = call.facts("data");
-    let sequences = || {
-        let size = data.sequences? / call.number("parts")?;
-        if size.fract() == 0.0 { Ok(size) } else { later.sequences }
-    };
-    Facts { seq: data.seq, sequences: sequences(), ..later }
+fn part(call: &Call<'_>) -> Known<f64> {
+    let size = call.facts("data").sequences? / call.number("parts")?;
+    if size.fract() == 0.0 { Ok(size) } else { Err(Unknown::Until(call.id)) }
 }
 
 /// Draws whole units. Whether a last, smaller unit is among them is known only later.
-fn drawn(call: &Call<'_>, later: Facts) -> Facts {
-    let data = call.facts("data");
-    let sequences = || {
-        let (unit, all) = (call.facts("losses").unit?, data.sequences?);
-        let units = (all / unit).ceil();
-        let drawn = (call.number("rate")? * units).round();
-        match () {
-            () if drawn == units => Ok(all),
-            () if all % unit == 0.0 || drawn == 0.0 => Ok(drawn * unit),
-            () => later.sequences,
-        }
-    };
-    Facts { seq: data.seq, sequences: sequences(), ..later }
+fn drawn(call: &Call<'_>) -> Known<f64> {
+    let (unit, all) = (call.facts("losses").unit?, call.facts("data").sequences?);
+    let units = (all / unit).ceil();
+    let drawn = (call.number("rate")? * units).round();
+    match () {
+        () if drawn == units => Ok(all),
+        () if all % unit == 0.0 || drawn == 0.0 => Ok(drawn * unit),
+        () => Err(Unknown::Until(call.id)),
+    }
 }
 
 /// Returns how many sequences a loss is of.

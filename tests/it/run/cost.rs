@@ -36,7 +36,7 @@ plan words   = ds
 
 fn space() -> Space {
     let space = Space::with(RECIPE);
-    space.write("m/config.json", DONOR.to_string());
+    space.write("m/config.json", DONOR);
     space
 }
 

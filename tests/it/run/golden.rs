@@ -210,8 +210,8 @@ impl Made {
     }
 
     /// Returns the lines as they are to be: what is known under a version stays, unless only lines are added, or an input is new.
-    fn updated(&self, known: Outputs) -> Outputs {
-        let may_move = self.may_move(&known);
+    fn updated(&self, known: &Outputs) -> Outputs {
+        let may_move = self.may_move(known);
         let stays = |(stage, before): &((String, u64), BTreeSet<String>)| {
             let now = self.outputs.get(stage);
             now.is_some_and(|now| !may_move.contains(stage) && !now.is_superset(before))
@@ -235,7 +235,7 @@ fn check(recipe: &str, digests: &str, tensor: bool) {
     let mut known = parse(&std::fs::read_to_string(&path).unwrap_or_default());
     #[expect(clippy::disallowed_methods, reason = "insta reads it too")]
     if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
-        known = made.updated(known);
+        known = made.updated(&known);
         std::fs::write(&path, text(&known)).expect("written");
     }
     assert_eq!(wrong(&known, &made.outputs), [""; 0], "{digests}");
@@ -286,11 +286,11 @@ fn golden_results_move_with_those_they_are_made_from() {
         ],
     };
     let known = made(1, 1).outputs;
-    assert_eq!(made(1, 1).updated(known.clone()), known);
-    assert_eq!(made(2, 2).updated(known.clone()), made(2, 2).outputs);
+    assert_eq!(made(1, 1).updated(&known), known);
+    assert_eq!(made(2, 2).updated(&known), made(2, 2).outputs);
     // Without a new version what has moved is not taken.
-    assert_eq!(made(1, 2).updated(known.clone()), known);
+    assert_eq!(made(1, 2).updated(&known), known);
     let mut other = made(2, 2);
     other.outputs.insert(stage("c.c", 1), BTreeSet::from(["z.out 2".to_owned()]));
-    assert_eq!(other.updated(known)[&stage("c.c", 1)], BTreeSet::from(["z.out 1".to_owned()]));
+    assert_eq!(other.updated(&known)[&stage("c.c", 1)], BTreeSet::from(["z.out 1".to_owned()]));
 }
