@@ -49,7 +49,7 @@ pub fn costs(plan: &Plan, store: &Store) -> Costs {
 }
 
 /// What is known of the outputs of a step, each of which has some of it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 struct Facts {
     /// Of a model.
     shape: Known<Rc<Shape>>,
@@ -68,6 +68,24 @@ impl Facts {
     fn all(why: Unknown) -> Self {
         let number = Err(why);
         Self { shape: Err(why), vocab: number, seq: number, sequences: number, unit: number }
+    }
+
+    /// Returns what is the same of both; the rest is not known, for that reason.
+    fn common(self, other: Self, why: Unknown) -> Self {
+        fn same<T: PartialEq>(one: Known<T>, other: Known<T>, why: Unknown) -> Known<T> {
+            one.ok()
+                .zip(other.ok())
+                .filter(|(one, other)| one == other)
+                .map(|(one, _)| one)
+                .ok_or(why)
+        }
+        Self {
+            shape: same(self.shape, other.shape, why),
+            vocab: same(self.vocab, other.vocab, why),
+            seq: same(self.seq, other.seq, why),
+            sequences: same(self.sequences, other.sequences, why),
+            unit: same(self.unit, other.unit, why),
+        }
     }
 }
 
@@ -106,15 +124,14 @@ impl Flow<'_> {
 
     /// Returns what all candidates have in common.
     fn best(&self, id: StepId, output: &str) -> Facts {
-        let mut candidates = self.step(id).inputs().filter_map(|(name, input)| match input {
+        let why = Unknown::Until(id);
+        let candidates = self.step(id).inputs().filter_map(|(name, input)| match input {
             Input::Output(candidate) if name.rsplit_once('.')?.0 == output => {
                 Some(self.output(candidate.step, &candidate.output))
             }
             _ => None,
         });
-        let first = candidates.next();
-        let same = first.filter(|first| candidates.all(|candidate| candidate == *first));
-        same.unwrap_or(Facts::all(Unknown::Until(id)))
+        candidates.reduce(|one, other| one.common(other, why)).unwrap_or(Facts::all(why))
     }
 
     /// Returns what is known of an output of a step that is done: what the record tells, or else the call.
@@ -212,11 +229,11 @@ impl<'c> Call<'c> {
 
     /// Returns the shape of a model in a local folder.
     fn local_model(&self) -> Known<Rc<Shape>> {
-        let folder = match self.flow.plan.files(self.id, "source") {
-            [folder] => local_shape(folder),
+        let shape = match self.flow.plan.files(self.id, "source") {
+            [folder] if !self.is_done => local_shape(folder),
             _ => None,
         };
-        folder.ok_or(Unknown::Until(self.id))
+        shape.ok_or(Unknown::Until(self.id))
     }
 
     /// Returns a shape that a rule came to; it turns out when the step runs why there is none.

@@ -121,6 +121,33 @@ fn operations_are_known_as_far_as_recipe_and_store_tell() {
     assert_eq!(flops(&space, &["-s", "tokens=0"]).get("r1"), None);
 }
 
+/// The best of models that are alike is like them; which of several shapes is best, nobody knows.
+#[test]
+fn the_best_of_several_has_what_they_have_in_common() {
+    let space = Space::with(
+        r#"use std.{corpus, dataset, eval, model, tokenizer, train}
+
+let tok = tokenizer.open("tokenizer.json")
+let few = tokenizer.prune(tok, tokenizer.count(corpus.text("texts/*.txt"), tok), keep: 270)
+let ds  = dataset.pack(corpus.text("texts/*.txt"), few, seq: 8)
+
+axis lr   : Float = [0.1, 0.2]
+axis width = [64, 32]
+
+let init  = model.init(few, shape: {depth: 2, width: width, heads: 1, ffn: 100})
+let r     = train.run(init, ds, tokens: 0, batch: 64, lr: lr)
+let m     = eval.perplexity(r.model, ds)
+let alike = train.run(best(r.model, by: m.loss, over: lr), ds, tokens: 64, batch: 64)
+let other = train.run(best(r.model, by: m.loss, over: width), ds, tokens: 64, batch: 64)
+
+plan default = [alike.loss, other.loss]
+"#,
+    );
+    let flops = flops(&space, &[]);
+    assert_eq!(flops["alike[width=64]"], json!(3.0 * INIT * 64.0));
+    assert_eq!(flops["other[lr=0.1]"], json!("other.init[lr=0.1]"));
+}
+
 /// A model that only the store knows: what the stage makes is copied from `m`, of which the recipe says nothing.
 #[test]
 fn a_model_in_the_store_tells_its_shape() {
