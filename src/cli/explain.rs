@@ -6,7 +6,8 @@ use std::iter;
 use crate::base::{Digest, Span, Value, in_chunks, text, units};
 use crate::cli::recipe::{self, Plans, Session};
 use crate::cli::{
-    Console, Exit, GraphFormat, PlanArgs, RecipeArgs, ShowArgs, StoreArgs, USAGE, change, lock,
+    Console, Exit, GraphFormat, PlanArgs, RecipeArgs, ShowArgs, StoreArgs, USAGE, change,
+    elsewhere, lock,
 };
 use crate::exec::{Estimates, Machine, estimates};
 use crate::graph::{self, Change, History, Known, Planned, Unknown, Why, costs};
@@ -26,14 +27,18 @@ pub(super) fn plan(
     let mut session = recipe::open(args, console)?;
     lock::hold(&session, options.locked, console)?;
     session.plan.settle(&session.store);
+    let others = elsewhere::open(&options.elsewhere, &session, console)?;
+    session.plan.look_elsewhere(&others);
     let estimates = estimates(&session.plan, &session.store);
     let (steps, lines) = (session.plan.len(), lines(&session, &estimates));
     if options.json {
-        let plan = Line::Plan { steps, fresh: steps - lines.len() };
+        let elsewhere = session.plan.to_take().len();
+        let plan = Line::Plan { steps, fresh: steps - lines.len(), elsewhere };
         let mut lines = iter::once(plan).chain(lines.iter().map(summary::json));
         lines.try_for_each(|line| writeln!(console.out, "{}", jsonl::json(&line)))?;
     } else {
-        write!(console.out, "{}", summary(steps, &lines, rate))?;
+        let elsewhere = elsewhere::told(&session, &others);
+        write!(console.out, "{}{elsewhere}", summary(steps, &lines, rate))?;
     }
     Ok(())
 }

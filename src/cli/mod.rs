@@ -5,6 +5,7 @@ mod change;
 mod codes;
 mod diff;
 mod doc;
+mod elsewhere;
 mod explain;
 mod fmt;
 mod gc;
@@ -233,6 +234,8 @@ struct PlanArgs {
 
 #[derive(ClapArgs)]
 struct ShowArgs {
+    #[command(flatten)]
+    elsewhere: FromArgs,
     /// Prints the steps as JSON lines (docs/events.md)
     #[arg(long)]
     json: bool,
@@ -245,7 +248,17 @@ struct ShowArgs {
 }
 
 #[derive(ClapArgs, Debug)]
+struct FromArgs {
+    /// Another store to take results from that this one lacks; it is only read. May be given several times; by default those
+    /// in `$TLM_FROM`, parted by `:`
+    #[arg(long, value_name = "DIR")]
+    from: Vec<PathBuf>,
+}
+
+#[derive(ClapArgs, Debug)]
 struct RunArgs {
+    #[command(flatten)]
+    elsewhere: FromArgs,
     /// Prints events as JSON lines instead of tables (docs/events.md)
     #[arg(long)]
     json: bool,

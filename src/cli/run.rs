@@ -12,7 +12,8 @@ use crate::cli::answer::{Heard, Question};
 use crate::cli::explain::{facts, local, told};
 use crate::cli::recipe::{self, Session, tell};
 use crate::cli::{
-    Console, ENVIRONMENT, Exit, FAILED, INTERNAL, INTERRUPTED, PROGRAM, PlanArgs, RunArgs, lock,
+    Console, ENVIRONMENT, Exit, FAILED, INTERNAL, INTERRUPTED, PROGRAM, PlanArgs, RunArgs,
+    elsewhere, lock,
 };
 use crate::exec::{self, Machine, OnFailure, Outcome, Stop};
 use crate::report::draw::{Format, draw};
@@ -63,13 +64,20 @@ fn run_until_whole(
     options: &RunArgs,
     console: &mut Console<'_>,
 ) -> Result<Ended, Exit> {
-    let (mut stop, mut repeats) = (None, 0);
+    let trace = options.trace.as_deref().map(|path| trace(path, console)).transpose()?;
+    let (mut kept, mut repeats) = (Kept { stop: None, trace }, 0);
     loop {
-        if let Some(ended) = run_once(args, options, &mut stop, repeats < REPEATS, console)? {
+        if let Some(ended) = run_once(args, options, &mut kept, repeats < REPEATS, console)? {
             return Ok(ended);
         }
         repeats += 1;
     }
+}
+
+/// What goes on when a run is planned again.
+struct Kept {
+    stop: Option<Stop>,
+    trace: Option<Trace>,
 }
 
 /// Plans and runs; returns nothing if that is to be done again, as far as it may be: what turned out damaged or was collected
@@ -77,37 +85,33 @@ fn run_until_whole(
 fn run_once(
     args: &PlanArgs,
     options: &RunArgs,
-    stop: &mut Option<Stop>,
+    kept: &mut Kept,
     may_repeat: bool,
     console: &mut Console<'_>,
 ) -> Result<Option<Ended>, Exit> {
     let mut session = recipe::open(args, console)?;
     let lock = lock::hold(&session, options.locked, console)?;
-    let mut never = exec::fits(&session.plan, &session.machine);
-    if !never.is_empty() {
-        // Perhaps that need not run: the store may have it by content.
-        session.plan.settle(&session.store);
-        never = exec::fits(&session.plan, &session.machine);
-    }
-    if !never.is_empty() {
-        tell(&session.source.sources, &never, console);
-        return Err(Exit::Code(PROGRAM));
-    }
+    let others = elsewhere::open(&options.elsewhere, &session, console)?;
+    session.plan.look_elsewhere(&others);
+    check_fit(&mut session, console)?;
     let keys = session.plan.steps().map(|planned| planned.recipe);
     let mark = session.store.begin_run(keys, console.world.now());
     let mark = mark.map_err(|error| console.store_error(&error))?;
     if mark.is_late && may_repeat {
         return Ok(None);
     }
-    let trace = options.trace.as_deref().map(|path| trace(path, console)).transpose()?;
-    let stop = match stop {
+    if !others.is_empty() {
+        elsewhere::take(&mut session, &others, console)?;
+        check_fit(&mut session, console)?;
+    }
+    let stop = match &mut kept.stop {
         Some(stop) => stop,
-        None => {
+        stop => {
             stop.insert(Stop::on_signals(INTERRUPTED).map_err(|error| console.no_signals(&error))?)
         }
     };
     let estimates = exec::estimates(&session.plan, &session.store);
-    let began = Instant::now();
+    let (began, trace) = (Instant::now(), kept.trace.as_mut());
     let origins = session.source.origins(console.world);
     let run = exec::Run {
         plan: &session.plan,
@@ -121,7 +125,7 @@ fn run_once(
     // Why each step runs takes longer to find than the first one to start.
     let begun = || {
         console.say(told(&session, &estimates));
-        let (facts, resume) = (facts(&session, &estimates), resume(args));
+        let (facts, resume) = (facts(&session, &estimates), resume(args, options));
         let terminal = match console.world.stderr_is_terminal() {
             true => Terminal::live(facts, &resume),
             false => Terminal::plain(facts, Box::new(stderr()), &resume),
@@ -144,7 +148,8 @@ fn run_once(
     let tables = results.tables();
     let closed = watch.close(outcome.interrupted);
     console.say(closed.text);
-    let traced = closed.trace.map_err(|error| no_trace(options.trace.as_deref(), &error, console));
+    let traced = kept.trace.take().map_or(Ok(()), Trace::close);
+    let traced = traced.map_err(|error| no_trace(options.trace.as_deref(), &error, console));
     let report = write_report(&results, &session, options.report.as_deref(), &tables, console);
     // The last, as it may be closed, or wait for its reader.
     let written = closed.json.and_then(|()| match options.json {
@@ -163,6 +168,21 @@ fn run_once(
     }
     let idle = report.filter(|_| is_idle).map(|report| (mark, report));
     Ok(Some(Ended { session, idle }))
+}
+
+/// Refuses a plan with a step that has to run but never can.
+fn check_fit(session: &mut Session, console: &mut Console<'_>) -> Result<(), Exit> {
+    if exec::fits(&session.plan, &session.machine).is_empty() {
+        return Ok(());
+    }
+    // Perhaps that need not run: the store may have it by content.
+    session.plan.settle(&session.store);
+    let never = exec::fits(&session.plan, &session.machine);
+    if never.is_empty() {
+        return Ok(());
+    }
+    tell(&session.source.sources, &never, console);
+    Err(Exit::Code(PROGRAM))
 }
 
 fn trace(path: &Path, console: &mut Console<'_>) -> Result<Trace, Exit> {
@@ -258,7 +278,7 @@ pub(super) fn machine_text(machine: &Machine) -> String {
 }
 
 /// Returns the command that goes on from here.
-fn resume(args: &PlanArgs) -> String {
+fn resume(args: &PlanArgs, options: &RunArgs) -> String {
     let mut words =
         vec!["tlm run".to_owned(), text::shell_word(&args.recipe.recipe.to_string_lossy())];
     words.extend(args.plans.iter().map(|plan| text::shell_word(plan)));
@@ -274,9 +294,10 @@ fn resume(args: &PlanArgs) -> String {
     words.extend(
         store.map(|store| format!("--store {}", text::shell_word(&store.to_string_lossy()))),
     );
-    let torch = args.torch.iter();
+    let paths = args.torch.iter().map(|path| ("--torch", path));
+    let paths = paths.chain(options.elsewhere.from.iter().map(|path| ("--from", path)));
     words.extend(
-        torch.map(|torch| format!("--torch {}", text::shell_word(&torch.to_string_lossy()))),
+        paths.map(|(flag, path)| format!("{flag} {}", text::shell_word(&path.to_string_lossy()))),
     );
     words.join(" ")
 }

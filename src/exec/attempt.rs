@@ -447,6 +447,7 @@ fn store_failure(error: &StoreError) -> Failure {
         StoreError::Io { .. }
         | StoreError::OtherFormat { .. }
         | StoreError::NotAStore { .. }
+        | StoreError::NoStore { .. }
         | StoreError::NotUtf8 { .. }
         | StoreError::DamagedRoot { .. }
         | StoreError::NoPinName { .. }

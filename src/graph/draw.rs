@@ -43,7 +43,7 @@ fn edges(plan: &Plan, mut draw: impl FnMut(u32, u32) -> std::fmt::Result) {
 
 fn fill(planned: Planned<'_>) -> &'static str {
     match planned.status {
-        Status::Fresh | Status::Same(_) => "#c7e9c0",
+        Status::Fresh | Status::Same(_) | Status::Elsewhere(_) => "#c7e9c0",
         Status::Stale => "#fdd49e",
         Status::Waiting => "#e0e0e0",
     }

@@ -12,7 +12,7 @@ use crate::diag::{Checked, Diagnostic};
 use crate::graph::{key, sources};
 use crate::sema::late::Late;
 use crate::sema::steps::{self, Cell, Expansion, Input, OutputRef, Step, StepId};
-use crate::store::{Output, Record, Store};
+use crate::store::{Elsewhere, Output, Record, Store};
 
 /// Whether a step has to run.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +21,8 @@ pub enum Status {
     Fresh,
     /// The store has it under its content key: another recipe led to the same inputs.
     Same(Box<Record>),
+    /// Another store has it under its recipe key: which, by its place among those.
+    Elsewhere(usize),
     /// It has to run, and can.
     Stale,
     /// What its inputs come out as is not known, or was not looked at yet; the store may have it for those.
@@ -28,9 +30,9 @@ pub enum Status {
 }
 
 impl Status {
-    /// Returns whether the store has the step's outputs.
+    /// Returns whether a store has the step's outputs.
     pub fn is_done(&self) -> bool {
-        matches!(self, Self::Fresh | Self::Same(_))
+        matches!(self, Self::Fresh | Self::Same(_) | Self::Elsewhere(_))
     }
 }
 
@@ -188,6 +190,40 @@ impl Plan {
         self.count_up();
     }
 
+    /// Looks up in other stores what the own one does not have, in the first of them that has it.
+    pub fn look_elsewhere(&mut self, others: &[Elsewhere]) {
+        for (place, other) in others.iter().enumerate() {
+            let missing: Vec<_> = self.needed(|status| !status.is_done()).into_iter().collect();
+            let recipe = |id: &StepId| self.get(*id).map(|planned| planned.recipe);
+            let recipes: Vec<_> = missing.iter().filter_map(recipe).collect();
+            for (id, is_there) in missing.iter().zip(other.find_all(&recipes)) {
+                if is_there {
+                    self.set(*id, Status::Elsewhere(place));
+                }
+            }
+        }
+        self.count_up();
+    }
+
+    /// Returns what lies in other stores and is to be taken over: what goals and reports name, and what steps to run use.
+    pub fn to_take(&self) -> Vec<(StepId, usize)> {
+        let used = self.due.iter().flat_map(|id| self.inputs(*id));
+        let wanted: BTreeSet<_> = targets(&self.expansion).chain(used).collect();
+        let place = |id| match self.get(id)?.status {
+            Status::Elsewhere(place) => Some((id, *place)),
+            _ => None,
+        };
+        wanted.into_iter().filter_map(place).collect()
+    }
+
+    /// Notes which steps were taken over; the others have to run.
+    pub fn take(&mut self, steps: impl IntoIterator<Item = (StepId, bool)>) {
+        for (id, is_taken) in steps {
+            self.set(id, if is_taken { Status::Fresh } else { Status::Waiting });
+        }
+        self.count_up();
+    }
+
     /// Reads what the steps have made that some others use.
     fn read_outputs(&self, users: &[StepId], store: &Store, outputs: &mut Outputs) {
         let used: BTreeSet<_> = users.iter().flat_map(|id| self.inputs(*id)).collect();
@@ -251,7 +287,7 @@ impl Plan {
 
     /// Returns the steps that are due and those that the store has under their content keys alone.
     pub fn unrecorded(&self) -> BTreeSet<StepId> {
-        self.needed(|status| *status != Status::Fresh)
+        self.needed(|status| !matches!(status, Status::Fresh | Status::Elsewhere(_)))
     }
 
     /// Returns what the store has of a step, if it has it.
@@ -260,7 +296,7 @@ impl Plan {
         match planned.status {
             Status::Fresh => store.lookup(planned.recipe),
             Status::Same(record) => Some((**record).clone()),
-            Status::Stale | Status::Waiting => None,
+            Status::Elsewhere(_) | Status::Stale | Status::Waiting => None,
         }
     }
 

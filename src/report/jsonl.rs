@@ -23,8 +23,10 @@ pub enum Line {
     Plan {
         /// All steps.
         steps: usize,
-        /// Those whose outputs are in the store.
+        /// Those whose outputs are in a store.
         fresh: usize,
+        /// Those of them that are to be taken over from another store.
+        elsewhere: usize,
     },
     /// A step would run; of `tlm plan`.
     Due {

@@ -16,7 +16,7 @@ pub struct Watch<'w> {
     plan: &'w Plan,
     terminal: Terminal,
     json: Option<&'w mut dyn Write>,
-    trace: Option<Trace>,
+    trace: Option<&'w mut Trace>,
     /// Why JSON lines could not be written; the run goes on all the same.
     broken: Option<io::Error>,
 }
@@ -27,8 +27,6 @@ pub struct Closed {
     pub text: String,
     /// Whether all JSON lines could be written.
     pub json: io::Result<()>,
-    /// Whether the trace could be written.
-    pub trace: io::Result<()>,
 }
 
 impl<'w> Watch<'w> {
@@ -37,12 +35,12 @@ impl<'w> Watch<'w> {
         plan: &'w Plan,
         mut terminal: Terminal,
         json: Option<&'w mut dyn Write>,
-        trace: Option<Trace>,
+        trace: Option<&'w mut Trace>,
     ) -> Self {
         let (steps, fresh) = (plan.len(), plan.len() - plan.due().len());
         terminal.others(fresh, plan.done());
         let mut watch = Self { plan, terminal, json, trace, broken: None };
-        watch.write(|_| Some(Line::Plan { steps, fresh }));
+        watch.write(|_| Some(Line::Plan { steps, fresh, elsewhere: 0 }));
         if watch.json.is_some() {
             let fresh = plan.steps().filter(|planned| *planned.status == Status::Fresh);
             fresh.for_each(|planned| {
@@ -83,11 +81,7 @@ impl<'w> Watch<'w> {
 
     /// Takes the bars away; returns how the run ended, as text, and what could not be written.
     pub fn close(mut self, interrupted: bool) -> Closed {
-        Closed {
-            text: self.terminal.close(interrupted),
-            json: self.broken.map_or(Ok(()), Err),
-            trace: self.trace.map_or(Ok(()), Trace::close),
-        }
+        Closed { text: self.terminal.close(interrupted), json: self.broken.map_or(Ok(()), Err) }
     }
 
     fn write(&mut self, line: impl FnOnce(&Self) -> Option<Line>) {

@@ -33,6 +33,12 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
+    /// There is no store to read from.
+    #[error("`{}` is no store", path.display())]
+    NoStore {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The folder's path can't be told to workers.
     #[error("the store's path `{}` is not UTF-8", path.display())]
     NotUtf8 {
@@ -93,6 +99,10 @@ impl StoreError {
                 _ => "update tlm, or choose another store with `--store DIR`".to_owned(),
             },
             Self::NotAStore { .. } => "choose an empty or new folder with `--store DIR`".to_owned(),
+            Self::NoStore { .. } => {
+                "name the store itself, which is `.tlm` beside a recipe if nothing else was chosen"
+                    .to_owned()
+            }
             Self::NotUtf8 { .. } => {
                 "choose a folder with a name in UTF-8 with `--store DIR`".to_owned()
             }

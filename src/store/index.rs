@@ -49,6 +49,11 @@ impl Index {
         Self::with_tail(root, TAIL_BYTES)
     }
 
+    /// Opens an index that is only read.
+    pub(super) fn open_only(root: &Path) -> io::Result<Self> {
+        Self::with_tail(root, u64::MAX)
+    }
+
     fn with_tail(root: &Path, tail_bytes: u64) -> io::Result<Self> {
         let table = fs::read(table_path(root)).ok().and_then(Table::of);
         let table = table.unwrap_or_else(Table::empty);

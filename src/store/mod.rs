@@ -6,6 +6,7 @@
 mod answer;
 mod atomic;
 mod checked;
+mod elsewhere;
 mod error;
 mod gc;
 mod index;
@@ -37,6 +38,7 @@ use crate::store::index::Index;
 use crate::store::sources::Sources;
 
 pub use crate::store::answer::Answer;
+pub use crate::store::elsewhere::{Elsewhere, Taken};
 pub use crate::store::error::StoreError;
 pub use crate::store::gc::{Garbage, Policy};
 pub use crate::store::past::{Name, Names, Past, Took};
@@ -248,6 +250,12 @@ impl Store {
 
     fn lock_path(&self, recipe: Digest) -> PathBuf {
         self.root.join("locks").join(recipe.to_string())
+    }
+
+    /// Returns whether this store lies at a path.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let real = |path: &Path| fs::canonicalize(path).ok();
+        real(&self.root) == real(path)
     }
 
     /// Returns whether a folder is a store.

@@ -83,6 +83,14 @@ impl Record {
         })
     }
 
+    /// Returns the digests of its objects by the names of the outputs.
+    pub(super) fn artifacts(&self) -> impl Iterator<Item = (&str, Digest)> {
+        self.outputs.iter().filter_map(|(name, output)| match output {
+            Output::Object { digest, .. } => Some((&**name, *digest)),
+            Output::Scalar(_) => None,
+        })
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let outputs = outputs_value(&self.outputs).encode();
         let mut bytes = Vec::new();

@@ -160,7 +160,7 @@ fn json_lines() {
     let step =
         StepName { id: 3, name: "r1".into(), stage: "train.run".into(), key: Digest::of(b"r1") };
     let mut lines = vec![
-        Line::Plan { steps: 14, fresh: 9 },
+        Line::Plan { steps: 14, fresh: 9, elsewhere: 0 },
         Line::Started { step: step.clone() },
         Line::Progress { step: step.clone(), done: 4096, total: None, unit: "tokens".into() },
         Line::Metric { step: step.clone(), name: "loss".into(), value: 5.25 },

@@ -7,6 +7,7 @@ mod cost;
 mod damage;
 mod diff;
 mod disk;
+mod elsewhere;
 mod events;
 mod failures;
 mod faults;

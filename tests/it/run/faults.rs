@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-use crate::run::space::{Ended, Space, finish};
+use crate::run::space::{ALL, Ended, Space, finish};
 
 /// What runs here.
 const RUN: [&str; 3] = ["run", "r.tlm", "words"];
@@ -20,9 +20,11 @@ struct Fault {
     codes: &'static [i32],
 }
 
-const FAULTS: [Fault; 6] = [
+const FAULTS: [Fault; 7] = [
     Fault { calls: "fsync", injected: "error=EIO", codes: &[0, 4] },
     Fault { calls: "pwrite64", injected: "error=ENOSPC", codes: &[0, 4] },
+    // Also the lines between scheduler and worker, and what a stage writes.
+    Fault { calls: "write", injected: "error=ENOSPC", codes: &[0, 1, 4] },
     Fault { calls: "openat", injected: "error=EMFILE", codes: &[0, 1, 3, 4, 127] },
     Fault { calls: "fsync", injected: "signal=KILL", codes: &[0, 1, 137] },
     Fault { calls: "rename,renameat,renameat2", injected: "signal=KILL", codes: &[0, 1, 137] },
@@ -87,7 +89,8 @@ fn check(fault: &Fault, clean: &BTreeSet<String>, numbers: impl Iterator<Item = 
         let code = ended.code.unwrap_or(137);
         assert!(fault.codes.contains(&code), "{told}: {ended:?}");
         assert!(!ended.err.contains("internal error"), "{told}: {ended:?}");
-        if code == 4 {
+        // Standard error may be what can't be written.
+        if code == 4 && fault.calls != "write" {
             assert!(ended.err.contains("can't "), "{told}: {ended:?}");
         }
         check_recovery(&space, clean, &told);
@@ -162,6 +165,37 @@ fn a_collector_that_is_killed_leaves_a_store_that_is_whole() {
 #[ignore = "takes a minute; `make test-faults`"]
 fn a_collector_that_is_killed_anywhere_leaves_a_store_that_is_whole() {
     check_collector(&clean(), 1..);
+}
+
+/// Kills a run that takes all from another store, or lets its copies fail, at the n-th call.
+#[test]
+fn taking_from_another_store_can_be_cut_anywhere() {
+    let other = Space::new();
+    other.run(&[]).check(0, &ALL);
+    let from = other.path(".tlm").display().to_string();
+    let args = [&RUN[..2], &["--from", &from]].concat();
+    for (calls, injected, code) in [
+        ("rename,renameat,renameat2", "signal=KILL", 137),
+        ("fsync", "signal=KILL", 137),
+        ("copy_file_range,sendfile", "error=ENOSPC", 4),
+    ] {
+        for number in [1, 2, 4] {
+            let space = Space::new();
+            let Some((ended, _)) =
+                tampered(&space, calls, &format!("{injected}:when={number}"), &args)
+            else {
+                return;
+            };
+            let told = format!("{calls} {injected} {number}: {ended:?}");
+            assert_eq!(ended.code.unwrap_or(137), code, "{told}");
+            let again = space.tlm(&args);
+            assert_eq!(again.code, Some(0), "{told}: {again:?}");
+            assert!(space.objects().is_subset(&other.objects()), "{told}");
+            let verified = space.tlm(&["verify"]);
+            assert_eq!(verified.code, Some(0), "{told}: {verified:?}");
+            assert_eq!(space.stored("staging"), BTreeSet::new(), "{told}");
+        }
+    }
 }
 
 /// Runs the plan within limits of the shell.

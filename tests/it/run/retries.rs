@@ -117,3 +117,24 @@ plan default = one.threads
     assert_eq!(finished["scalars"]["threads"], 1, "{run}");
     assert!(space.tlm(&["log", "one"]).out.ends_with("1 1 1\n"));
 }
+
+/// Each waits for the other, so both run at once.
+#[test]
+fn steps_side_by_side_share_the_cores() {
+    let space = Space::with(
+        r#"stage meet(raw: File; own: Str, other: Str) -> { threads: Count } version 1 shell """
+  echo > {own}; while ! [ -e {other} ]; do sleep 0.02; done; echo $OMP_NUM_THREADS > {threads}
+"""
+let a = meet("texts/a.txt", own: "../../../a", other: "../../../b")
+let b = meet("texts/a.txt", own: "../../../b", other: "../../../a")
+plan default = [a.threads, b.threads]
+"#,
+    );
+    let run = space.run(&[]);
+    run.check(0, &["a", "b"]);
+    let threads: Vec<_> =
+        run.all("finished").map(|event| event["scalars"]["threads"].as_u64()).collect();
+    let cores = std::thread::available_parallelism().expect("known").get() as u64;
+    let told: u64 = threads.iter().map(|threads| threads.expect("a number")).sum();
+    assert!((2..=cores.max(2)).contains(&told), "{threads:?} of {cores}");
+}

@@ -97,6 +97,27 @@ plan slow = a
 }
 
 #[test]
+fn a_trace_tells_all_of_a_run_that_is_planned_again() {
+    let space = Space::new();
+    space.run(&[]).check(0, &ALL);
+    let shown = space.tlm(&["show", "counts"]).out;
+    let object = shown.lines().find_map(|line| line.trim().strip_prefix("out: "));
+    let object = object.expect("an output").rsplit_once(", ").expect("a size").0;
+    let entries = walkdir::WalkDir::new(object).into_iter().map(|entry| entry.expect("readable"));
+    let mut files = entries.filter(|entry| entry.file_type().is_file());
+    crate::damage::flip(files.next().expect("a file").path(), 3);
+    let run = space.run(&["-s", "keep=265", "--trace", "trace.json"]);
+    run.check(0, &["counts", "dev", "ds", "tok"]);
+    let events = read(&space);
+    let slice = |slice: &&Value| format!("{} {}", slice["name"], slice["args"]["ended"]);
+    let told: Vec<_> = slices(&events, "step").iter().map(slice).collect();
+    assert!(told.contains(&r#""counts" "finished""#.to_owned()), "{told:?}");
+    let ends = |end: &&String| end.starts_with(r#""tok""#);
+    assert_eq!(told.iter().filter(ends).count(), 1, "{told:?}");
+    assert_eq!(events.iter().filter(|event| event["name"] == "thread_name").count(), 2);
+}
+
+#[test]
 fn a_trace_that_can_t_be_written_is_told_before_anything_runs() {
     let space = Space::new();
     let run = space.run(&["--trace", "no/such/trace.json"]);
