@@ -210,3 +210,49 @@ fn a_plan_tells_operations_and_hours() {
         check(&space.tlm(&["plan", "r.tlm", &rate]), 2, &["is no number above zero", "400T"]);
     }
 }
+
+/// The rules of a plan and the stages fill in the same of a shape: what training costs is the same before and after the models are
+/// there.
+#[cfg(feature = "torch")]
+#[test]
+fn plans_and_stages_agree_on_shapes() {
+    let space = Space::with(
+        r#"use std.{corpus, dataset, model, tokenizer, train}
+
+let tok = tokenizer.open("tokenizer.json")
+let few = tokenizer.prune(tok, tokenizer.count(corpus.text("texts/*.txt"), tok), keep: 270)
+let ds  = dataset.pack(corpus.text("texts/*.txt"), few, seq: 8)
+
+let donor = model.open("donor")
+
+axis cut = [
+  model.inherit(donor, few, shape: {width: 16}),
+  model.inherit(donor, few, shape: {width: 24, heads: 2}),
+  model.inherit(donor, few, shape: {width: 20, heads: 1}),
+]
+let own = model.inherit(donor, donor.tokenizer, shape: {heads: 1, ffn: 30})
+axis new = [
+  model.init(few, shape: {depth: 1, width: 64}),
+  model.init(few, shape: {depth: 2, width: 200}),
+  model.init(few, shape: {depth: 1, width: 40, heads: 2, kv_heads: 1, head_dim: 10, tied: false}),
+]
+let r = train.run(cut, ds, tokens: 64, batch: 64)
+let s = train.run(new, ds, tokens: 64, batch: 64)
+let t = train.run(own, dataset.pack(corpus.text("texts/*.txt"), donor.tokenizer, seq: 8), tokens: 64, batch: 64)
+
+plan default = [r.loss, s.loss, t.loss] vary cut, new
+plan models  = [cut, new, own] vary cut, new
+"#,
+    );
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/stages/donor");
+    for name in ["config.json", "model.safetensors"] {
+        space.write(&format!("donor/{name}"), fs::read(model.join(name)).expect("readable"));
+    }
+    space.write("donor/tokenizer.json", space.read("tokenizer.json"));
+    let before = flops(&space, &[]);
+    assert_eq!(before.len(), 7);
+    assert!(before.values().all(Value::is_number), "{before:?}");
+    let run = space.run(&["models"]);
+    assert_eq!(run.code, Some(0), "{run}");
+    assert_eq!(flops(&space, &[]), before);
+}
