@@ -1,9 +1,9 @@
-//! A run with nothing to do, process start included, against ninja on as many steps (`DESIGN` bar: 1,000 steps in 10 ms,
-//! 10,000 in 25 ms, 100,000 in 200 ms and 60 MB). Last it tells the peak memory of a run of the most steps.
+//! A run with nothing to do, process start included, against ninja, make and snakemake on as many steps (`DESIGN` bar: 1,000
+//! steps in 10 ms, 10,000 in 25 ms, 100,000 in 200 ms and 60 MB). Last it tells the peak memory of a run of the most steps.
 //!
 //! The steps are a sweep: a recipe with one axis whose every point is a split, a count, a pruning and a packing; or the same
 //! steps as a `let` each. `told` is a run after which nothing changed; before `axis` and `lets` what was told is forgotten, so
-//! they plan anew. `first_of_stale` is not a run with nothing to do. Ninja's steps are as many copies of one file. Every record is synced to disk first; `TMPDIR=/dev/shm` saves the wait.
+//! they plan anew. `first_of_stale` is not a run with nothing to do. The others' steps are as many copies of one file. Every record is synced to disk first; `TMPDIR=/dev/shm` saves the wait.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -34,6 +34,8 @@ type Spaces = [OnceLock<TempDir>; SIZES.len()];
 static AXIS: Spaces = [const { OnceLock::new() }; SIZES.len()];
 static LETS: Spaces = [const { OnceLock::new() }; SIZES.len()];
 static NINJA: Spaces = [const { OnceLock::new() }; SIZES.len()];
+static MAKE: Spaces = [const { OnceLock::new() }; SIZES.len()];
+static SNAKEMAKE: Spaces = [const { OnceLock::new() }; SIZES.len()];
 
 fn main() {
     divan::main();
@@ -106,6 +108,19 @@ fn ninja(bencher: divan::Bencher<'_, '_>, steps: usize) {
     bencher.bench_local(|| run(&mut Command::new("ninja"), space));
 }
 
+#[divan::bench(args = SIZES, sample_count = 20)]
+fn make(bencher: divan::Bencher<'_, '_>, steps: usize) {
+    let space = at(&MAKE, steps, make_space);
+    bencher.bench_local(|| run(&mut Command::new("make"), space));
+}
+
+/// Of more steps it takes minutes.
+#[divan::bench(args = [SIZES[0]], sample_count = 3)]
+fn snakemake(bencher: divan::Bencher<'_, '_>, steps: usize) {
+    let space = at(&SNAKEMAKE, steps, snakemake_space);
+    bencher.bench_local(|| run(Command::new("snakemake").args(["--cores", "2"]), space));
+}
+
 /// Makes a folder for a size once.
 fn at(spaces: &'static Spaces, steps: usize, make: fn(&Path, usize)) -> &'static Path {
     let index = SIZES.iter().position(|size| *size == steps).expect("one of the sizes");
@@ -123,7 +138,7 @@ fn run_tlm(space: &Path) {
 
 fn run(command: &mut Command, folder: &Path) {
     let status = command.current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    assert!(status.expect("it starts (ninja: `pip install ninja`)").success());
+    assert!(status.expect("it starts (others: see docs/benchmarks.md)").success());
 }
 
 /// What all recipes begin with.
@@ -211,4 +226,32 @@ fn ninja_space(folder: &Path, steps: usize) {
     fs::write(folder.join("build.ninja"), text).expect("written");
     fs::write(folder.join("in"), "in").expect("written");
     run(&mut Command::new("ninja"), folder);
+}
+
+fn make_space(folder: &Path, steps: usize) {
+    let all: Vec<_> = (0..steps).map(|step| format!("out/{step}")).collect();
+    let mut text = format!("all: {}\n", all.join(" "));
+    for output in all {
+        write!(text, "{output}: in\n\tcp $< $@\n").expect("a text takes all");
+    }
+    fs::write(folder.join("Makefile"), text).expect("written");
+    copies_of_one(folder, steps);
+}
+
+fn snakemake_space(folder: &Path, steps: usize) {
+    let text = format!(
+        "rule all:\n    input: expand(\"out/{{n}}\", n=range({steps}))\n\
+         rule copy:\n    input: \"in\"\n    output: \"out/{{n}}\"\n    shell: \"cp {{input}} {{output}}\"\n"
+    );
+    fs::write(folder.join("Snakefile"), text).expect("written");
+    copies_of_one(folder, steps);
+    run(Command::new("snakemake").args(["--cores", "2", "--touch"]), folder);
+}
+
+/// Makes what the others' steps would make.
+fn copies_of_one(folder: &Path, steps: usize) {
+    fs::write(folder.join("in"), "in").expect("written");
+    fs::create_dir(folder.join("out")).expect("created");
+    (0..steps)
+        .for_each(|step| fs::write(folder.join(format!("out/{step}")), "in").expect("written"));
 }

@@ -225,8 +225,10 @@ impl Attempt<'_> {
             true => Acted::Interrupted,
             false => {
                 tell(Message::Started);
-                worker.send(action);
-                self.listen(shared, &mut worker, is_warm, log, tell)
+                match worker.send(action) {
+                    Ok(()) => self.listen(shared, &mut worker, is_warm, log, tell),
+                    Err(error) => Acted::Failed(unreached(&error)),
+                }
             }
         };
         self.control.end();
@@ -484,6 +486,12 @@ fn edited(path: &Path) -> Failure {
         message: format!("`{}` changed while the step ran", path.display()),
         help: Some("run the same command again; what was made of it is not kept".to_owned()),
     }
+}
+
+fn unreached(error: &io::Error) -> Failure {
+    let message = format!("can't write to the worker: {error}");
+    let help = Some("run the same command again".to_owned());
+    Failure { kind: FailureKind::Environment, message, help }
 }
 
 fn told_to_stop() -> Failure {

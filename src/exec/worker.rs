@@ -139,14 +139,18 @@ impl Worker {
         self.handle.clone()
     }
 
-    /// Gives it an action. That it is gone shows in the lines, so it is no error here.
-    pub(super) fn send(&self, action: &Action) {
+    /// Gives it an action.
+    ///
+    /// # Errors
+    /// When that can't be written. That the worker is gone shows in the lines, so it is no error here.
+    pub(super) fn send(&self, action: &Action) -> io::Result<()> {
         let mut line = serde_json::to_string(action).expect("actions are plain data");
         line.push('\n');
         // A worker that does not read makes this wait, and must not keep others from letting go of its input.
         let stdin = lock(&self.handle.stdin).clone();
-        if let Some(stdin) = stdin {
-            let _ = (&*stdin).write_all(line.as_bytes());
+        match stdin.map_or(Ok(()), |stdin| (&*stdin).write_all(line.as_bytes())) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -274,7 +278,7 @@ mod tests {
         let mut worker = shell("echo late >&2; read -r action; echo early >&2; cat");
         thread::sleep(Duration::from_millis(300));
         assert!(worker.is_ready());
-        worker.send(&action(0));
+        worker.send(&action(0)).unwrap();
         assert!(matches!(worker.next(), Some(Line::Text(text)) if text == "early"));
         worker.handle.kill();
         assert_eq!(worker.wait().unwrap().signal(), Some(9));
@@ -291,7 +295,7 @@ mod tests {
         // Must not wait for what is being sent.
         handle.stop();
         handle.kill();
-        sending.join().unwrap();
+        sending.join().unwrap().unwrap();
     }
 
     fn action(bytes: usize) -> Action {

@@ -64,12 +64,14 @@ pub struct Context {
     stop: Arc<AtomicBool>,
     events: Box<dyn Write + Send>,
     last_progress: Option<Instant>,
+    /// Why events can't be sent any more.
+    broken: Option<io::Error>,
 }
 
 impl Context {
     /// Returns the context of one action; events go to `events`, and `stop` asks it to stop.
     pub fn new(action: Action, stop: Arc<AtomicBool>, events: Box<dyn Write + Send>) -> Self {
-        Self { action, stop, events, last_progress: None }
+        Self { action, stop, events, last_progress: None, broken: None }
     }
 
     /// Returns the action.
@@ -177,13 +179,20 @@ impl Context {
         self.emit(&Event::Checkpointed { done });
     }
 
-    /// Sends an event. A closed pipe means that nobody waits any more, so the stage is asked to stop.
+    /// Sends an event. If that fails nobody waits any more, so the stage is asked to stop.
     pub fn emit(&mut self, event: &Event) {
         let mut line = serde_json::to_string(event).expect("events are plain data");
         line.push('\n');
-        if self.events.write_all(line.as_bytes()).and_then(|()| self.events.flush()).is_err() {
+        let sent = self.events.write_all(line.as_bytes()).and_then(|()| self.events.flush());
+        if let Err(error) = sent {
             self.stop.store(true, Ordering::Relaxed);
+            self.broken.get_or_insert(error);
         }
+    }
+
+    /// Returns why not all events were sent, if so.
+    pub(super) fn broken(&self) -> Option<&io::Error> {
+        self.broken.as_ref()
     }
 
     /// Returns the parameter map, for stages that show it.

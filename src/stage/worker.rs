@@ -129,6 +129,14 @@ fn run<W: Write + Send + 'static>(
         let peak_bytes = processes::peak_bytes().filter(|_| sees_peak);
         context.emit(&Event::Used { cpu_seconds: after - before, peak_bytes });
     }
+    if let Some(error) = context.broken() {
+        // Without them its outputs may not be known.
+        let message = format!("can't write events: {error}");
+        return (
+            Event::Failed(Failure { kind: FailureKind::Environment, message, help: None }),
+            false,
+        );
+    }
     match ended {
         Ok(Ok(())) => (Event::Done, true),
         Ok(Err(StageError::Interrupted)) => (Event::Interrupted, false),
