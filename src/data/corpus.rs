@@ -78,6 +78,8 @@ pub struct CorpusWriter {
     text: BufWriter<File>,
     offsets: ArrayWriter<u64>,
     documents: u64,
+    /// Where the document starts that is not ended yet.
+    start: u64,
     size: u64,
 }
 
@@ -92,16 +94,37 @@ impl CorpusWriter {
         let mut offsets = ArrayWriter::create(folder.join("offsets.u64"))?;
         offsets.push(0)?;
         let text = BufWriter::with_capacity(1 << 18, file);
-        Ok(Self { path, text, offsets, documents: 0, size: 0 })
+        Ok(Self { path, text, offsets, documents: 0, start: 0, size: 0 })
     }
 
-    /// Appends a document.
+    /// Appends a document; one without text is left out.
     ///
     /// # Errors
     /// When it can't be written.
     pub fn push(&mut self, document: &str) -> Result<(), DataError> {
-        self.text.write_all(document.as_bytes()).map_err(DataError::io("write", &self.path))?;
-        self.size += document.len() as u64;
+        self.append(document)?;
+        self.end()
+    }
+
+    /// Appends a part of a document.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn append(&mut self, part: &str) -> Result<(), DataError> {
+        self.text.write_all(part.as_bytes()).map_err(DataError::io("write", &self.path))?;
+        self.size += part.len() as u64;
+        Ok(())
+    }
+
+    /// Ends the document whose parts were appended; one without text is left out.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn end(&mut self) -> Result<(), DataError> {
+        if self.size == self.start {
+            return Ok(());
+        }
+        self.start = self.size;
         self.documents += 1;
         self.offsets.push(self.size)
     }
@@ -126,7 +149,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = CorpusWriter::create(folder.path()).unwrap();
         writer.push("ab").unwrap();
-        writer.push("语言").unwrap();
+        writer.push("").unwrap();
+        ["语", "", "言"].iter().for_each(|part| writer.append(part).unwrap());
+        writer.end().unwrap();
         assert_eq!(writer.finish().unwrap(), (2, 8));
         let corpus = Corpus::open(folder.path()).unwrap();
         assert_eq!(corpus.documents(), 2);

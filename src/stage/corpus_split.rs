@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use crate::base::Value;
 use crate::data::mix::{Stream, mix};
 use crate::data::{Corpus, CorpusWriter};
+use crate::stage::reading::tell;
 use crate::stage::{Context, StageError};
 
 #[derive(Deserialize)]
@@ -32,9 +32,7 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
         context.progress(index as u64 + 1, Some(valid.len() as u64), "documents");
     }
     for (name, writer) in [("train", train), ("valid", held)] {
-        let (documents, size) = writer.finish()?;
-        context.output(&format!("{name}.documents"), Value::Int(documents as i64))?;
-        context.output(&format!("{name}.size"), Value::Int(size as i64))?;
+        tell(context, name, writer, 0)?;
     }
     Ok(())
 }

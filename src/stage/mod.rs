@@ -6,12 +6,15 @@
 pub mod action;
 mod children;
 pub mod context;
+pub mod corpus_jsonl;
+pub mod corpus_parquet;
 pub mod corpus_split;
 pub mod corpus_text;
 pub mod dataset_pack;
 pub mod guard;
 mod inspect;
 mod printed;
+mod reading;
 pub mod registry;
 pub mod rounds_resample;
 pub mod shell;

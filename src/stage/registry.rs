@@ -2,12 +2,14 @@
 
 use crate::data::DataError;
 use crate::stage::{
-    Registry, StageError, corpus_split, corpus_text, dataset_pack, rounds_resample, source_adopt,
-    source_fetch, tokenizer_count, tokenizer_open, tokenizer_prune,
+    Registry, StageError, corpus_jsonl, corpus_parquet, corpus_split, corpus_text, dataset_pack,
+    rounds_resample, source_adopt, source_fetch, tokenizer_count, tokenizer_open, tokenizer_prune,
 };
 
 /// All stages that `tlm worker` runs.
 pub const REGISTRY: Registry = &[
+    ("corpus.jsonl", corpus_jsonl::run),
+    ("corpus.parquet", corpus_parquet::run),
     ("corpus.split", corpus_split::run),
     ("corpus.text", corpus_text::run),
     ("dataset.pack", dataset_pack::run),

@@ -3,6 +3,7 @@
 mod answer;
 mod bad_stages;
 mod commands;
+mod corpora;
 mod damage;
 mod diff;
 mod disk;

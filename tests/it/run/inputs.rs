@@ -14,7 +14,7 @@ use crate::run::space::{ALL, RECIPE, Space, text, tokenizer};
 
 /// Runs the recipe and returns the path of a step's artifact.
 #[track_caller]
-fn made(space: &Space, step: &str) -> PathBuf {
+pub(super) fn made(space: &Space, step: &str) -> PathBuf {
     let run = space.run(&[]);
     assert_eq!(run.code, Some(0), "{run}");
     let mut events = run.events.iter().filter(|event| event["step"]["name"] == step);
@@ -24,7 +24,7 @@ fn made(space: &Space, step: &str) -> PathBuf {
     line.and_then(|line| line.split(", ").next()).expect("a path").into()
 }
 
-fn gzip(text: &str) -> Vec<u8> {
+pub(super) fn gzip(text: &str) -> Vec<u8> {
     let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     out.write_all(text.as_bytes()).expect("compressed");
     out.finish().expect("compressed")
