@@ -2,11 +2,15 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::data::array::{Array, ArrayWriter};
 use crate::data::error::DataError;
 use crate::data::mapped::Mapped;
+
+/// Offsets that are checked at once.
+const OFFSETS: usize = 1 << 20;
 
 /// A mapped corpus.
 #[derive(Debug)]
@@ -27,8 +31,12 @@ impl Corpus {
         if offsets.is_empty() || offsets.get(0) != 0 {
             return invalid("the first offset must be 0".to_owned());
         }
-        if let Some(at) = (1..offsets.len()).find(|&i| offsets.get(i) < offsets.get(i - 1)) {
-            return invalid(format!("entry {at} is smaller than the one before"));
+        for start in (1..offsets.len()).step_by(OFFSETS) {
+            let range = start..offsets.len().min(start + OFFSETS);
+            if let Some(at) = range.clone().find(|&i| offsets.get(i) < offsets.get(i - 1)) {
+                return invalid(format!("entry {at} is smaller than the one before"));
+            }
+            offsets.release(range);
         }
         let (end, size) = (offsets.get(offsets.len() - 1), text.bytes().len());
         if end != size as u64 {
@@ -50,6 +58,14 @@ impl Corpus {
     /// Returns the size of a document in bytes.
     pub fn document_size(&self, index: usize) -> u64 {
         self.offsets.get(index + 1) - self.offsets.get(index)
+    }
+
+    /// Lets go of the memory that documents take, so that what a stage has in use does not grow with what it has read.
+    pub fn release(&self, documents: Range<usize>) {
+        let start = self.offsets.get(documents.start) as usize;
+        let end = self.offsets.get(documents.end) as usize;
+        self.text.release(start..end);
+        self.offsets.release(documents);
     }
 
     /// Returns a document.
@@ -104,6 +120,11 @@ impl CorpusWriter {
     pub fn push(&mut self, document: &str) -> Result<(), DataError> {
         self.append(document)?;
         self.end()
+    }
+
+    /// Returns the number of documents so far.
+    pub fn documents(&self) -> u64 {
+        self.documents
     }
 
     /// Appends a part of a document.

@@ -6,11 +6,16 @@
 pub mod action;
 mod children;
 pub mod context;
+pub mod corpus_dedup;
+pub mod corpus_dedup_near;
+pub mod corpus_filter;
 pub mod corpus_jsonl;
 pub mod corpus_parquet;
+pub mod corpus_shuffle;
 pub mod corpus_split;
 pub mod corpus_text;
 pub mod dataset_pack;
+mod documents;
 pub mod guard;
 mod inspect;
 mod printed;

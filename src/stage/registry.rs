@@ -2,15 +2,21 @@
 
 use crate::data::DataError;
 use crate::stage::{
-    Registry, StageError, corpus_jsonl, corpus_parquet, corpus_split, corpus_text, dataset_pack,
-    rounds_resample, source_adopt, source_fetch, tokenizer_count, tokenizer_open, tokenizer_prune,
+    Registry, StageError, corpus_dedup, corpus_dedup_near, corpus_filter, corpus_jsonl,
+    corpus_parquet, corpus_shuffle, corpus_split, corpus_text, dataset_pack, rounds_resample,
+    source_adopt, source_fetch, tokenizer_count, tokenizer_open, tokenizer_prune,
 };
 
 /// All stages that `tlm worker` runs.
 pub const REGISTRY: Registry = &[
+    ("corpus.dedup", corpus_dedup::run),
+    ("corpus.dedup_near", corpus_dedup_near::run),
+    ("corpus.filter", corpus_filter::run),
     ("corpus.jsonl", corpus_jsonl::run),
     ("corpus.parquet", corpus_parquet::run),
-    ("corpus.split", corpus_split::run),
+    ("corpus.part", corpus_split::part),
+    ("corpus.shuffle", corpus_shuffle::run),
+    ("corpus.split", corpus_split::split),
     ("corpus.text", corpus_text::run),
     ("dataset.pack", dataset_pack::run),
     ("rounds.resample", rounds_resample::run),

@@ -141,3 +141,148 @@ fn a_column_of_parquet_files_is_read_in_all_row_groups() {
     assert_eq!(found, wanted);
     assert_eq!(field(&space, "rejected"), "1");
 }
+
+/// Writes some lines as documents, and returns the call that reads them.
+fn lines(space: &Space, lines: &[String]) -> String {
+    space.write("lines.txt", lines.join("\n"));
+    r#"corpus.text("lines.txt", delimiter: "\n")"#.to_owned()
+}
+
+/// Returns documents of several words each, no two of which are alike.
+fn many(count: usize) -> Vec<String> {
+    let word = |at: usize| format!("w{}", tlm::data::mix::splitmix(at as u64) % 5000);
+    let document = |at: usize| (0..40).map(|i| word(at * 40 + i)).collect::<Vec<_>>().join(" ");
+    (0..count).map(document).collect()
+}
+
+#[test]
+fn documents_are_filtered_by_length_script_and_pattern() {
+    let space = Space::new();
+    let texts =
+        ["short", "eine längere Zeile", "это строка", "语言模型 language", "line 1234567890"];
+    let text = lines(&space, &texts.map(str::to_owned));
+    for (args, left) in [
+        ("min_bytes: 18", &["eine längere Zeile", "это строка", "语言模型 language"][..]),
+        ("max_bytes: 18 bytes", &["short", "line 1234567890"]),
+        ("min_chars: 6, max_chars: 15", &["это строка", "语言模型 language", "line 1234567890"]),
+        (r#"scripts: ["Han", "Cyrillic"]"#, &["это строка"]),
+        (r#"scripts: ["Han"], share: 30%"#, &["语言模型 language"]),
+        (r#"matches: "[0-9]{{3}}""#, &["line 1234567890"]),
+        (r#"matches: "^\\p{{Lu}}|e$", excludes: "(?i)E$""#, &[]),
+        (r#"excludes: "[ \\d]""#, &["short"]),
+    ] {
+        let call = format!("corpus.filter({text}, {args})");
+        match left {
+            [] => assert_eq!(run(&space, &call).code, Some(1), "{args}"),
+            left => assert_eq!(documents(&space, &call), left, "{args}"),
+        }
+    }
+}
+
+#[test]
+fn of_equal_and_nearly_equal_documents_the_first_stays() {
+    let space = Space::new();
+    let first = many(50);
+    let mut texts = first.clone();
+    texts.extend(first[..10].iter().map(|text| text.to_uppercase().replace(' ', "  ")));
+    // One word of forty changes five of 36 runs of words.
+    texts.extend(first[10..20].iter().map(|text| text.replacen(' ', " other ", 1)));
+    let text = lines(&space, &texts);
+    assert_eq!(
+        documents(&space, &format!("corpus.dedup({text})")),
+        [&texts[..50], &texts[60..]].concat()
+    );
+    assert_eq!(documents(&space, &format!("corpus.dedup({text}, fold: false)")), texts);
+    assert_eq!(documents(&space, &format!("corpus.dedup_near({text})")), texts[..50]);
+    let none = format!("corpus.dedup_near({text}, similarity: 99%)");
+    assert_eq!(documents(&space, &none), [&texts[..50], &texts[60..]].concat());
+}
+
+#[test]
+fn a_document_stays_on_its_side_however_the_corpus_grows() {
+    let space = Space::new();
+    let texts = many(400);
+    let side = |texts: &[String], side: &str| {
+        let text = lines(&space, texts);
+        documents(&space, &format!("corpus.dedup(corpus.split({text}, valid: 20%).{side})"))
+    };
+    let held = side(&texts[..200], "valid");
+    assert!((20..60).contains(&held.len()), "{}", held.len());
+    let mut more = texts.clone();
+    more.rotate_left(300);
+    let later = side(&more, "valid");
+    assert!(held.iter().all(|text| later.contains(text)));
+    assert!(side(&more, "train").iter().all(|text| !later.contains(text)));
+    // Each side of a small corpus gets one.
+    for share in ["0.1%", "99.9%"] {
+        let text = lines(&space, &texts[..3]);
+        let call = |side| format!("corpus.dedup(corpus.split({text}, valid: {share}).{side})");
+        let sides = ["valid", "train"].map(|side| documents(&space, &call(side)).len());
+        assert!(sides == [1, 2] || sides == [2, 1], "{sides:?}");
+    }
+}
+
+#[test]
+fn parts_and_shuffled_documents_are_those_of_the_corpus() {
+    let space = Space::new();
+    let texts = many(300);
+    let text = lines(&space, &texts);
+    let part = |at: usize| documents(&space, &format!("corpus.part({text}, parts: 3, part: {at})"));
+    let mut parts = (1..=3).map(part).collect::<Vec<_>>().concat();
+    assert_eq!(parts.len(), 300);
+    let mut mixed = documents(&space, &format!("corpus.shuffle({text})"));
+    assert_ne!(mixed, texts);
+    assert_ne!(mixed, documents(&space, &format!("corpus.shuffle({text}, seed: 1)")));
+    let mut texts = texts;
+    [&mut parts, &mut mixed, &mut texts].iter_mut().for_each(|texts| texts.sort());
+    assert!(parts == texts && mixed == texts);
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let made = |cpus: usize| {
+        let space = Space::new();
+        let run = format!("run {{ cpus: {cpus} }}");
+        let texts = many(3000);
+        let json: String =
+            texts.iter().map(|text| serde_json::json!({"text": text}).to_string() + "\n").collect();
+        space.write("a.jsonl", json);
+        space.write(
+            "r.tlm",
+            format!(
+                r#"use std.{{corpus}}
+let text  = corpus.jsonl("a.jsonl") {run}
+let some  = corpus.filter(text, excludes: "w12 ") {run}
+let once  = corpus.dedup(some) {run}
+let near  = corpus.dedup_near(once, similarity: 4%, ngram: 1, bands: 50, rows: 1) {run}
+let split = corpus.split(near, valid: 10%) {run}
+let part  = corpus.part(text, parts: 2, part: 1) {run}
+plan default = [split, part]
+"#
+            ),
+        );
+        let run = space.run(&[]);
+        assert_eq!(run.code, Some(0), "{run}");
+        space.objects()
+    };
+    assert_eq!(made(1), made(2));
+}
+
+#[test]
+fn what_leaves_nothing_or_makes_no_sense_is_told() {
+    let space = Space::new();
+    space.write("one.txt", "one\n\none\n\none");
+    let one = r#"corpus.text("one.txt", delimiter: "\n\n")"#;
+    let calls = [
+        "corpus.filter(ONE, min_chars: 9)",
+        r#"corpus.filter(ONE, matches: "(a")"#,
+        r#"corpus.filter(ONE, scripts: ["latn", "latim"])"#,
+        r#"corpus.filter(ONE, scripts: ["Klingon"])"#,
+        "corpus.split(ONE, valid: 1%).train",
+        r#"corpus.split(corpus.text("one.txt"), valid: 1%).train"#,
+        "corpus.part(ONE, parts: 2, part: 3)",
+        "corpus.part(ONE, parts: 9, part: 1)",
+    ];
+    let calls = calls.map(|call| call.replace("ONE", one));
+    golden("making", &told(&space, &calls.each_ref().map(String::as_str)));
+}
