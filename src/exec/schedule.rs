@@ -15,7 +15,7 @@ use crate::exec::retry::Terms;
 use crate::exec::{Estimates, Event, OnFailure, Origins, Outcome, Stop};
 use crate::graph::{Plan, Planned, Status};
 use crate::sema::least;
-use crate::sema::steps::{Arg, Body, Input, OutputRef, StepId};
+use crate::sema::steps::{Arg, Body, Input, OutputRef, StepId, slot_of};
 use crate::stage::{Failure, FailureKind};
 use crate::store::{Output, Record, Store};
 
@@ -367,7 +367,8 @@ impl<'r> Scheduler<'r> {
     }
 
     fn inputs(&self, planned: Planned<'_>) -> BTreeMap<String, Vec<PathBuf>> {
-        let paths = |(name, input): (&str, &Input)| {
+        let mut all: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+        for (name, input) in planned.step.inputs() {
             let paths = match input {
                 Input::Files(_) => self.plan.files(planned.id, name).to_vec(),
                 Input::Output(output) => match self.find(output) {
@@ -377,9 +378,9 @@ impl<'r> Scheduler<'r> {
                     _ => Vec::new(),
                 },
             };
-            (name.to_owned(), paths)
-        };
-        planned.step.inputs().map(paths).collect()
+            all.entry(slot_of(name).to_owned()).or_default().extend(paths);
+        }
+        all
     }
 
     // ---- hearing

@@ -100,7 +100,7 @@ impl Context {
         &self.inputs(name)[0]
     }
 
-    /// Returns the paths of an input of local files.
+    /// Returns the paths of an input of local files, or of a list.
     ///
     /// # Panics
     /// When the declaration has no such input (a bug).

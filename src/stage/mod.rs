@@ -10,6 +10,7 @@ pub mod corpus_dedup;
 pub mod corpus_dedup_near;
 pub mod corpus_filter;
 pub mod corpus_jsonl;
+pub mod corpus_mix;
 pub mod corpus_parquet;
 pub mod corpus_shuffle;
 pub mod corpus_split;

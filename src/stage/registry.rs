@@ -2,7 +2,7 @@
 
 use crate::data::DataError;
 use crate::stage::{
-    Registry, StageError, corpus_dedup, corpus_dedup_near, corpus_filter, corpus_jsonl,
+    Registry, StageError, corpus_dedup, corpus_dedup_near, corpus_filter, corpus_jsonl, corpus_mix,
     corpus_parquet, corpus_shuffle, corpus_split, corpus_text, dataset_pack, rounds_resample,
     source_adopt, source_fetch, tokenizer_count, tokenizer_open, tokenizer_prune,
 };
@@ -13,6 +13,7 @@ pub const REGISTRY: Registry = &[
     ("corpus.dedup_near", corpus_dedup_near::run),
     ("corpus.filter", corpus_filter::run),
     ("corpus.jsonl", corpus_jsonl::run),
+    ("corpus.mix", corpus_mix::run),
     ("corpus.parquet", corpus_parquet::run),
     ("corpus.part", corpus_split::part),
     ("corpus.shuffle", corpus_shuffle::run),

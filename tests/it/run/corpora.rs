@@ -142,6 +142,44 @@ fn a_column_of_parquet_files_is_read_in_all_row_groups() {
     assert_eq!(field(&space, "rejected"), "1");
 }
 
+#[test]
+fn corpora_are_mixed_evenly_by_weight() {
+    let space = Space::new();
+    let texts = |letter: &str, count: usize| {
+        (0..count).map(|at| format!("{letter}{at:02}")).collect::<Vec<_>>().join("\n")
+    };
+    for (letter, count) in [("a", 90), ("b", 10), ("c", 50)] {
+        space.write(&format!("{letter}.txt"), texts(letter, count));
+    }
+    let read = |name: &str| format!(r#"corpus.text("{name}.txt", delimiter: "\n")"#);
+    let all = ["a", "b", "c"].map(read).join(", ");
+    let mix = |args: &str| documents(&space, &format!("corpus.mix([{all}], {args})"));
+    let of = |texts: &[String], letter: &str| -> Vec<String> {
+        texts.iter().filter(|text| text.starts_with(letter)).cloned().collect()
+    };
+    // The second one ends first, after ten documents.
+    let mixed = mix("weights: [60%, 20%, 20%]");
+    assert!((50..=52).contains(&mixed.len()), "{}", mixed.len());
+    for (letter, share) in [("a", 0.6), ("b", 0.2), ("c", 0.2)] {
+        for end in 1..mixed.len() {
+            let count = of(&mixed[..end], letter).len() as f64;
+            assert!((count - share * end as f64).abs() <= 1.0, "{letter} {end}");
+        }
+        let own = of(&mixed, letter);
+        assert!(own.iter().enumerate().all(|(at, text)| *text == format!("{letter}{at:02}")));
+    }
+    // All are used, and those that ended start over.
+    let mixed = mix("weights: [6, 2, 2], by: documents, until: all");
+    assert_eq!(of(&mixed, "c").len(), 50);
+    assert!((147..=150).contains(&of(&mixed, "a").len()));
+    assert_eq!(of(&mixed, "b")[10..20], of(&mixed, "b")[..10]);
+    // The order in the list counts, so it is part of the key.
+    assert_eq!(mix("weights: [1, 1, 1]")[..3], ["a00", "b00", "c00"]);
+    let list = [read("c"), read("a")].join(", ");
+    let swapped = documents(&space, &format!("corpus.mix([{list}], weights: [1, 1])"));
+    assert_eq!(swapped[..3], ["c00", "a00", "c01"]);
+}
+
 /// Writes some lines as documents, and returns the call that reads them.
 fn lines(space: &Space, lines: &[String]) -> String {
     space.write("lines.txt", lines.join("\n"));
@@ -282,6 +320,8 @@ fn what_leaves_nothing_or_makes_no_sense_is_told() {
         r#"corpus.split(corpus.text("one.txt"), valid: 1%).train"#,
         "corpus.part(ONE, parts: 2, part: 3)",
         "corpus.part(ONE, parts: 9, part: 1)",
+        "corpus.mix([ONE, ONE], weights: [1])",
+        "corpus.mix([ONE, ONE], weights: [1, 0])",
     ];
     let calls = calls.map(|call| call.replace("ONE", one));
     golden("making", &told(&space, &calls.each_ref().map(String::as_str)));
