@@ -9,6 +9,7 @@ pub mod counts;
 pub mod dataset;
 pub mod error;
 pub mod gguf;
+pub mod hub;
 pub mod losses;
 pub mod mapped;
 pub mod mix;

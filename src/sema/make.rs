@@ -21,7 +21,7 @@ use crate::sema::ty::Ty;
 use crate::sema::value::{Fields, Misfit, Val, real};
 
 /// What `source.fetch` knows how to fetch.
-const SCHEMES: [&str; 2] = ["pypi", "file"];
+const SCHEMES: [&str; 5] = ["https", "http", "hf", "pypi", "file"];
 
 /// What is learned of a stage call when it is first evaluated.
 pub(super) struct Called {

@@ -129,17 +129,8 @@ pub(super) struct Content {
 impl Content {
     pub(super) fn open(path: &Path) -> Result<Self, StageError> {
         let open = || {
-            let mut file = File::open(path)?;
-            let seen = file.try_clone()?;
-            let mut magic = Vec::new();
-            (&mut file).take(4).read_to_end(&mut magic)?;
-            let whole = BufReader::new(io::Cursor::new(magic.clone()).chain(file));
-            let text: Box<dyn Read> = match magic[..] {
-                [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
-                [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::Decoder::with_buffer(whole)?),
-                _ => Box::new(whole),
-            };
-            Ok(Self::new(path, text, seen))
+            let file = File::open(path)?;
+            Ok(Self::new(path, decompressed(file.try_clone()?)?, file))
         };
         open().map_err(|error| StageError::io("open", path, &error))
     }
@@ -164,6 +155,22 @@ impl Content {
         self.read += (out.len() - before) as u64;
         read.map_err(|error| unreadable(&self.path, &error, self.read))
     }
+}
+
+/// Opens a file for reading, decompressed if it starts like gzip or Zstandard.
+pub(super) fn decompress(path: &Path) -> io::Result<Box<dyn Read>> {
+    decompressed(File::open(path)?)
+}
+
+fn decompressed(mut file: File) -> io::Result<Box<dyn Read>> {
+    let mut magic = Vec::new();
+    (&mut file).take(4).read_to_end(&mut magic)?;
+    let whole = BufReader::new(io::Cursor::new(magic.clone()).chain(file));
+    Ok(match magic[..] {
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
+        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::Decoder::with_buffer(whole)?),
+        _ => Box::new(whole),
+    })
 }
 
 /// Returns why a file can't be read on after `bytes` of its text.

@@ -4,7 +4,7 @@ use crate::data::DataError;
 use crate::stage::{
     Registry, StageError, corpus_dedup, corpus_dedup_near, corpus_filter, corpus_jsonl, corpus_mix,
     corpus_parquet, corpus_shuffle, corpus_split, corpus_text, dataset_pack, rounds_resample,
-    source_adopt, source_fetch, tokenizer_count, tokenizer_open, tokenizer_prune,
+    source_adopt, source_fetch, source_unpack, tokenizer_count, tokenizer_open, tokenizer_prune,
 };
 
 /// All stages that `tlm worker` runs.
@@ -23,6 +23,7 @@ pub const REGISTRY: Registry = &[
     ("rounds.resample", rounds_resample::run),
     ("source.adopt", source_adopt::run),
     ("source.fetch", source_fetch::run),
+    ("source.unpack", source_unpack::run),
     ("tokenizer.count", tokenizer_count::run),
     ("tokenizer.open", tokenizer_open::run),
     ("tokenizer.prune", tokenizer_prune::run),

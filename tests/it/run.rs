@@ -1,6 +1,7 @@
 //! Recipes run by the program itself: what runs, what is told, and what is kept.
 
 mod answer;
+mod archives;
 mod bad_stages;
 mod commands;
 mod corpora;
@@ -18,6 +19,7 @@ mod late;
 mod lock;
 mod origin;
 mod own_stages;
+mod remote;
 mod retries;
 mod reuse;
 mod several;
