@@ -13,6 +13,7 @@ pub mod hub;
 pub mod losses;
 pub mod mapped;
 pub mod mix;
+pub mod npy;
 pub mod prune;
 pub mod tokenizer;
 pub mod tokenizer_files;

@@ -25,6 +25,7 @@ type Origins = &'static [(&'static str, From)];
 
 /// The length of a dataset's sequences.
 const SEQ: Origins = &[
+    ("dataset.internevo", From::Param("seq")),
     ("dataset.pack", From::Param("seq")),
     ("dataset.part", From::Input("data")),
     ("rounds.resample", From::Input("data")),

@@ -40,7 +40,7 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
             context.progress(done + lines.content().position(), Some(total), "bytes");
             let place = |line: u64| format!("{}:{line}", file.path.display());
             let (bytes, first) = match block {
-                Block::Lines { bytes, first } => (bytes, first),
+                Block::Lines { bytes, first, .. } => (bytes, first),
                 Block::TooLong { line } => {
                     let limit = text::bytes(LINE_MAX as u64);
                     rejects.reject(context, place(line), format!("longer than {limit}"))?;

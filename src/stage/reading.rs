@@ -191,22 +191,23 @@ pub(super) struct Lines {
     content: Content,
     /// What was read of lines that have not ended yet.
     rest: Vec<u8>,
-    /// The line that `rest` begins with, from 1.
+    /// The line that `rest` begins with, from 1, and where that starts.
     line: u64,
+    offset: u64,
     longest: usize,
 }
 
 /// Some lines.
 pub(super) enum Block {
-    /// Whole lines; the first has this number.
-    Lines { bytes: Vec<u8>, first: u64 },
+    /// Whole lines; the first has this number, and starts at this byte of the text.
+    Lines { bytes: Vec<u8>, first: u64, offset: u64 },
     /// A line that is longer than lines may be.
     TooLong { line: u64 },
 }
 
 impl Lines {
     pub(super) fn new(content: Content, longest: usize) -> Self {
-        Self { content, rest: Vec::new(), line: 1, longest }
+        Self { content, rest: Vec::new(), line: 1, offset: 0, longest }
     }
 
     pub(super) fn content(&mut self) -> &mut Content {
@@ -227,26 +228,32 @@ impl Lines {
             };
             let rest = self.rest.split_off(end);
             let bytes = std::mem::replace(&mut self.rest, rest);
-            let first = self.line;
+            let (first, offset) = (self.line, self.offset);
             self.line += newlines(&bytes);
-            return Ok(Some(Block::Lines { bytes, first }));
+            self.offset += bytes.len() as u64;
+            return Ok(Some(Block::Lines { bytes, first, offset }));
         }
     }
 
     /// Passes the line that is begun, and keeps nothing of it.
     fn pass_line(&mut self) -> Result<Block, StageError> {
         let line = self.line;
+        self.offset += self.rest.len() as u64;
         self.rest = Vec::new();
         loop {
             let ended = self.content.read(&mut self.rest)? == 0;
             match memchr::memchr(b'\n', &self.rest) {
                 Some(at) => {
                     self.rest.drain(..=at);
+                    self.offset += at as u64 + 1;
                     self.line += 1;
                     return Ok(Block::TooLong { line });
                 }
                 None if ended => return Ok(Block::TooLong { line }),
-                None => self.rest.clear(),
+                None => {
+                    self.offset += self.rest.len() as u64;
+                    self.rest.clear();
+                }
             }
         }
     }
@@ -267,7 +274,9 @@ mod tests {
         let mut shown = Vec::new();
         while let Some(block) = lines.next().unwrap() {
             shown.push(match block {
-                Block::Lines { bytes, first } => format!("{first} {} bytes", bytes.len()),
+                Block::Lines { bytes, first, offset } => {
+                    format!("{first} at {offset}: {} bytes", bytes.len())
+                }
                 Block::TooLong { line } => format!("{line} too long"),
             });
         }
@@ -278,15 +287,12 @@ mod tests {
     fn blocks_are_of_whole_lines() {
         let long = "x".repeat(2 * CHUNK + 1);
         assert_eq!(blocks("", 10), [""; 0]);
-        assert_eq!(blocks("a\nb", 10), ["1 2 bytes", "2 1 bytes"]);
-        assert_eq!(
-            blocks(&format!("a\n{long}\nb\n"), 3 * CHUNK),
-            ["1 2 bytes".to_owned(), format!("2 {} bytes", long.len() + 3)]
-        );
-        assert_eq!(
-            blocks(&format!("a\n{long}\nb\n"), CHUNK),
-            ["1 2 bytes", "2 too long", "3 2 bytes"]
-        );
-        assert_eq!(blocks(&format!("a\n{long}"), CHUNK), ["1 2 bytes", "2 too long"]);
+        assert_eq!(blocks("a\nb", 10), ["1 at 0: 2 bytes", "2 at 2: 1 bytes"]);
+        let text = format!("a\n{long}\nb\n");
+        let rest = format!("2 at 2: {} bytes", long.len() + 3);
+        assert_eq!(blocks(&text, 3 * CHUNK), ["1 at 0: 2 bytes", &rest]);
+        let last = format!("3 at {}: 2 bytes", long.len() + 3);
+        assert_eq!(blocks(&text, CHUNK), ["1 at 0: 2 bytes", "2 too long", &last]);
+        assert_eq!(blocks(&text[..text.len() - 3], CHUNK), ["1 at 0: 2 bytes", "2 too long"]);
     }
 }

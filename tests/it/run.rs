@@ -6,6 +6,7 @@ mod bad_stages;
 mod commands;
 mod corpora;
 mod damage;
+mod datasets;
 mod diff;
 mod disk;
 mod events;
