@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::data::error::DataError;
@@ -89,6 +90,11 @@ impl<T: Word> Array<T> {
     /// Returns all entries.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = T> + '_ {
         self.range(0, self.len())
+    }
+
+    /// Lets go of the memory that a range of entries takes.
+    pub fn release(&self, range: Range<usize>) {
+        self.map.release(range.start * T::SIZE..range.end * T::SIZE);
     }
 
     /// Returns the path.

@@ -2,11 +2,15 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::data::array::{Array, ArrayWriter};
 use crate::data::error::DataError;
 use crate::data::mapped::Mapped;
+
+/// Offsets that are checked at once.
+const OFFSETS: usize = 1 << 20;
 
 /// A mapped corpus.
 #[derive(Debug)]
@@ -27,8 +31,12 @@ impl Corpus {
         if offsets.is_empty() || offsets.get(0) != 0 {
             return invalid("the first offset must be 0".to_owned());
         }
-        if let Some(at) = (1..offsets.len()).find(|&i| offsets.get(i) < offsets.get(i - 1)) {
-            return invalid(format!("entry {at} is smaller than the one before"));
+        for start in (1..offsets.len()).step_by(OFFSETS) {
+            let range = start..offsets.len().min(start + OFFSETS);
+            if let Some(at) = range.clone().find(|&i| offsets.get(i) < offsets.get(i - 1)) {
+                return invalid(format!("entry {at} is smaller than the one before"));
+            }
+            offsets.release(range);
         }
         let (end, size) = (offsets.get(offsets.len() - 1), text.bytes().len());
         if end != size as u64 {
@@ -50,6 +58,14 @@ impl Corpus {
     /// Returns the size of a document in bytes.
     pub fn document_size(&self, index: usize) -> u64 {
         self.offsets.get(index + 1) - self.offsets.get(index)
+    }
+
+    /// Lets go of the memory that documents take, so that what a stage has in use does not grow with what it has read.
+    pub fn release(&self, documents: Range<usize>) {
+        let start = self.offsets.get(documents.start) as usize;
+        let end = self.offsets.get(documents.end) as usize;
+        self.text.release(start..end);
+        self.offsets.release(documents);
     }
 
     /// Returns a document.
@@ -78,6 +94,8 @@ pub struct CorpusWriter {
     text: BufWriter<File>,
     offsets: ArrayWriter<u64>,
     documents: u64,
+    /// Where the document starts that is not ended yet.
+    start: u64,
     size: u64,
 }
 
@@ -92,16 +110,42 @@ impl CorpusWriter {
         let mut offsets = ArrayWriter::create(folder.join("offsets.u64"))?;
         offsets.push(0)?;
         let text = BufWriter::with_capacity(1 << 18, file);
-        Ok(Self { path, text, offsets, documents: 0, size: 0 })
+        Ok(Self { path, text, offsets, documents: 0, start: 0, size: 0 })
     }
 
-    /// Appends a document.
+    /// Appends a document; one without text is left out.
     ///
     /// # Errors
     /// When it can't be written.
     pub fn push(&mut self, document: &str) -> Result<(), DataError> {
-        self.text.write_all(document.as_bytes()).map_err(DataError::io("write", &self.path))?;
-        self.size += document.len() as u64;
+        self.append(document)?;
+        self.end()
+    }
+
+    /// Returns the number of documents so far.
+    pub fn documents(&self) -> u64 {
+        self.documents
+    }
+
+    /// Appends a part of a document.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn append(&mut self, part: &str) -> Result<(), DataError> {
+        self.text.write_all(part.as_bytes()).map_err(DataError::io("write", &self.path))?;
+        self.size += part.len() as u64;
+        Ok(())
+    }
+
+    /// Ends the document whose parts were appended; one without text is left out.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn end(&mut self) -> Result<(), DataError> {
+        if self.size == self.start {
+            return Ok(());
+        }
+        self.start = self.size;
         self.documents += 1;
         self.offsets.push(self.size)
     }
@@ -126,7 +170,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = CorpusWriter::create(folder.path()).unwrap();
         writer.push("ab").unwrap();
-        writer.push("语言").unwrap();
+        writer.push("").unwrap();
+        ["语", "", "言"].iter().for_each(|part| writer.append(part).unwrap());
+        writer.end().unwrap();
         assert_eq!(writer.finish().unwrap(), (2, 8));
         let corpus = Corpus::open(folder.path()).unwrap();
         assert_eq!(corpus.documents(), 2);

@@ -1,9 +1,10 @@
 //! A file mapped into memory: the one place with unsafe code.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 
 use crate::data::error::DataError;
 
@@ -33,6 +34,18 @@ impl Mapped {
     /// Returns the content.
     pub fn bytes(&self) -> &[u8] {
         &self.map
+    }
+
+    /// Lets go of the memory that a range of bytes takes; they are read anew when they are asked for again.
+    pub fn release(&self, range: Range<usize>) {
+        #[expect(
+            unsafe_code,
+            reason = "the map is shared and read-only, so its pages come back from the file"
+        )]
+        // A system that can't only keeps more in memory.
+        let _ = unsafe {
+            self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len())
+        };
     }
 
     /// Returns the path.

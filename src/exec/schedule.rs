@@ -15,7 +15,7 @@ use crate::exec::retry::Terms;
 use crate::exec::{Estimates, Event, OnFailure, Origins, Outcome, Stop};
 use crate::graph::{Plan, Planned};
 use crate::sema::least;
-use crate::sema::steps::{Arg, Body, Input, OutputRef, StepId};
+use crate::sema::steps::{Arg, Body, Input, OutputRef, StepId, slot_of};
 use crate::stage::{Failure, FailureKind};
 use crate::store::{Output, Record, Store};
 
@@ -396,7 +396,8 @@ impl<'r> Scheduler<'r> {
     }
 
     fn inputs(&self, planned: Planned<'_>) -> BTreeMap<String, Vec<PathBuf>> {
-        let paths = |(name, input): (&str, &Input)| {
+        let mut all: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+        for (name, input) in planned.step.inputs() {
             let paths = match input {
                 Input::Files(_) => self.plan.files(planned.id, name).to_vec(),
                 Input::Output(output) => match self.find(output) {
@@ -406,9 +407,9 @@ impl<'r> Scheduler<'r> {
                     _ => Vec::new(),
                 },
             };
-            (name.to_owned(), paths)
-        };
-        planned.step.inputs().map(paths).collect()
+            all.entry(slot_of(name).to_owned()).or_default().extend(paths);
+        }
+        all
     }
 
     // ---- hearing

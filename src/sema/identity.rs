@@ -6,6 +6,7 @@
 use crate::base::{Span, Value};
 use crate::diag::Diagnostic;
 use crate::sema::eval::Eval;
+use crate::sema::make::Slots;
 use crate::sema::node::{Call, Slot};
 use crate::sema::steps::{Arg, Input, OutputRef, Step};
 use crate::sema::ty::Ty;
@@ -24,6 +25,7 @@ type Origins = &'static [(&'static str, From)];
 
 /// The length of a dataset's sequences.
 const SEQ: Origins = &[
+    ("dataset.internevo", From::Param("seq")),
     ("dataset.pack", From::Param("seq")),
     ("dataset.part", From::Input("data")),
     ("rounds.resample", From::Input("data")),
@@ -48,13 +50,15 @@ impl<'p> Eval<'p> {
     pub(super) fn tokenizer(
         &mut self,
         call: &'p Call,
+        slots: &Slots,
         tokenizers: &[Option<OutputRef>],
         span: Span,
     ) -> Option<Option<OutputRef>> {
-        let slots = || call.stage.signature.inputs.iter().zip(tokenizers).zip(&call.inputs);
-        let given = slots().any(|((slot, _), _)| takes(slot, "Tokenizer"));
+        let declared = &call.stage.signature.inputs;
+        let given = declared.iter().any(|slot| takes(slot, "Tokenizer"));
         let mut first: Option<(&OutputRef, Span)> = None;
-        for ((slot, tokenizer), arg) in slots() {
+        for (at, tokenizer) in slots.iter().zip(tokenizers) {
+            let (slot, arg) = (&declared[*at], &call.inputs[*at]);
             // A donor goes with any tokenizer: its embeddings are gathered anew.
             let free = given && takes(slot, "Checkpoint");
             let Some(own) = tokenizer.as_ref().filter(|_| !free) else { continue };
@@ -85,13 +89,15 @@ impl<'p> Eval<'p> {
     pub(super) fn fits_together(
         &mut self,
         call: &'p Call,
+        slots: &Slots,
         inputs: &[Input],
         span: Span,
     ) -> Option<()> {
         let input = |wanted: &str| {
-            let slots = call.stage.signature.inputs.iter().zip(inputs).zip(&call.inputs);
-            slots.into_iter().find_map(|((slot, input), arg)| match input {
-                Input::Output(output) if takes(slot, wanted) => Some((output, arg.node().span)),
+            slots.iter().zip(inputs).find_map(|(at, input)| match input {
+                Input::Output(output) if takes(&call.stage.signature.inputs[*at], wanted) => {
+                    Some((output, call.inputs[*at].node().span))
+                }
                 _ => None,
             })
         };

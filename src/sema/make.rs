@@ -21,7 +21,7 @@ use crate::sema::ty::Ty;
 use crate::sema::value::{Fields, Misfit, Val, real};
 
 /// What `source.fetch` knows how to fetch.
-const SCHEMES: [&str; 2] = ["pypi", "file"];
+const SCHEMES: [&str; 5] = ["https", "http", "hf", "pypi", "file"];
 
 /// What is learned of a stage call when it is first evaluated.
 pub(super) struct Called {
@@ -60,6 +60,48 @@ enum Carries {
     Inputs(Option<Atom>),
 }
 
+/// For each input the place of its slot, which a list has several inputs of.
+pub(super) type Slots = SmallVec<[usize; 2]>;
+
+/// The inputs of a call, and the tokenizer of each.
+#[derive(Default)]
+struct Given {
+    inputs: Inputs,
+    tokenizers: SmallVec<[Option<OutputRef>; 2]>,
+    slots: Slots,
+}
+
+impl Given {
+    fn add(&mut self, slot: usize, value: &Val) -> Option<()> {
+        let Val::Artifact(output, tokenizer) = value else { return None };
+        self.push(slot, Input::Output(output.clone()), tokenizer.clone());
+        Some(())
+    }
+
+    fn push(&mut self, slot: usize, input: Input, tokenizer: Option<OutputRef>) {
+        self.inputs.push(input);
+        self.tokenizers.push(tokenizer);
+        self.slots.push(slot);
+    }
+}
+
+/// Returns the names of inputs: that of the slot, and the place for an item of a list.
+fn names(declared: &[Slot], slots: &Slots) -> Vec<Atom> {
+    let mut place = 0;
+    let name = |(at, slot): (usize, &usize)| {
+        place = if at > 0 && slots[at - 1] == *slot { place + 1 } else { 0 };
+        match is_list(&declared[*slot]) {
+            true => Atom::from(&format!("{}.{place}", declared[*slot].name)),
+            false => Atom::from(&declared[*slot].name),
+        }
+    };
+    slots.iter().enumerate().map(name).collect()
+}
+
+fn is_list(slot: &Slot) -> bool {
+    matches!(slot.ty, Ty::List(_))
+}
+
 impl<'p> Eval<'p> {
     pub(super) fn call(&mut self, call: &'p Call, span: Span, at: At<'_, 'p>) -> Option<Val> {
         // All arguments are evaluated before any missing one ends it, so that all mistakes are told.
@@ -70,15 +112,15 @@ impl<'p> Eval<'p> {
             Some(run) => Some(run),
             None => self.run_spec(call, at).map(Arc::new),
         };
-        let (mut inputs, tokenizers) = inputs?;
+        let Given { mut inputs, tokenizers, slots } = inputs?;
         inputs.extend(call.stage.uses.iter().map(|file| self.files(file.node.clone(), file.span)));
         let mut args = args?;
-        let tokenizer = self.tokenizer(call, &tokenizers, span)?;
-        self.fits_together(call, &inputs, span)?;
+        let tokenizer = self.tokenizer(call, &slots, &tokenizers, span)?;
+        self.fits_together(call, &slots, &inputs, span)?;
         let run = run?;
         let called = match known {
             Some(known) => known,
-            None => self.learn(call, span, &mut args, &run, at),
+            None => self.learn(call, span, &slots, &mut args, &run, at),
         };
         let step = Step {
             site: Arc::clone(&called.site),
@@ -97,6 +139,7 @@ impl<'p> Eval<'p> {
         &mut self,
         call: &'p Call,
         span: Span,
+        slots: &Slots,
         args: &mut Vec<Arg>,
         run: &Arc<RunSpec>,
         at: At<'_, 'p>,
@@ -121,12 +164,12 @@ impl<'p> Eval<'p> {
         *args = own;
         let given = call.params.iter();
         let spans = given.map(|(at, node)| (&signature.params[*at].name, node.span));
-        let inputs = signature.inputs.iter().zip(&call.inputs);
-        let spans = spans.chain(inputs.map(|(slot, input)| (&slot.name, input.node().span)));
-        let spans = spans.map(|(name, span)| (Atom::from(name), span)).collect();
-        let names = signature.inputs.iter().map(|slot| slot.name.clone());
-        let names = names.chain(call.stage.uses.iter().map(|file| format!("uses {}", file.node)));
-        let names = names.map(|name| Atom::from(&name)).collect();
+        let spans = spans.map(|(name, span)| (Atom::from(name), span));
+        let names: Vec<Atom> = names(&signature.inputs, slots);
+        let inputs = slots.iter().map(|slot| call.inputs[*slot].node().span);
+        let spans = spans.chain(names.iter().copied().zip(inputs)).collect();
+        let uses = call.stage.uses.iter().map(|file| Atom::from(&format!("uses {}", file.node)));
+        let names = names.iter().copied().chain(uses).collect();
         let site = Site::new(Arc::clone(&call.stage.decl), names, params, span, spans);
         let makes = self.makes(&call.stage);
         let called = Rc::new(Called {
@@ -137,7 +180,10 @@ impl<'p> Eval<'p> {
             label: Cell::new(at.label.atom()),
             makes,
         });
-        self.called.insert(ptr::from_ref(call).addr(), Rc::clone(&called));
+        // A list may have another length elsewhere.
+        if signature.inputs.iter().all(|slot| !is_list(slot)) {
+            self.called.insert(ptr::from_ref(call).addr(), Rc::clone(&called));
+        }
         called
     }
 
@@ -233,41 +279,51 @@ impl<'p> Eval<'p> {
         id
     }
 
-    /// Returns the inputs, and the tokenizer of each.
-    fn inputs(
-        &mut self,
-        call: &'p Call,
-        at: At<'_, 'p>,
-    ) -> Option<(Inputs, SmallVec<[Option<OutputRef>; 2]>)> {
+    /// Returns the inputs.
+    fn inputs(&mut self, call: &'p Call, at: At<'_, 'p>) -> Option<Given> {
         let slots = &call.stage.signature.inputs;
-        let (mut inputs, mut tokenizers) = (Inputs::new(), SmallVec::new());
-        for (input, slot) in call.inputs.iter().zip(slots) {
-            if let Some((input, tokenizer)) = self.input(call, input, slot, at) {
-                inputs.push(input);
-                tokenizers.push(tokenizer);
-            }
+        let (mut given, mut complete) = (Given::default(), true);
+        for (place, (input, slot)) in call.inputs.iter().zip(slots).enumerate() {
+            complete &= self.input(call, input, (place, slot), &mut given, at).is_some();
         }
-        (inputs.len() == slots.len()).then_some((inputs, tokenizers))
+        (complete && call.inputs.len() == slots.len()).then_some(given)
     }
 
     fn input(
         &mut self,
         call: &'p Call,
         input: &'p InputArg,
-        slot: &Slot,
+        (place, slot): (usize, &Slot),
+        given: &mut Given,
         at: At<'_, 'p>,
-    ) -> Option<(Input, Option<OutputRef>)> {
+    ) -> Option<()> {
         let inner = At { label: Label::Within(&at.label, &slot.name), ..at };
         match input {
             InputArg::Artifact(node) => match self.node(node, inner)? {
-                Val::Artifact(output, tokenizer) => Some((Input::Output(output), tokenizer)),
-                _ => None,
+                Val::List(items) if items.is_empty() => {
+                    self.empty_list(call, slot, node.span);
+                    None
+                }
+                Val::List(items) => items.iter().try_for_each(|item| given.add(place, item)),
+                one => given.add(place, &one),
             },
             InputArg::Text(node) => {
                 let Val::Plain(Value::Str(text)) = self.node(node, inner)? else { return None };
-                self.file(call, text, node.span, inner).map(|input| (input, None))
+                let input = self.file(call, text, node.span, inner)?;
+                given.push(place, input, None);
+                Some(())
             }
         }
+    }
+
+    fn empty_list(&mut self, call: &Call, slot: &Slot, span: Span) {
+        let message = format!("`{}` takes at least one of `{}`", call.stage.decl.name, slot.name);
+        self.found.push(
+            Diagnostic::error("tlm::sema::inputs", message)
+                .label(span, "an empty list")
+                .label(slot.span, "declared here")
+                .help("write one or more values into the list"),
+        );
     }
 
     /// Returns what a text stands for where a file is wanted.

@@ -400,6 +400,14 @@ pub enum Input {
     Files(Box<Files>),
 }
 
+/// Returns the parameter that an input is of: the inputs `corpora.0` and `corpora.1` are a list's, given for `corpora`.
+pub fn slot_of(input: &str) -> &str {
+    match input.split_once('.') {
+        Some((slot, _)) if !slot.starts_with("uses ") => slot,
+        _ => input,
+    }
+}
+
 /// Local files as a recipe names them.
 #[derive(Clone, Debug)]
 pub struct Files {

@@ -21,7 +21,7 @@ pub struct Action {
     pub stage: String,
     /// All parameters by name.
     pub params: BTreeMap<String, Value>,
-    /// Input paths by parameter name: one path for an artifact, any number for local files.
+    /// Input paths by parameter name: one path for an artifact, any number for local files and lists.
     pub inputs: BTreeMap<String, Vec<PathBuf>>,
     /// An empty folder; output `model` is written as the file or folder `out/model`.
     pub out: PathBuf,

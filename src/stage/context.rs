@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::de::DeserializeOwned;
 
 use crate::base::Value;
@@ -101,12 +102,22 @@ impl Context {
         &self.inputs(name)[0]
     }
 
-    /// Returns the paths of an input of local files.
+    /// Returns the paths of an input of local files, or of a list.
     ///
     /// # Panics
     /// When the declaration has no such input (a bug).
     pub fn inputs(&self, name: &str) -> &[PathBuf] {
         self.action.inputs.get(name).expect("the action has every declared input")
+    }
+
+    /// Returns the threads that the stage may use.
+    ///
+    /// # Errors
+    /// When they can't be started.
+    pub fn pool(&self) -> Result<ThreadPool, StageError> {
+        let threads = self.action.threads.max(1) as usize;
+        let pool = ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.map_err(|error| StageError::environment(format!("can't start threads: {error}")))
     }
 
     /// Returns the path at which to write an output; nothing is there yet.

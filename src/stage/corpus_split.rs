@@ -1,58 +1,125 @@
-//! `corpus.split`: an exact number of documents, drawn at random, goes into `valid`.
+//! `corpus.split` and `corpus.part`: where a document goes follows from its text and the seed alone, so it stays there however
+//! the corpus grows, and equal documents go together.
 
 use serde::Deserialize;
 
-use crate::base::Value;
+use crate::base::Digest;
 use crate::data::mix::{Stream, mix};
 use crate::data::{Corpus, CorpusWriter};
+use crate::stage::documents::each;
+use crate::stage::reading::tell;
 use crate::stage::{Context, StageError};
 
 #[derive(Deserialize)]
-struct Params {
+struct SplitParams {
     valid: f64,
     seed: i64,
 }
 
-/// Runs the stage.
+/// Runs `corpus.split`.
 ///
 /// # Errors
-/// When the corpus has too few documents, or a file operation fails.
-pub fn run(context: &mut Context) -> Result<(), StageError> {
-    let params: Params = context.params()?;
+/// When the corpus has no two different documents, or a file operation fails.
+pub fn split(context: &mut Context) -> Result<(), StageError> {
+    let params: SplitParams = context.params()?;
     let corpus = Corpus::open(context.input("corpus"))?;
-    let valid = choose(corpus.documents(), params.valid, params.seed as u64)?;
-    let mut train = CorpusWriter::create(&context.out_dir("train")?)?;
-    let mut held = CorpusWriter::create(&context.out_dir("valid")?)?;
-    for (index, &is_valid) in valid.iter().enumerate() {
-        if context.interrupted() {
-            return Err(StageError::Interrupted);
+    let key = |text: &str| place(text, params.seed, Stream::Split);
+    let mut sides = Sides::write(context, &corpus, key, limit(params.valid))?;
+    if params.valid > 0.0 && params.valid < 1.0 {
+        // Each side gets at least one: the one that is nearest to it.
+        let nearest = match (sides.train.documents(), sides.valid.documents()) {
+            (_, 0) => Some(u128::from(sides.least) + 1),
+            (0, _) => Some(u128::from(sides.most)),
+            _ => None,
+        };
+        if corpus.documents() < 2 || nearest.is_some() && sides.least == sides.most {
+            let count = corpus.documents();
+            let what =
+                if count < 2 { format!("{count} document") } else { "equal documents".into() };
+            return Err(StageError::input(format!("can't split {what} in two"))
+                .help("give `corpus.text` a `delimiter:` or more files"));
         }
-        let writer = if is_valid { &mut held } else { &mut train };
-        writer.push(corpus.document(index)?)?;
-        context.progress(index as u64 + 1, Some(valid.len() as u64), "documents");
+        if let Some(limit) = nearest {
+            // What is still in its buffers goes before the files are written anew.
+            drop(sides);
+            sides = Sides::write(context, &corpus, key, limit)?;
+        }
     }
-    for (name, writer) in [("train", train), ("valid", held)] {
-        let (documents, size) = writer.finish()?;
-        context.output(&format!("{name}.documents"), Value::Int(documents as i64))?;
-        context.output(&format!("{name}.size"), Value::Int(size as i64))?;
-    }
+    tell(context, "train", sides.train, 0)?;
+    tell(context, "valid", sides.valid, 0)?;
     Ok(())
 }
 
-/// Returns for each document whether it goes into `valid`.
-fn choose(documents: usize, ratio: f64, seed: u64) -> Result<Vec<bool>, StageError> {
-    let inside = ratio > 0.0 && ratio < 1.0;
-    if inside && documents < 2 {
-        return Err(StageError::input(format!("can't split {documents} document in two"))
-            .help("give `corpus.text` a `delimiter:` or more files"));
+/// Returns below which place documents are in `valid`.
+fn limit(valid: f64) -> u128 {
+    (valid * 2f64.powi(64)) as u128
+}
+
+/// Returns the place of a document among all numbers.
+fn place(text: &str, seed: i64, stream: Stream) -> u64 {
+    mix(seed as u64, stream, Digest::of(text.as_bytes()).seed())
+}
+
+/// The two sides of a split, and the least and largest place of a document.
+struct Sides {
+    train: CorpusWriter,
+    valid: CorpusWriter,
+    least: u64,
+    most: u64,
+}
+
+impl Sides {
+    fn write(
+        context: &mut Context,
+        corpus: &Corpus,
+        key: impl Fn(&str) -> u64 + Sync,
+        limit: u128,
+    ) -> Result<Self, StageError> {
+        let writer = |name| Ok::<_, StageError>(CorpusWriter::create(&context.out_dir(name)?)?);
+        let (train, valid) = (writer("train")?, writer("valid")?);
+        let mut sides = Self { train, valid, least: u64::MAX, most: 0 };
+        each(context, corpus, key, |_, _, text, key| {
+            sides.least = sides.least.min(key);
+            sides.most = sides.most.max(key);
+            let is_valid = u128::from(key) < limit;
+            Ok(if is_valid { &mut sides.valid } else { &mut sides.train }.push(text)?)
+        })?;
+        Ok(sides)
     }
-    let exact = (ratio * documents as f64).round() as usize;
-    let count = if inside { exact.clamp(1, documents - 1) } else { exact.min(documents) };
-    let mut order: Vec<usize> = (0..documents).collect();
-    order.sort_by_key(|&index| (mix(seed, Stream::Split, index as u64), index));
-    let mut valid = vec![false; documents];
-    order[..count].iter().for_each(|&index| valid[index] = true);
-    Ok(valid)
+}
+
+#[derive(Deserialize)]
+struct PartParams {
+    parts: u64,
+    part: u64,
+    seed: i64,
+}
+
+/// Runs `corpus.part`.
+///
+/// # Errors
+/// When there is no such part, it is empty, or a file operation fails.
+pub fn part(context: &mut Context) -> Result<(), StageError> {
+    let params: PartParams = context.params()?;
+    let PartParams { parts, part, seed } = params;
+    if part > parts {
+        return Err(StageError::input(format!("there is no part {part} of {parts}"))
+            .help("`part` counts from 1"));
+    }
+    let corpus = Corpus::open(context.input("corpus"))?;
+    let mut writer = CorpusWriter::create(&context.out_dir("out")?)?;
+    let of = |text: &str| (u128::from(place(text, seed, Stream::Part)) * u128::from(parts)) >> 64;
+    each(context, &corpus, of, |_, _, text, found| {
+        if found == u128::from(part - 1) {
+            writer.push(text)?;
+        }
+        Ok(())
+    })?;
+    if tell(context, "out", writer, 0)? == 0 {
+        let message = format!("no document of {} falls into part {part}", corpus.documents());
+        return Err(StageError::input(message).help("make fewer parts"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -60,14 +127,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_are_exact_and_both_sides_get_one() {
-        for (documents, ratio, expected) in
-            [(100, 0.02, 2), (10, 0.01, 1), (10, 0.99, 9), (10, 0.0, 0), (10, 1.0, 10)]
-        {
-            let valid = choose(documents, ratio, 7).unwrap();
-            assert_eq!(valid.iter().filter(|&&valid| valid).count(), expected);
-        }
-        assert!(choose(1, 0.5, 0).is_err());
-        assert_ne!(choose(100, 0.5, 1).unwrap(), choose(100, 0.5, 2).unwrap());
+    fn documents_are_spread_evenly_and_other_seeds_spread_them_otherwise() {
+        let texts: Vec<String> = (0..10_000).map(|at| format!("document {at}")).collect();
+        let valid = |seed| -> Vec<bool> {
+            let place = |text: &String| u128::from(place(text, seed, Stream::Split));
+            texts.iter().map(|text| place(text) < limit(0.02)).collect()
+        };
+        let count = valid(7).iter().filter(|is| **is).count();
+        // Within four standard deviations of 200.
+        assert!((144..256).contains(&count), "{count}");
+        assert_ne!(valid(7), valid(8));
+        assert_eq!((limit(0.0), limit(1.0)), (0, 1 << 64));
     }
 }

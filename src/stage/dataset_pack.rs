@@ -50,10 +50,7 @@ pub(crate) fn encode_all(
     tokenizer: &Tokenizer,
     mut take: impl FnMut(&mut Vec<u32>) -> Result<(), DataError>,
 ) -> Result<(), StageError> {
-    let threads = context.action().threads.max(1) as usize;
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    let pool =
-        pool.map_err(|error| StageError::environment(format!("can't start threads: {error}")))?;
+    let pool = context.pool()?;
     let (mut next, mut done) = (0, 0);
     while next < corpus.documents() {
         if context.interrupted() {

@@ -28,7 +28,8 @@ pub(super) fn tell(
     let fields = match kind {
         "Corpus" => {
             let corpus = Corpus::open(path)?;
-            vec![("documents", whole(corpus.documents() as u64)), ("size", whole(corpus.size()))]
+            let (documents, size) = (corpus.documents() as u64, corpus.size());
+            vec![("documents", whole(documents)), ("size", whole(size)), ("rejected", whole(0))]
         }
         "Tokenizer" => vec![("size", whole(Vocabulary::open(path)?.size()))],
         "Counts" => vec![("tokens", whole(sum_of_counts(path)?))],

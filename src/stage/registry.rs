@@ -2,18 +2,31 @@
 
 use crate::data::DataError;
 use crate::stage::{
-    Registry, StageError, corpus_split, corpus_text, dataset_pack, rounds_resample, source_adopt,
-    source_fetch, tokenizer_count, tokenizer_open, tokenizer_prune,
+    Registry, StageError, corpus_dedup, corpus_dedup_near, corpus_filter, corpus_jsonl, corpus_mix,
+    corpus_parquet, corpus_shuffle, corpus_split, corpus_text, dataset_internevo, dataset_pack,
+    dataset_part, rounds_resample, source_adopt, source_fetch, source_unpack, tokenizer_count,
+    tokenizer_open, tokenizer_prune,
 };
 
 /// All stages that `tlm worker` runs.
 pub const REGISTRY: Registry = &[
-    ("corpus.split", corpus_split::run),
+    ("corpus.dedup", corpus_dedup::run),
+    ("corpus.dedup_near", corpus_dedup_near::run),
+    ("corpus.filter", corpus_filter::run),
+    ("corpus.jsonl", corpus_jsonl::run),
+    ("corpus.mix", corpus_mix::run),
+    ("corpus.parquet", corpus_parquet::run),
+    ("corpus.part", corpus_split::part),
+    ("corpus.shuffle", corpus_shuffle::run),
+    ("corpus.split", corpus_split::split),
     ("corpus.text", corpus_text::run),
+    ("dataset.internevo", dataset_internevo::run),
     ("dataset.pack", dataset_pack::run),
+    ("dataset.part", dataset_part::run),
     ("rounds.resample", rounds_resample::run),
     ("source.adopt", source_adopt::run),
     ("source.fetch", source_fetch::run),
+    ("source.unpack", source_unpack::run),
     ("tokenizer.count", tokenizer_count::run),
     ("tokenizer.open", tokenizer_open::run),
     ("tokenizer.prune", tokenizer_prune::run),

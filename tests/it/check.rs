@@ -608,3 +608,33 @@ fn axes_in_a_circle_are_told_even_where_a_list_is_computed_of_one() {
         &["axis_of_axis range(1, a)", "axis_of_axis [b, 2]", "circle a"],
     );
 }
+
+#[test]
+fn a_stage_takes_a_list_of_artifacts() {
+    let texts = "use std.{corpus}\nlet a = corpus.text(\"a\")\nlet b = corpus.text(\"b\")\n";
+    // Lists of other lengths at other points of an axis are steps of their own.
+    let recipe = format!(
+        "{texts}axis both = [true, false]\n\
+         let m = corpus.mix(if both then [a, b] else [b], weights: if both then [1, 2] else [1])\n\
+         plan default = m vary both\n"
+    );
+    let expansion = expand(&recipe);
+    let inputs: Vec<Vec<_>> = expansion
+        .steps
+        .iter()
+        .filter(|step| step.stage().name == "corpus.mix")
+        .map(|step| step.inputs().map(|(name, _)| name.to_owned()).collect())
+        .collect();
+    assert_eq!(inputs, [vec!["corpora.0", "corpora.1"], vec!["corpora.0"]]);
+    for (list, found) in [
+        ("[]", "inputs []"),
+        ("a", "wrong_type a"),
+        ("[a, 1]", "mixed_types 1"),
+        ("[\"a\"]", "wrong_type [\"a\"]"),
+    ] {
+        finds(
+            &format!("{texts}plan p = [a, b]\nplan q = corpus.mix({list}, weights: [1])\n"),
+            &[found],
+        );
+    }
+}

@@ -1,10 +1,13 @@
 //! Recipes run by the program itself: what runs, what is told, and what is kept.
 
 mod answer;
+mod archives;
 mod bad_stages;
 mod commands;
+mod corpora;
 mod cost;
 mod damage;
+mod datasets;
 mod diff;
 mod disk;
 mod elsewhere;
@@ -19,6 +22,7 @@ mod late;
 mod lock;
 mod origin;
 mod own_stages;
+mod remote;
 mod retries;
 mod reuse;
 mod several;

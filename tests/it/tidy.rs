@@ -64,7 +64,7 @@ fn files_are_documented_and_of_a_size_one_can_read() {
 }
 
 /// What may be named only below some paths; everything else goes through what those offer.
-const HOMES: [(&str, &[&str]); 11] = [
+const HOMES: [(&str, &[&str]); 16] = [
     ("tch::", &["torch/"]),
     ("tokenizers::", &["data/tokenizer.rs"]),
     ("petgraph::", &["graph/"]),
@@ -73,6 +73,11 @@ const HOMES: [(&str, &[&str]); 11] = [
     ("clap::", &["cli/"]),
     ("blake3::", &["base/digest.rs", "base/canon.rs", "base/pieces.rs"]),
     ("indicatif::", &["report/"]),
+    ("parquet::", &["stage/corpus_parquet.rs"]),
+    ("regex::", &["stage/corpus_filter.rs"]),
+    ("tar::", &["stage/source_unpack.rs"]),
+    ("ureq::", &["stage/download.rs"]),
+    ("unicode_script::", &["stage/corpus_filter.rs"]),
     ("signal_hook::", &["exec/stop.rs", "stage/guard.rs", "stage/worker.rs"]),
     ("clippy::disallowed_methods", &["base/world.rs"]),
     ("unsafe {", &["data/mapped.rs", "torch/nn/"]),

@@ -1,10 +1,9 @@
-//! A dataset's sequences as tensors, and the shuffled order in which training takes them.
+//! A dataset's sequences as tensors.
 
 use std::path::Path;
 
 use tch::{Device, Tensor};
 use tlm::data::Dataset;
-use tlm::data::mix::splitmix;
 use tlm::stage::StageError;
 
 use crate::nn::runtime::fault;
@@ -46,43 +45,5 @@ impl Sequences {
             .map_err(fault)?;
         let part = |start| rows.f_narrow(1, start, length)?.f_contiguous();
         Ok((part(0).map_err(fault)?, part(1).map_err(fault)?))
-    }
-}
-
-/// Returns which sequence comes at a position of endless shuffled passes over `count` sequences.
-pub(crate) fn shuffled(position: u64, count: u64, seed: u64) -> u64 {
-    let key = splitmix(seed ^ splitmix(position / count));
-    let half = (64 - (count - 1).leading_zeros()).div_ceil(2).max(1);
-    let mask = (1_u64 << half) - 1;
-    let mut value = position % count;
-    // A Feistel network permutes the power of four above `count`; walking on until inside permutes `count`.
-    loop {
-        let (mut left, mut right) = (value >> half, value & mask);
-        for round in 0..6 {
-            let next = left ^ (splitmix(key ^ (round << 56) ^ right) & mask);
-            (left, right) = (right, next);
-        }
-        value = left << half | right;
-        if value < count {
-            return value;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::shuffled;
-
-    #[test]
-    fn each_pass_has_every_sequence_once_in_its_own_order() {
-        for count in [1, 2, 3, 7, 64, 1000] {
-            let pass = |epoch: u64| -> Vec<u64> {
-                (0..count).map(|i| shuffled(epoch * count + i, count, 7)).collect()
-            };
-            let mut first = pass(0);
-            assert!(count < 7 || first != pass(1), "{count}");
-            first.sort_unstable();
-            assert_eq!(first, (0..count).collect::<Vec<_>>());
-        }
     }
 }

@@ -7,14 +7,14 @@ use serde::Deserialize;
 use serde_json::json;
 use tch::Tensor;
 use tlm::base::Value;
-use tlm::data::mix::splitmix;
+use tlm::data::mix::{shuffled, splitmix};
 use tlm::data::tokenizer_files::copy_tokenizer;
 use tlm::stage::{Context, StageError};
 
 use crate::nn::adamw::{AdamW, Course, Hyper, Schedule};
 use crate::nn::llama::Llama;
 use crate::nn::runtime::{all_finite, fault};
-use crate::nn::sequences::{Sequences, shuffled};
+use crate::nn::sequences::Sequences;
 use crate::stage::journal::Journal;
 use crate::stage::state::{Origin, tell_unusable};
 use crate::stage::train_state::{self, Position};

@@ -145,3 +145,19 @@ report sizes = table([base.size, old.documents, old.size])
     let run = space.run(&[]);
     run.says(&["has digest ", "the recipe wants abc"]);
 }
+
+#[test]
+fn a_command_takes_a_list_of_artifacts() {
+    let space = Space::with(
+        r#"stage one(text: File) -> File  version 1 shell "cat {text} > {out}"
+stage all(texts: [File]) -> File  version 1 shell "cat {texts} > {out}"
+let joined = all([one("texts/b.txt"), one("texts/a.txt")])
+plan default = joined
+"#,
+    );
+    let run = space.run(&[]);
+    assert_eq!(run.code, Some(0), "{run}");
+    let path = crate::run::inputs::made(&space, "joined");
+    let joined = std::fs::read_to_string(path).expect("readable");
+    assert_eq!(joined, space.read("texts/b.txt") + &space.read("texts/a.txt"));
+}

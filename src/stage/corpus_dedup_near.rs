@@ -1,0 +1,257 @@
+//! `corpus.dedup_near`: of documents with nearly the same words the first stays, found by MinHash and locality-sensitive
+//! hashing (Broder 1997, "On the resemblance and containment of documents"; Leskovec, Rajaraman, Ullman, "Mining of Massive
+//! Datasets", chapter 3).
+//!
+//! A document's signature is, for each of `bands * rows` hash functions, the least hash of its n-grams. Two signatures agree
+//! in a place with the probability of the documents' Jaccard similarity. Documents that agree in all rows of a band are
+//! compared by the whole signature.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rayon::slice::ParallelSliceMut;
+use serde::Deserialize;
+
+use crate::data::array::{Array, ArrayWriter};
+use crate::data::mix::{Stream, mix, splitmix};
+use crate::data::{Corpus, CorpusWriter, DataError};
+use crate::stage::documents::each;
+use crate::stage::reading::tell;
+use crate::stage::{Context, StageError};
+
+/// Pairs of which so many were compared between two looks at whether to stop.
+const COMPARED: u64 = 1 << 16;
+
+#[derive(Deserialize)]
+struct Params {
+    similarity: f64,
+    ngram: usize,
+    bands: usize,
+    rows: usize,
+    seed: i64,
+}
+
+/// Runs the stage.
+///
+/// # Errors
+/// When a document can't be read or written.
+pub fn run(context: &mut Context) -> Result<(), StageError> {
+    let params: Params = context.params()?;
+    let corpus = Corpus::open(context.input("corpus"))?;
+    let scratch = Scratch::new(context.state_dir())?;
+    sign(context, &corpus, &params, &scratch.0)?;
+    let removed = compare(context, &corpus, &params, &scratch.0)?;
+    let mut writer = CorpusWriter::create(&context.out_dir("out")?)?;
+    each(
+        context,
+        &corpus,
+        |_| (),
+        |_, index, text, ()| {
+            if !removed[index] {
+                writer.push(text)?;
+            }
+            Ok(())
+        },
+    )?;
+    let rejected = removed.iter().filter(|removed| **removed).count();
+    tell(context, "out", writer, rejected as u64)?;
+    Ok(())
+}
+
+/// A folder for signatures, which is removed in the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(state: &Path) -> Result<Self, StageError> {
+        let path = state.join("signatures");
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).map_err(|error| StageError::io("create", &path, &error))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Writes the signatures of all documents, and per band a file with the document and the hash of its rows for each that has
+/// words.
+fn sign(
+    context: &mut Context,
+    corpus: &Corpus,
+    params: &Params,
+    folder: &Path,
+) -> Result<(), StageError> {
+    let functions = functions(params.bands * params.rows, params.seed as u64);
+    let mut signatures = ArrayWriter::<u32>::create(folder.join("all"))?;
+    let bands = (0..params.bands).map(|band| ArrayWriter::<u64>::create(band_path(folder, band)));
+    let mut bands: Vec<_> = bands.collect::<Result<_, _>>()?;
+    let compute = |text: &str| signature(&ngrams(text, params.ngram), &functions);
+    each(context, corpus, compute, |_, index, _, signature| {
+        signature.iter().try_for_each(|hash| signatures.push(*hash))?;
+        // No words, nothing in common.
+        if signature.iter().any(|hash| *hash != u32::MAX) {
+            for (band, rows) in bands.iter_mut().zip(signature.chunks(params.rows)) {
+                let key = rows.iter().fold(0, |key, hash| splitmix(key ^ u64::from(*hash)));
+                band.push(index as u64)?;
+                band.push(key)?;
+            }
+        }
+        Ok(())
+    })?;
+    signatures.finish()?;
+    bands.into_iter().try_for_each(ArrayWriter::finish)?;
+    Ok(())
+}
+
+fn band_path(folder: &Path, band: usize) -> PathBuf {
+    folder.join(format!("band{band}"))
+}
+
+/// Returns for each document whether one before it is similar.
+fn compare(
+    context: &mut Context,
+    corpus: &Corpus,
+    params: &Params,
+    folder: &Path,
+) -> Result<Vec<bool>, StageError> {
+    let pool = context.pool()?;
+    let size = params.bands * params.rows;
+    let signatures = Array::<u32>::open(&folder.join("all"))?;
+    let wanted = (params.similarity * size as f64).ceil() as usize;
+    let mut removed = vec![false; corpus.documents()];
+    let mut compared = 0_u64;
+    for band in 0..params.bands {
+        let mut entries = entries(&band_path(folder, band))?;
+        pool.install(|| entries.par_sort_unstable());
+        for bucket in entries.chunk_by(|a, b| a.0 == b.0) {
+            for (at, (_, later)) in bucket.iter().enumerate() {
+                if removed[*later] {
+                    continue;
+                }
+                let of = |document: usize| signatures.range(document * size, size);
+                removed[*later] = bucket[..at].iter().any(|(_, earlier)| {
+                    compared += 1;
+                    of(*earlier).zip(of(*later)).filter(|(a, b)| a == b).count() >= wanted
+                });
+                if compared >= COMPARED {
+                    compared = 0;
+                    signatures.release(0..signatures.len());
+                    if context.interrupted() {
+                        return Err(StageError::Interrupted);
+                    }
+                }
+            }
+        }
+        context.progress(band as u64 + 1, Some(params.bands as u64), "bands");
+    }
+    Ok(removed)
+}
+
+/// Returns the hashes of a band with the documents they are of.
+fn entries(path: &Path) -> Result<Vec<(u64, usize)>, DataError> {
+    let band = Array::<u64>::open(path)?;
+    Ok((0..band.len() / 2).map(|at| (band.get(2 * at + 1), band.get(2 * at) as usize)).collect())
+}
+
+/// A hash function of numbers that are well mixed already: the upper half of `a * x + b`.
+type Function = (u64, u64);
+
+fn functions(count: usize, seed: u64) -> Vec<Function> {
+    let random = |id: usize| mix(seed, Stream::Hash, id as u64);
+    (0..count).map(|at| (random(2 * at) | 1, random(2 * at + 1))).collect()
+}
+
+/// Returns the least hash by each function; the largest number where there is no n-gram.
+fn signature(ngrams: &[u64], functions: &[Function]) -> Vec<u32> {
+    let mut least = vec![u32::MAX; functions.len()];
+    for ngram in ngrams {
+        for (least, (a, b)) in least.iter_mut().zip(functions) {
+            let hash = (a.wrapping_mul(*ngram).wrapping_add(*b) >> 32) as u32;
+            *least = (*least).min(hash);
+        }
+    }
+    least
+}
+
+/// Returns hashes of all runs of `n` words; of fewer words all together make one.
+fn ngrams(text: &str, n: usize) -> Vec<u64> {
+    let words = words(text);
+    let hash = |words: &[u64]| words.iter().fold(0, |hash, word| splitmix(hash ^ word));
+    match words.len() {
+        0 => Vec::new(),
+        len => words.windows(n.min(len)).map(hash).collect(),
+    }
+}
+
+/// Returns hashes of the words of a text: runs of letters and digits, in small letters. Where words are written without
+/// blanks between them, each character is one.
+fn words(text: &str) -> Vec<u64> {
+    let mut words = Vec::new();
+    let mut word = None;
+    for c in text.chars() {
+        if !c.is_alphanumeric() {
+            words.extend(word.take());
+            continue;
+        }
+        let alone = is_word(c);
+        if alone {
+            words.extend(word.take());
+        }
+        for c in c.to_lowercase() {
+            word = Some(splitmix(word.unwrap_or_default() ^ u64::from(c)));
+        }
+        if alone {
+            words.extend(word.take());
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// Returns whether a letter is of a script that is written without blanks between words: Thai, Lao, Myanmar, Khmer, kana,
+/// Han.
+fn is_word(c: char) -> bool {
+    matches!(c,
+        '\u{e00}'..='\u{eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}'
+        | '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}'
+        | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn words_are_runs_of_letters_and_characters_of_scripts_without_blanks() {
+        let count = |text: &str| words(text).len();
+        assert_eq!(count("It's 3 Über-words."), 5);
+        assert_eq!(count("语言 ab语c"), 5);
+        assert_eq!(count("... \n"), 0);
+        assert_eq!(words("Ab, ÜB"), words("ab üb"));
+        assert_ne!(words("ab"), words("ba"));
+        assert_eq!(ngrams("a b c", 2).len(), 2);
+        assert_eq!(ngrams("a b", 5).len(), 1);
+    }
+
+    #[test]
+    fn signatures_agree_as_often_as_sets_overlap() {
+        let functions = functions(1024, 7);
+        for shared in [0_usize, 100, 250, 400, 500] {
+            let set = |from: usize| -> Vec<u64> {
+                (from..from + 500).map(|at| splitmix(at as u64)).collect()
+            };
+            let (a, b) = (set(0), set(500 - shared));
+            let union: BTreeSet<_> = a.iter().chain(&b).collect();
+            let jaccard = shared as f64 / union.len() as f64;
+            let (a, b) = (signature(&a, &functions), signature(&b, &functions));
+            let equal = a.iter().zip(&b).filter(|(a, b)| a == b).count() as f64 / 1024.0;
+            let deviation = (jaccard * (1.0 - jaccard) / 1024.0).sqrt();
+            assert!((equal - jaccard).abs() <= 4.0 * deviation, "{equal} against {jaccard}");
+        }
+    }
+}
