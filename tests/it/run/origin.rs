@@ -5,11 +5,12 @@ use std::process::Command;
 
 use crate::run::space::{Space, finish};
 
-/// A command that kills its worker once, and then takes some processor time.
+/// A command that kills its worker once, and then takes some processor time. It says something before: a worker that was there
+/// already and dies without a word is replaced, which is no attempt.
 const RECIPE: &str = r#"use std.{corpus}
 
 stage spin(raw: File) -> File  version 1 shell """
-  if ! test -e {raw}.tried; then touch {raw}.tried; kill -9 $PPID; fi
+  if ! test -e {raw}.tried; then touch {raw}.tried; echo first; sleep 0.5; kill -9 $PPID; fi
   i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; cp {raw} {out}
 """
 
