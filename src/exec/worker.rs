@@ -130,7 +130,11 @@ impl Worker {
         forward(parts.1, sender, Line::Text);
         let leader = Leader { id: Pid::from_child(&child), is_guard, asked: None };
         let leader = Arc::new(Mutex::new(Some(leader)));
-        Ok(Self { child, handle: Handle { leader, stdin: Arc::new(Mutex::new(stdin.map(Arc::new))) }, lines })
+        Ok(Self {
+            child,
+            handle: Handle { leader, stdin: Arc::new(Mutex::new(stdin.map(Arc::new))) },
+            lines,
+        })
     }
 
     /// Returns the means to stop it.

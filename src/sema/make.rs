@@ -34,11 +34,11 @@ pub(super) struct Called {
     along: AlongId,
     /// What the latest step is called.
     label: Cell<Atom>,
-    makes: Makes,
+    makes: Rc<Makes>,
 }
 
-/// What a stage call makes.
-struct Makes {
+/// What calls of a stage make.
+pub(super) struct Makes {
     outputs: Box<[Made]>,
     /// The names of the fields, if that is a record.
     fields: Option<Arc<[Atom]>>,
@@ -109,25 +109,24 @@ impl<'p> Eval<'p> {
             let fixed = match moving {
                 None => Some(arg),
                 Some(given) => {
-                    open.push((&slot.name, given, arg));
+                    open.push((slot.name, given, arg));
                     None
                 }
             };
-            params.push(Param { name: Atom::from(&slot.name), rule: rule(slot), fixed });
+            params.push(Param { name: slot.name, rule: rule(slot), fixed });
         }
         open.sort_by_key(|(name, ..)| *name);
         let (open, own): (Vec<_>, Vec<_>) =
             open.into_iter().map(|(_, given, arg)| (given, arg)).unzip();
         *args = own;
         let given = call.params.iter();
-        let spans = given.map(|(at, node)| (&signature.params[*at].name, node.span));
+        let spans = given.map(|(at, node)| (signature.params[*at].name, node.span));
         let inputs = signature.inputs.iter().zip(&call.inputs);
-        let spans = spans.chain(inputs.map(|(slot, input)| (&slot.name, input.node().span)));
-        let spans = spans.map(|(name, span)| (Atom::from(name), span)).collect();
-        let names = signature.inputs.iter().map(|slot| slot.name.clone());
-        let names = names.chain(call.stage.uses.iter().map(|file| format!("uses {}", file.node)));
-        let names = names.map(|name| Atom::from(&name)).collect();
-        let site = Site::new(Arc::clone(&call.stage.decl), names, params, span, spans);
+        let spans = spans.chain(inputs.map(|(slot, input)| (slot.name, input.node().span)));
+        let names = signature.inputs.iter().map(|slot| slot.name);
+        let uses = call.stage.uses.iter().map(|file| Atom::from(format!("uses {}", file.node)));
+        let names = names.chain(uses).collect();
+        let site = Site::new(Arc::clone(&call.stage.decl), names, params, span, spans.collect());
         let makes = self.makes(&call.stage);
         let called = Rc::new(Called {
             site: Arc::new(site),
@@ -162,31 +161,9 @@ impl<'p> Eval<'p> {
         fixed
     }
 
-    fn makes(&mut self, stage: &Stage) -> Makes {
-        let made = |name: &str, ty: &Ty| {
-            let carries = match ty {
-                Ty::Artifact(artifact) => match artifact.as_str() {
-                    "Tokenizer" => Carries::Itself,
-                    "File" | "Corpus" | "TrainLog" => Carries::None,
-                    _ => {
-                        let own = format!("{name}.tokenizer");
-                        let makes = stage.decl.outputs.contains_key(&own);
-                        Carries::Inputs(makes.then(|| Atom::from(&own)))
-                    }
-                },
-                _ => Carries::Late,
-            };
-            Made { name: Atom::from(name), carries }
-        };
-        match &stage.result {
-            Ty::Record(fields) => {
-                let outputs: Box<[Made]> =
-                    fields.iter().map(|(name, field)| made(name, &field.ty)).collect();
-                let fields = Some(outputs.iter().map(|made| made.name).collect());
-                Makes { outputs, fields }
-            }
-            one => Makes { outputs: [made("out", one)].into(), fields: None },
-        }
+    fn makes(&mut self, stage: &'p Stage) -> Rc<Makes> {
+        let address = ptr::from_ref(stage).addr();
+        Rc::clone(self.makes.entry(address).or_insert_with(|| Rc::new(Makes::of(stage))))
     }
 
     fn label(called: &Called, at: At<'_, 'p>) -> Atom {
@@ -380,16 +357,17 @@ impl<'p> Eval<'p> {
             arg
         };
         let given = |index| call.params.iter().find(|(at, _)| *at == index).map(|(_, node)| node);
-        let args: Vec<Arg> = match known {
+        let mut args = Vec::with_capacity(known.map_or(slots.len(), |known| known.open.len()));
+        match known {
             Some(known) => {
                 let open = known.open.iter().map(|given| &call.params[*given]);
-                open.filter_map(|(index, node)| arg(&slots[*index], Some(node))).collect()
+                args.extend(open.filter_map(|(index, node)| arg(&slots[*index], Some(node))));
             }
             None => {
                 let slots = slots.iter().enumerate();
-                slots.filter_map(|(index, slot)| arg(slot, given(index))).collect()
+                args.extend(slots.filter_map(|(index, slot)| arg(slot, given(index))));
             }
-        };
+        }
         complete.then_some(args)
     }
 
@@ -470,6 +448,35 @@ impl<'p> Eval<'p> {
     }
 }
 
+impl Makes {
+    fn of(stage: &Stage) -> Self {
+        let made = |name: &str, ty: &Ty| {
+            let carries = match ty {
+                Ty::Artifact(artifact) => match &**artifact {
+                    "Tokenizer" => Carries::Itself,
+                    "File" | "Corpus" | "TrainLog" => Carries::None,
+                    _ => {
+                        let own = format!("{name}.tokenizer");
+                        let makes = stage.decl.outputs.contains_key(&own);
+                        Carries::Inputs(makes.then(|| Atom::from(&own)))
+                    }
+                },
+                _ => Carries::Late,
+            };
+            Made { name: Atom::from(name), carries }
+        };
+        match &stage.result {
+            Ty::Record(fields) => {
+                let outputs: Box<[Made]> =
+                    fields.iter().map(|(name, field)| made(name, &field.ty)).collect();
+                let fields = Some(outputs.iter().map(|made| made.name).collect());
+                Makes { outputs, fields }
+            }
+            one => Makes { outputs: [made("out", one)].into(), fields: None },
+        }
+    }
+}
+
 impl Called {
     /// Returns what a step makes, whose inputs agree on a tokenizer.
     fn result(&self, step: StepId, tokenizer: Option<&OutputRef>) -> Val {
@@ -488,7 +495,7 @@ impl Called {
             None => value(&self.makes.outputs[0]),
             Some(names) => {
                 let values = self.makes.outputs.iter().map(value).collect();
-                Val::Record(Arc::new(Fields::new(Arc::clone(names), values)))
+                Val::Record(Fields::new(Arc::clone(names), values))
             }
         }
     }
