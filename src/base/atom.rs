@@ -1,22 +1,19 @@
 //! Texts that are kept once, however many values name them.
 
 use std::borrow::Borrow;
-use std::collections::HashSet;
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::ptr;
 use std::sync::{LazyLock, Mutex};
 
-use crate::base::FastHasher;
+use crate::base::FastSet;
 
 /// A text that is kept for the life of the process: small, copied and compared without looking at it. Ordered as its text.
 #[derive(Clone, Copy)]
 pub struct Atom(&'static String);
 
-type Known = HashSet<Atom, BuildHasherDefault<FastHasher>>;
-
-static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
+static KNOWN: LazyLock<Mutex<FastSet<Atom>>> = LazyLock::new(Mutex::default);
 
 impl From<&str> for Atom {
     fn from(text: &str) -> Self {
@@ -63,6 +60,12 @@ impl PartialEq for Atom {
 }
 
 impl Eq for Atom {}
+
+impl PartialEq<str> for Atom {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other
+    }
+}
 
 impl PartialOrd for Atom {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {

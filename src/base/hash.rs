@@ -1,10 +1,13 @@
 //! A fast hash for tables in memory. Never stored: keys are made with [`Digest`](crate::base::Digest).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// A map by [`FastHasher`].
 pub type FastMap<K, V> = HashMap<K, V, BuildHasherDefault<FastHasher>>;
+
+/// A set by [`FastHasher`].
+pub type FastSet<K> = HashSet<K, BuildHasherDefault<FastHasher>>;
 
 /// Multiplies and rotates a word at a time; good for short keys that nobody chooses to collide.
 #[derive(Clone, Copy, Debug, Default)]

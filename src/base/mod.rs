@@ -17,7 +17,7 @@ pub use atom::Atom;
 pub use canon::{Encoder, Value};
 pub use chunks::in_chunks;
 pub use digest::{Digest, telling_digits};
-pub use hash::{FastHasher, FastMap};
+pub use hash::{FastHasher, FastMap, FastSet};
 pub use pieces::Pieces;
 pub use source::{FileId, SourceMap, Span};
 pub use world::World;

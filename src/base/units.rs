@@ -62,31 +62,54 @@ impl fmt::Display for Dim {
     }
 }
 
-/// The units a number may be written in: suffix, dimension it fixes (none for the bare scales),
-/// and factor to the base unit. Scales `k M B T` may stand before a dimension word: `400k tokens`.
-pub const UNITS: &[(&str, Option<Dim>, f64)] = &[
-    ("k", None, 1e3),
-    ("M", None, 1e6),
-    ("B", None, 1e9),
-    ("T", None, 1e12),
-    ("%", Some(Dim::Ratio), 0.01),
-    ("tokens", Some(Dim::Tokens), 1.0),
-    ("params", Some(Dim::Params), 1.0),
-    ("bytes", Some(Dim::Bytes), 1.0),
-    ("KB", Some(Dim::Bytes), 1e3),
-    ("MB", Some(Dim::Bytes), 1e6),
-    ("GB", Some(Dim::Bytes), 1e9),
-    ("TB", Some(Dim::Bytes), 1e12),
-    ("KiB", Some(Dim::Bytes), 1024.0),
-    ("MiB", Some(Dim::Bytes), 1048576.0),
-    ("GiB", Some(Dim::Bytes), 1073741824.0),
-    ("TiB", Some(Dim::Bytes), 1099511627776.0),
-    ("ms", Some(Dim::Duration), 1e-3),
-    ("s", Some(Dim::Duration), 1.0),
-    ("m", Some(Dim::Duration), 60.0),
-    ("h", Some(Dim::Duration), 3600.0),
-    ("d", Some(Dim::Duration), 86400.0),
+/// A unit that a number may be written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// As it is written.
+    pub name: &'static str,
+    /// The dimension that it fixes; none for the bare scales.
+    pub dim: Option<Dim>,
+    /// It is `factor * 10^power` base units, exactly.
+    pub factor: i64,
+    /// See `factor`.
+    pub power: i32,
+}
+
+impl Unit {
+    /// Returns the unit that is written so.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        UNITS.iter().find(|unit| unit.name == name)
+    }
+}
+
+/// All units. Scales `k M B T` may stand before a dimension word: `400k tokens`.
+pub static UNITS: [Unit; 21] = [
+    unit("k", None, 1, 3),
+    unit("M", None, 1, 6),
+    unit("B", None, 1, 9),
+    unit("T", None, 1, 12),
+    unit("%", Some(Dim::Ratio), 1, -2),
+    unit("tokens", Some(Dim::Tokens), 1, 0),
+    unit("params", Some(Dim::Params), 1, 0),
+    unit("bytes", Some(Dim::Bytes), 1, 0),
+    unit("KB", Some(Dim::Bytes), 1, 3),
+    unit("MB", Some(Dim::Bytes), 1, 6),
+    unit("GB", Some(Dim::Bytes), 1, 9),
+    unit("TB", Some(Dim::Bytes), 1, 12),
+    unit("KiB", Some(Dim::Bytes), 1 << 10, 0),
+    unit("MiB", Some(Dim::Bytes), 1 << 20, 0),
+    unit("GiB", Some(Dim::Bytes), 1 << 30, 0),
+    unit("TiB", Some(Dim::Bytes), 1 << 40, 0),
+    unit("ms", Some(Dim::Duration), 1, -3),
+    unit("s", Some(Dim::Duration), 1, 0),
+    unit("m", Some(Dim::Duration), 60, 0),
+    unit("h", Some(Dim::Duration), 3600, 0),
+    unit("d", Some(Dim::Duration), 86_400, 0),
 ];
+
+const fn unit(name: &'static str, dim: Option<Dim>, factor: i64, power: i32) -> Unit {
+    Unit { name, dim, factor, power }
+}
 
 /// Returns the bytes that a text like `200GiB`, `1.5 TB` or `4096` says.
 pub fn bytes(text: &str) -> Option<u64> {
@@ -102,9 +125,10 @@ pub fn number(text: &str) -> Option<f64> {
 /// Reads a number and a unit of a dimension; it may have none.
 fn scaled(text: &str, dim: Option<Dim>) -> Option<f64> {
     let text = text.trim();
-    let is_it = |unit: &&(&str, Option<Dim>, f64)| unit.1 == dim && text.ends_with(unit.0);
+    let is_it = |unit: &&Unit| unit.dim == dim && text.ends_with(unit.name);
     // Of `GiB` and `B` the longer one is meant.
-    let unit = UNITS.iter().filter(is_it).max_by_key(|unit| unit.0.len());
-    let (name, factor) = unit.map_or(("", 1.0), |(name, _, factor)| (*name, *factor));
+    let unit = UNITS.iter().filter(is_it).max_by_key(|unit| unit.name.len());
+    let (name, factor) =
+        unit.map_or(("", 1.0), |unit| (unit.name, unit.factor as f64 * 10f64.powi(unit.power)));
     Some(text.strip_suffix(name)?.trim().parse::<f64>().ok()? * factor)
 }

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use crate::base::{Atom, Span, Value};
 use crate::sema::eval::{At, Eval};
 use crate::sema::late::Late;
+use crate::sema::memo::Point;
 use crate::sema::node::{AxisId, Best, Node};
 use crate::sema::steps::{
     Arg, Body, Input, OutputKind, OutputRef, Param, Rule, RunSpec, Site, StageDecl, Step, StepId,
 };
-use crate::sema::value::{Fields, Val, real};
+use crate::sema::value::{Val, real};
 
 /// What the step that chooses is called.
 const STAGE: &str = "best";
@@ -55,7 +56,7 @@ impl<'p> Eval<'p> {
 
     /// Evaluates at each value of an axis.
     fn along(&mut self, node: &'p Node, axis: AxisId, at: At<'_, 'p>) -> Option<Vec<Val>> {
-        let mut point = at.point.to_owned();
+        let mut point = Point::from(at.point);
         let places = 0..self.program.axes[axis].values.len();
         let values: Vec<_> = places
             .map(|place| {
@@ -157,7 +158,7 @@ impl<'p> Eval<'p> {
                     let chosen = self.chosen(&inner, &under(name, &field), step);
                     (field.as_str().into(), chosen)
                 };
-                Val::Record(Arc::new(names.into_iter().map(field).collect::<Fields>()))
+                Val::Record(names.into_iter().map(field).collect())
             }
             Val::Artifact(own, tokenizer) => {
                 let chosen = output(name);

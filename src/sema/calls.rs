@@ -72,7 +72,7 @@ impl<'r> Lower<'r> {
         let (lowered, axes) = self.under_conditions(|lower| lower.arguments(call, &any, span));
         let chosen = lowered.and_then(|mut lowered| {
             let mut kind = None;
-            let is_as = |at: &usize| any.signature.params[*at].name == "as";
+            let is_as = |at: &usize| any.signature.params[*at].name == *"as";
             for (_, node) in lowered.params.iter().filter(|(at, _)| is_as(at)) {
                 node.walk(&mut |node| {
                     if let Kind::Const(Val::Plain(Value::Str(name))) = &node.kind {
@@ -271,7 +271,7 @@ impl<'r> Lower<'r> {
                 self.twice(name, first.span);
             }
             given.push(name);
-            match signature.params.iter().position(|slot| slot.name == name.node) {
+            match signature.params.iter().position(|slot| slot.name == *name.node) {
                 Some(at) => take(self, at, value),
                 None if name.node == SHA256 && takes_text => {}
                 // What it holds may make sense only where it belongs, so that is not checked.
@@ -296,7 +296,7 @@ impl<'r> Lower<'r> {
     /// Checks the number of positional arguments.
     fn count(&mut self, call: &'r ast::Call, signature: &Signature, span: Span) {
         // An input that is given by name is told as that.
-        let named = |slot: &Slot| call.params.iter().any(|(name, _)| name.node == slot.name);
+        let named = |slot: &Slot| call.params.iter().any(|(name, _)| slot.name == *name.node);
         let inputs = &signature.inputs;
         if call.inputs.len() == inputs.len() || inputs.iter().any(named) {
             return;
@@ -356,11 +356,11 @@ impl<'r> Lower<'r> {
     }
 
     fn unknown_argument(&mut self, name: &Name, signature: &Signature, takes_text: bool) {
-        let known = signature.params.iter().map(|slot| slot.name.as_str());
+        let known = signature.params.iter().map(|slot| &*slot.name);
         let known = known.chain(takes_text.then_some(SHA256));
         let help = match did_you_mean(&name.node, known.clone()) {
             Some(near) => format!("did you mean `{near}`?"),
-            None if signature.inputs.iter().any(|slot| slot.name == name.node) => {
+            None if signature.inputs.iter().any(|slot| slot.name == *name.node) => {
                 format!("`{}` is positional: write its value without the name", name.node)
             }
             None => match known.collect::<Vec<_>>() {
@@ -383,7 +383,9 @@ impl<'r> Lower<'r> {
         let missing: Vec<_> = signature
             .params
             .iter()
-            .filter(|slot| slot.default.is_none() && !given.iter().any(|n| n.node == slot.name))
+            .filter(|slot| {
+                slot.default.is_none() && !given.iter().any(|name| slot.name == *name.node)
+            })
             .collect();
         let Some(first) = missing.first() else { return };
         let names: Vec<_> = missing.iter().map(|slot| format!("`{}`", slot.name)).collect();

@@ -58,8 +58,8 @@ impl<'r> Lower<'r> {
         };
         let (name, whole) = (path[0], path.join("."));
         let (inputs, params) = (&stage.signature.inputs, &stage.signature.params);
-        let input = inputs.iter().any(|slot| slot.name == whole);
-        let param = params.iter().find(|slot| slot.name == name);
+        let input = inputs.iter().any(|slot| slot.name == *whole);
+        let param = params.iter().find(|slot| slot.name == *name);
         let output = stage.decl.outputs.contains_key(&whole);
         match (input, param, output) {
             (true, None, false) => Some(ShellPart::Input(whole)),
@@ -69,7 +69,7 @@ impl<'r> Lower<'r> {
                 self.has_field(slot, &path[1..], hole.span).then_some(ShellPart::Param(names))
             }
             (false, None, false) => {
-                let known = inputs.iter().chain(params).map(|slot| slot.name.as_str());
+                let known = inputs.iter().chain(params).map(|slot| &*slot.name);
                 let known = known.chain(stage.decl.outputs.keys().map(String::as_str));
                 let help = match did_you_mean(&whole, known.clone()) {
                     Some(near) => format!("did you mean `{near}`?"),
@@ -148,7 +148,7 @@ impl<'r> Lower<'r> {
 /// Returns the artifact types of a result by output name.
 fn kinds(result: &Ty) -> BTreeMap<String, String> {
     let kind = |name: &str, ty: &Ty| match ty {
-        Ty::Artifact(kind) => Some((name.to_owned(), kind.clone())),
+        Ty::Artifact(kind) => Some((name.to_owned(), kind.to_string())),
         _ => None,
     };
     match result {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::base::text::did_you_mean;
-use crate::base::units::{Dim, UNITS};
-use crate::base::{SourceMap, Span, Value};
+use crate::base::units::{Dim, Unit};
+use crate::base::{Atom, SourceMap, Span, Value};
 use crate::diag::Diagnostic;
 use crate::sema::node::{Range, Signature, Slot, Stage};
 use crate::sema::steps::{Body, OutputKind, StageDecl};
@@ -179,7 +179,7 @@ impl Library {
             "Bool" => return Ty::Bool,
             "Str" => return Ty::Str,
             "Path" => return Ty::Path,
-            _ if self.artifacts.contains_key(name) => return Ty::Artifact(name.to_owned()),
+            _ if self.artifacts.contains_key(name) => return Ty::Artifact(name.into()),
             _ => {}
         }
         let known = Dim::ALL.map(Dim::name).into_iter().chain(["Bool", "Str", "Path"]);
@@ -236,9 +236,9 @@ impl Library {
         let names = self.artifacts.keys().cloned().collect::<Vec<_>>();
         let slots = stage.signature.params.iter_mut();
         slots
-            .filter(|slot| slot.name == "as")
+            .filter(|slot| slot.name == *"as")
             .for_each(|slot| slot.ty = Ty::Enum(names[..].into()));
-        stage.result = Ty::Artifact(kind.to_owned());
+        stage.result = Ty::Artifact(kind.into());
         let mut outputs = BTreeMap::new();
         self.output("out", &stage.result, true, &mut outputs);
         stage.decl = Arc::new(StageDecl { outputs, ..StageDecl::clone(&stage.decl) });
@@ -257,7 +257,7 @@ impl Library {
             return;
         };
         outputs.insert(name.to_owned(), OutputKind::Artifact);
-        for (field, ty) in self.artifacts.get(artifact).into_iter().flatten() {
+        for (field, ty) in self.artifacts.get(&**artifact).into_iter().flatten() {
             if tokenizer || !matches!(ty, Ty::Artifact(_)) {
                 self.output(&format!("{name}.{field}"), ty, tokenizer, outputs);
             }
@@ -268,7 +268,7 @@ impl Library {
         let ty = self.ty(&param.ty, found);
         let default = default(param.default.as_ref(), &ty, found);
         Slot {
-            name: param.name.node.clone(),
+            name: Atom::from(&param.name.node),
             default,
             range: param.range.as_ref().map(range),
             ty,
@@ -323,9 +323,9 @@ fn shown(low: Option<&Expr>, high: Option<&Expr>) -> String {
 fn written(number: &Expr) -> String {
     match &number.kind {
         ExprKind::Number { digits, units } => {
-            let unit = |unit: &ast::Name| match unit.node.chars().count() {
-                1 => unit.node.clone(),
-                _ => format!(" {}", unit.node),
+            let unit = |unit: &&Unit| match unit.name.len() {
+                1 => unit.name.to_owned(),
+                _ => format!(" {}", unit.name),
             };
             format!("{digits}{}", units.iter().map(unit).collect::<String>())
         }
@@ -382,9 +382,7 @@ fn is_of(value: &Val, ty: &Ty) -> bool {
 /// Returns the value of a constant; a name is an enum's variant.
 fn constant(expr: &Expr) -> Option<Val> {
     let value = match &expr.kind {
-        ExprKind::Number { digits, units } => {
-            literal(digits, units.iter().map(|unit| unit.node.as_str()))
-        }
+        ExprKind::Number { digits, units } => literal(digits, units),
         ExprKind::Str(text) | ExprKind::Name(text) => Value::Str(text.clone()),
         ExprKind::Bool(value) => Value::Bool(*value),
         ExprKind::None => Value::Null,
@@ -401,9 +399,7 @@ fn constant(expr: &Expr) -> Option<Val> {
     Some(Val::Plain(value))
 }
 
-/// Returns the dimension that a literal's unit words fix.
-pub(super) fn dim_of(units: &[ast::Name]) -> Option<Dim> {
-    units.iter().find_map(|unit| {
-        UNITS.iter().find(|(name, ..)| *name == unit.node).and_then(|(_, dim, _)| *dim)
-    })
+/// Returns the dimension that a literal's units fix.
+pub(super) fn dim_of(units: &[&Unit]) -> Option<Dim> {
+    units.iter().find_map(|unit| unit.dim)
 }

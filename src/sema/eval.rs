@@ -3,13 +3,12 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use crate::base::units::Dim;
 use crate::base::{Atom, FastMap, Span, Value};
 use crate::diag::Diagnostic;
 use crate::sema::late::{Kind as OpKind, Late, Op};
-use crate::sema::make::Called;
+use crate::sema::make::{Called, Makes};
 use crate::sema::memo::{AlongAll, AlongId, Label, Point};
 use crate::sema::node::{
     Apply, AxisId, Binding, BindingId, Bounds, Builtin, Fold, Kind, Node, Program,
@@ -36,9 +35,10 @@ pub(super) struct Eval<'p> {
     pub(super) known: FastMap<u64, StepId>,
     /// What was learned of stage calls when they were first evaluated, by their address.
     pub(super) called: FastMap<usize, Rc<Called>>,
+    /// What calls of a stage make, by its address.
+    pub(super) makes: FastMap<usize, Rc<Makes>>,
     pub(super) along: AlongAll,
-    /// Values of each binding, by the part of the point that it depends on; none where an error was told.
-    values: Vec<Bound>,
+    bound: Vec<Bound>,
     /// How many bindings are being evaluated within each other.
     depth: usize,
     /// The binding, at a point, that has to be evaluated before what was tried: evaluating it there would go too deep.
@@ -50,10 +50,12 @@ pub(super) struct Eval<'p> {
     pub(super) found: Vec<Diagnostic>,
 }
 
-/// What is known of a binding.
-struct Bound {
-    along: AlongId,
-    values: FastMap<u64, Option<Val>>,
+/// What is known of a binding: its value, none where an error was told.
+enum Bound {
+    /// The same at every point, once it was evaluated.
+    Same(Option<Option<Val>>),
+    /// By the part of the point that it depends on.
+    Along(AlongId, FastMap<u64, Option<Val>>),
 }
 
 /// How deep bindings are evaluated within each other. Longer chains are begun at their far end, so that the stack does not
@@ -118,18 +120,22 @@ struct Argument<'p> {
 impl<'p> Eval<'p> {
     pub(super) fn new(program: &'p Program) -> Self {
         let mut along = AlongAll::default();
-        let bound = |binding: &Binding| {
-            let along = along.of(&binding.typed.axes, &program.axes);
-            Bound { along, values: FastMap::default() }
+        let bound = |binding: &Binding| match binding.typed.axes.is_empty() {
+            true => Bound::Same(None),
+            false => {
+                let along = along.of(&binding.typed.axes, &program.axes);
+                Bound::Along(along, FastMap::default())
+            }
         };
-        let values = program.bindings.iter().map(bound).collect();
+        let bound = program.bindings.iter().map(bound).collect();
         Self {
             program,
             steps: Vec::new(),
             known: FastMap::default(),
             called: FastMap::default(),
+            makes: FastMap::default(),
             along,
-            values,
+            bound,
             depth: 0,
             first: None,
             outside: Rc::new(Env::default()),
@@ -166,12 +172,15 @@ impl<'p> Eval<'p> {
     }
 
     fn bound(&mut self, id: BindingId, point: &[usize]) -> Option<Val> {
-        let number = self.along.number(self.values[id].along, point);
-        if let Some(value) = self.values[id].values.get(&number) {
+        let known = match &self.bound[id] {
+            Bound::Same(value) => value.as_ref(),
+            Bound::Along(along, values) => values.get(&self.along.number(*along, point)),
+        };
+        if let Some(value) = known {
             return value.clone();
         }
         if self.depth == DEPTH_MAX {
-            self.first = Some((id, point.to_owned()));
+            self.first = Some((id, point.into()));
             return None;
         }
         self.depth += 1;
@@ -181,7 +190,12 @@ impl<'p> Eval<'p> {
         let value = self.node(&binding.typed.node, at);
         self.depth -= 1;
         if self.first.is_none() {
-            self.values[id].values.insert(number, value.clone());
+            match &mut self.bound[id] {
+                Bound::Same(known) => *known = Some(value.clone()),
+                Bound::Along(along, values) => {
+                    values.insert(self.along.number(*along, point), value.clone());
+                }
+            }
         }
         value
     }
@@ -212,7 +226,7 @@ impl<'p> Eval<'p> {
                 };
                 let fields: Vec<_> = fields.iter().map(field).collect();
                 let fields: Option<Fields> = fields.into_iter().collect();
-                self.bounded(Val::Record(Arc::new(fields?)), node.span)
+                self.bounded(Val::Record(fields?), node.span)
             }
             Kind::Field(base, name) => match self.node(base, at)? {
                 Val::Record(fields) => fields.get(name).cloned(),
@@ -267,7 +281,7 @@ impl<'p> Eval<'p> {
                 let Val::Record(mut fields) = self.node(base, at)? else { return None };
                 for (name, value) in changed {
                     let value = self.node(value, at)?;
-                    Arc::make_mut(&mut fields).set(name, value);
+                    fields.set(name, value);
                 }
                 self.bounded(Val::Record(fields), node.span)
             }
@@ -286,7 +300,7 @@ impl<'p> Eval<'p> {
             Kind::Builtin(builtin, args) => self.builtin(*builtin, args, node.span, at),
             Kind::At(inner, fixed) => self.fixed(inner, fixed, at),
             Kind::AtBaseline(inner, axes) => {
-                let mut point = at.point.to_owned();
+                let mut point = Point::from(at.point);
                 axes.iter().for_each(|axis| point[*axis] = 0);
                 self.node(inner, At { point: &point, ..at })
             }
@@ -405,7 +419,7 @@ impl<'p> Eval<'p> {
         }
         let value = self.node(argument.node, At { env: &argument.env, ..at });
         if self.first.is_none() {
-            argument.values.borrow_mut().insert(at.point.to_owned(), value.clone());
+            argument.values.borrow_mut().insert(at.point.into(), value.clone());
         }
         value
     }
@@ -481,7 +495,7 @@ impl<'p> Eval<'p> {
             if self.first.is_some() {
                 return None;
             }
-            turn.values.borrow_mut().insert(at.point.to_owned(), value);
+            turn.values.borrow_mut().insert(at.point.into(), value);
         }
         turn.values.borrow().get(at.point).cloned().flatten()
     }
@@ -555,7 +569,7 @@ impl<'p> Eval<'p> {
         fixed: &'p [(AxisId, Node)],
         at: At<'_, 'p>,
     ) -> Option<Val> {
-        let mut point = at.point.to_owned();
+        let mut point = Point::from(at.point);
         for (axis, node) in fixed {
             let wanted = self.node(node, at)?;
             point[*axis] = self.place(*axis, &wanted, node.span, at)?;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::base::FastMap;
 use crate::base::text::did_you_mean;
 use crate::diag::{Checked, Diagnostic};
@@ -18,33 +20,37 @@ use crate::sema::value::Val;
 /// Evaluates what the named plans ask for, or of the default plans what is named; without names, all of the default plans.
 pub(super) fn expand(program: &Program, names: &[String]) -> Checked<Expansion> {
     let mut eval = Eval::new(program);
+    let mut expansion = asked(program, names, &mut eval);
+    expansion.steps = eval.steps;
+    Checked { value: expansion, diagnostics: eval.found }
+}
+
+/// Evaluates the same; the steps stay with the evaluation.
+fn asked<'p>(program: &'p Program, names: &[String], eval: &mut Eval<'p>) -> Expansion {
     let (plans, selectors) = chosen(program, names, &mut eval.found);
     let mut expansion = Expansion::default();
     let mut points = Vec::new();
-    let only = only(&mut eval);
+    let only = only(eval);
     for term in plans.iter().flat_map(|plan| &plan.terms) {
-        for point in points_of(term, &only, &mut eval) {
-            let outputs = outputs(term, &point, &mut eval);
-            expansion.goals.push(Goal { outputs });
-            points.push(point);
-        }
+        let from = points.len();
+        points.extend(points_of(term, &only, eval));
+        expansion.goals.extend(points[from..].iter().map(|point| goal(term, point, eval)));
     }
     if !selectors.is_empty() {
-        expansion.goals = vec![selected(&selectors, &expansion.goals, &points, &mut eval)];
+        expansion.goals = vec![selected(&selectors, &expansion.goals, &points, eval)];
     }
     let made = match program.reports.is_empty() {
         true => Vec::new(),
         false => needed(&eval.steps, &expansion.goals),
     };
     for report in &program.reports {
-        let mut table = table(program, report, &points, &mut eval);
+        let mut table = table(program, report, &points, eval);
         if !expansion.goals.is_empty() {
             leave_out(&mut table, &made);
         }
         expansion.reports.push(table);
     }
-    expansion.steps = eval.steps;
-    Checked { value: expansion, diagnostics: eval.found }
+    expansion
 }
 
 /// Returns for each step whether it is behind some goal.
@@ -81,13 +87,12 @@ pub(super) fn check(program: &Program) -> Vec<Diagnostic> {
     let baseline = baseline(program);
     // The others are evaluated where they are used, and only there: an `if` may guard them.
     let used = used(program);
-    for id in (0..program.bindings.len()).filter(|id| !used.contains(id)) {
+    for (id, _) in used.iter().enumerate().filter(|(_, used)| !**used) {
         eval.binding(id, &baseline);
     }
+    let asked = asked(program, &program.plan_names(), &mut eval);
     let mut found = eval.found;
-    let all = expand(program, &program.plan_names());
-    found.extend(all.diagnostics);
-    for (table, report) in all.value.reports.iter().zip(&program.reports) {
+    for (table, report) in asked.reports.iter().zip(&program.reports) {
         if table.rows.iter().all(|row| row.cells.iter().all(Option::is_none)) {
             found.push(
                 Diagnostic::warning(
@@ -102,15 +107,15 @@ pub(super) fn check(program: &Program) -> Vec<Diagnostic> {
     found
 }
 
-/// Returns the bindings that others name.
-fn used(program: &Program) -> BTreeSet<BindingId> {
-    let mut used = BTreeSet::new();
+/// Returns for each binding whether others name it.
+fn used(program: &Program) -> Vec<bool> {
+    let mut used = vec![false; program.bindings.len()];
     let bindings = program.bindings.iter().map(|binding| &binding.typed.node);
     let functions = program.functions.iter().map(|function| &function.body);
     for node in bindings.chain(functions) {
         node.walk(&mut |node| {
             if let Kind::Binding(id) = node.kind {
-                used.insert(id);
+                used[id] = true;
             }
         });
     }
@@ -219,7 +224,7 @@ fn selected(selectors: &[Selector], goals: &[Goal], points: &[Point], eval: &mut
         }
         for point in points {
             if let Some(value) = eval.binding(selector.binding, &point) {
-                value.outputs(&mut outputs);
+                value.outputs(&mut |output| outputs.push(output.clone()));
             }
         }
         if selector.downstream {
@@ -237,22 +242,22 @@ fn selected(selectors: &[Selector], goals: &[Goal], points: &[Point], eval: &mut
     }
     outputs.sort();
     outputs.dedup();
-    Goal { outputs }
+    Goal { outputs: outputs.into() }
 }
 
 fn baseline(program: &Program) -> Point {
-    vec![0; program.axes.len()]
+    smallvec![0; program.axes.len()]
 }
 
 /// Evaluates what a term of a plan asks for at a point.
-fn outputs<'p>(term: &'p Term, point: &[usize], eval: &mut Eval<'p>) -> Vec<OutputRef> {
-    let mut outputs = Vec::new();
+fn goal<'p>(term: &'p Term, point: &[usize], eval: &mut Eval<'p>) -> Goal {
+    let mut outputs = SmallVec::new();
     for (text, target) in &term.targets {
         if let Some(value) = eval.at(&target.node, point, text) {
-            value.outputs(&mut outputs);
+            value.outputs(&mut |output| outputs.push(output.clone()));
         }
     }
-    outputs
+    Goal { outputs }
 }
 
 fn shown(program: &Program, axis: AxisId, value: usize) -> (String, String) {
@@ -353,10 +358,12 @@ fn cell<'p>(typed: &'p Typed, point: &[usize], label: &str, eval: &mut Eval<'p>)
 
 /// Returns all combinations of the axes' values, the last axis changing fastest.
 fn combinations(program: &Program, axes: &[AxisId]) -> Vec<Point> {
-    let mut all: Vec<Point> = vec![Point::new()];
+    let mut all = vec![Point::new()];
     for axis in axes {
         let values = 0..program.axes[*axis].values.len();
-        let longer = |row: Point| values.clone().map(move |value| [&row[..], &[value]].concat());
+        let longer = |row: Point| {
+            values.clone().map(move |value| row.iter().copied().chain([value]).collect())
+        };
         all = all.into_iter().flat_map(longer).collect();
     }
     all

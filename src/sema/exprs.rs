@@ -26,7 +26,7 @@ impl<'r> Lower<'r> {
         let constant = |value, ty| (Node { span, kind: Kind::Const(Val::Plain(value)) }, ty);
         match &expr.kind {
             ExprKind::Number { digits, units } => {
-                let value = literal(digits, units.iter().map(|unit| unit.node.as_str()));
+                let value = literal(digits, units);
                 if !real(&value).is_finite() {
                     self.found.push(
                         Diagnostic::error("tlm::eval::too_large", "the number is too large")
@@ -461,6 +461,9 @@ pub(super) fn rooted(node: Node) -> Node {
 
 /// Returns the value of a node as its slot wants it; a constant that can't be is told when it is evaluated.
 pub(super) fn convert(node: Node, wanted: &Ty) -> Node {
+    if !wanted.converts() {
+        return node;
+    }
     if let Kind::Const(value) = &node.kind
         && let Ok(value) = value.clone().conform(wanted)
     {
@@ -492,7 +495,7 @@ fn remedy(ty: &Ty, wanted: &Ty) -> Option<String> {
         }
         (Ty::Artifact(_), Ty::Number(_)) => "choose a field of it".to_owned(),
         (Ty::Str, Ty::Enum(_)) => "write the name without quotes".to_owned(),
-        (Ty::Str, Ty::Artifact(name)) => match name.as_str() {
+        (Ty::Str, Ty::Artifact(name)) => match &**name {
             "Corpus" => "open it: `corpus.text(\"...\")`".to_owned(),
             "Checkpoint" => "open it: `model.open(\"...\")`".to_owned(),
             "Tokenizer" => "open it: `tokenizer.open(\"...\")`".to_owned(),

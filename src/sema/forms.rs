@@ -77,7 +77,7 @@ impl<'r> Lower<'r> {
         let locals = inputs
             .iter()
             .chain(&params)
-            .map(|slot| Local { name: slot.name.clone(), ty: slot.ty.clone() });
+            .map(|slot| Local { name: slot.name.to_string(), ty: slot.ty.clone() });
         let outer = std::mem::replace(&mut self.locals, locals.collect());
         let declared = item.result.as_ref().map(|ty| (library.ty(ty, &mut self.found), ty.span));
         let ((body, result), axes) = self.apart(|lower| match declared {

@@ -178,7 +178,7 @@ impl<'p> Eval<'p> {
 }
 
 fn takes(slot: &Slot, wanted: &str) -> bool {
-    matches!(&slot.ty, Ty::Artifact(name) if name == wanted)
+    matches!(&slot.ty, Ty::Artifact(name) if *name == *wanted)
 }
 
 fn named<'s>(step: &'s Step, name: &str) -> Option<&'s OutputRef> {

@@ -1,9 +1,11 @@
 //! Warnings about what is no mistake but surely not meant: names that nothing uses, axes that reach nothing, names that hide
 //! others. A name that starts with `_` is left alone, and one with a doc comment is there for recipes that import it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use crate::base::Span;
+use smallvec::{SmallVec, smallvec};
+
+use crate::base::{FastMap, FastSet, Span};
 use crate::diag::Diagnostic;
 use crate::sema::node::{AxisId, Builtin, Kind, Node, Program};
 use crate::syntax::ast::{self, Expr, ExprKind, Item, ItemKind, Name, UseFrom, UseNames};
@@ -26,8 +28,8 @@ pub(super) fn lint(file: &ast::File, program: &Program) -> Vec<Diagnostic> {
 // ---- names that nothing uses
 
 /// Returns every name that stands anywhere but where it is defined.
-fn used(file: &ast::File) -> BTreeSet<&str> {
-    let mut used = BTreeSet::new();
+fn used(file: &ast::File) -> FastSet<&str> {
+    let mut used = FastSet::default();
     for item in &file.items {
         each_expr(item, &mut |expr| {
             expr.walk(&mut |expr| match &expr.kind {
@@ -69,29 +71,31 @@ fn each_expr<'f>(item: &'f Item, visit: &mut dyn FnMut(&'f Expr)) {
     }
 }
 
-/// Returns the names that an item defines, with what they are.
-fn defined(item: &Item) -> Vec<(&'static str, &Name)> {
+/// Names that an item defines, with what they are.
+type Defined<'f> = SmallVec<[(&'static str, &'f Name); 1]>;
+
+fn defined(item: &Item) -> Defined<'_> {
     match &item.kind {
-        ItemKind::Param(binding) => vec![("param", &binding.name)],
-        ItemKind::Axis(binding) => vec![("axis", &binding.name)],
-        ItemKind::Let(binding) => vec![("value", &binding.name)],
-        ItemKind::Fn(function) => vec![("function", &function.name)],
-        ItemKind::Stage(stage) => vec![("stage", &stage.name)],
+        ItemKind::Param(binding) => smallvec![("param", &binding.name)],
+        ItemKind::Axis(binding) => smallvec![("axis", &binding.name)],
+        ItemKind::Let(binding) => smallvec![("value", &binding.name)],
+        ItemKind::Fn(function) => smallvec![("function", &function.name)],
+        ItemKind::Stage(stage) => smallvec![("stage", &stage.name)],
         ItemKind::Use(import) => match (&import.names, &import.from) {
             (UseNames::Some(names), _) => names.iter().map(|name| ("import", name)).collect(),
-            (UseNames::Module(Some(alias)), _) => vec![("import", alias)],
+            (UseNames::Module(Some(alias)), _) => smallvec![("import", alias)],
             (UseNames::Module(None), UseFrom::Std(path)) => {
                 path.last().map(|name| ("import", name)).into_iter().collect()
             }
-            (UseNames::Module(None), UseFrom::File(_)) | (UseNames::All(_), _) => Vec::new(),
+            (UseNames::Module(None), UseFrom::File(_)) | (UseNames::All(_), _) => Defined::new(),
         },
         ItemKind::Artifact(_) | ItemKind::Plan(_) | ItemKind::Report(_) | ItemKind::Profile(_) => {
-            Vec::new()
+            Defined::new()
         }
     }
 }
 
-fn unused(file: &ast::File, used: &BTreeSet<&str>, found: &mut Vec<Diagnostic>) {
+fn unused(file: &ast::File, used: &FastSet<&str>, found: &mut Vec<Diagnostic>) {
     let own = file.items.iter().filter(|item| item.doc.is_none());
     for (what, name) in own.flat_map(defined) {
         if !used.contains(name.node.as_str()) && !name.node.starts_with('_') {
@@ -115,7 +119,7 @@ fn unused(file: &ast::File, used: &BTreeSet<&str>, found: &mut Vec<Diagnostic>) 
 fn unreached(
     file: &ast::File,
     program: &Program,
-    used: &BTreeSet<&str>,
+    used: &FastSet<&str>,
     found: &mut Vec<Diagnostic>,
 ) {
     let mut reached = reached(program);
@@ -166,7 +170,7 @@ fn reached(program: &Program) -> BTreeSet<AxisId> {
 // ---- names that hide others
 
 fn shadows(file: &ast::File, found: &mut Vec<Diagnostic>) {
-    let outer: BTreeMap<&str, (&str, Span)> = file
+    let outer: FastMap<&str, (&str, Span)> = file
         .items
         .iter()
         .flat_map(defined)

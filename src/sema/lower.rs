@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::base::text::did_you_mean;
-use crate::base::{SourceMap, Span};
+use crate::base::{FastSet, SourceMap, Span};
 use crate::diag::Diagnostic;
 use crate::sema::declare::{Library, module_names};
 use crate::sema::files::Files;
@@ -247,7 +247,7 @@ impl<'r> Lower<'r> {
         if !self.unknown.insert((self.scope, name.to_owned())) {
             return;
         }
-        let known = self.known_names();
+        let known = self.known_names().into_iter();
         let known = known.chain(self.locals.iter().map(|local| local.name.as_str()));
         let known = known.chain(Builtin::ALL.iter().map(|(_, name, _)| *name));
         let help = match did_you_mean(name, known) {
@@ -507,7 +507,7 @@ impl<'r> Lower<'r> {
         };
         let shown: Vec<_> =
             items.iter().map(|v| on_one_line(self.sources.snippet(v.span)).into()).collect();
-        let mut seen = HashSet::new();
+        let mut seen = FastSet::default();
         for (at, text) in shown.iter().enumerate() {
             if !seen.insert(*text) {
                 self.found.push(

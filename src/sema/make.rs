@@ -34,11 +34,11 @@ pub(super) struct Called {
     along: AlongId,
     /// What the latest step is called.
     label: Cell<Atom>,
-    makes: Makes,
+    makes: Rc<Makes>,
 }
 
-/// What a stage call makes.
-struct Makes {
+/// What calls of a stage make.
+pub(super) struct Makes {
     outputs: Box<[Made]>,
     /// The names of the fields, if that is a record.
     fields: Option<Arc<[Atom]>>,
@@ -91,8 +91,8 @@ fn names(declared: &[Slot], slots: &Slots) -> Vec<Atom> {
     let name = |(at, slot): (usize, &usize)| {
         place = if at > 0 && slots[at - 1] == *slot { place + 1 } else { 0 };
         match is_list(&declared[*slot]) {
-            true => Atom::from(&format!("{}.{place}", declared[*slot].name)),
-            false => Atom::from(&declared[*slot].name),
+            true => Atom::from(format!("{}.{place}", declared[*slot].name)),
+            false => declared[*slot].name,
         }
     };
     slots.iter().enumerate().map(name).collect()
@@ -152,23 +152,22 @@ impl<'p> Eval<'p> {
             let fixed = match moving {
                 None => Some(arg),
                 Some(given) => {
-                    open.push((&slot.name, given, arg));
+                    open.push((slot.name, given, arg));
                     None
                 }
             };
-            params.push(Param { name: Atom::from(&slot.name), rule: rule(slot), fixed });
+            params.push(Param { name: slot.name, rule: rule(slot), fixed });
         }
         open.sort_by_key(|(name, ..)| *name);
         let (open, own): (Vec<_>, Vec<_>) =
             open.into_iter().map(|(_, given, arg)| (given, arg)).unzip();
         *args = own;
         let given = call.params.iter();
-        let spans = given.map(|(at, node)| (&signature.params[*at].name, node.span));
-        let spans = spans.map(|(name, span)| (Atom::from(name), span));
+        let spans = given.map(|(at, node)| (signature.params[*at].name, node.span));
         let names: Vec<Atom> = names(&signature.inputs, slots);
         let inputs = slots.iter().map(|slot| call.inputs[*slot].node().span);
         let spans = spans.chain(names.iter().copied().zip(inputs)).collect();
-        let uses = call.stage.uses.iter().map(|file| Atom::from(&format!("uses {}", file.node)));
+        let uses = call.stage.uses.iter().map(|file| Atom::from(format!("uses {}", file.node)));
         let names = names.iter().copied().chain(uses).collect();
         let site = Site::new(Arc::clone(&call.stage.decl), names, params, span, spans);
         let makes = self.makes(&call.stage);
@@ -208,31 +207,9 @@ impl<'p> Eval<'p> {
         fixed
     }
 
-    fn makes(&mut self, stage: &Stage) -> Makes {
-        let made = |name: &str, ty: &Ty| {
-            let carries = match ty {
-                Ty::Artifact(artifact) => match artifact.as_str() {
-                    "Tokenizer" => Carries::Itself,
-                    "File" | "Corpus" | "TrainLog" => Carries::None,
-                    _ => {
-                        let own = format!("{name}.tokenizer");
-                        let makes = stage.decl.outputs.contains_key(&own);
-                        Carries::Inputs(makes.then(|| Atom::from(&own)))
-                    }
-                },
-                _ => Carries::Late,
-            };
-            Made { name: Atom::from(name), carries }
-        };
-        match &stage.result {
-            Ty::Record(fields) => {
-                let outputs: Box<[Made]> =
-                    fields.iter().map(|(name, field)| made(name, &field.ty)).collect();
-                let fields = Some(outputs.iter().map(|made| made.name).collect());
-                Makes { outputs, fields }
-            }
-            one => Makes { outputs: [made("out", one)].into(), fields: None },
-        }
+    fn makes(&mut self, stage: &'p Stage) -> Rc<Makes> {
+        let address = ptr::from_ref(stage).addr();
+        Rc::clone(self.makes.entry(address).or_insert_with(|| Rc::new(Makes::of(stage))))
     }
 
     fn label(called: &Called, at: At<'_, 'p>) -> Atom {
@@ -436,16 +413,17 @@ impl<'p> Eval<'p> {
             arg
         };
         let given = |index| call.params.iter().find(|(at, _)| *at == index).map(|(_, node)| node);
-        let args: Vec<Arg> = match known {
+        let mut args = Vec::with_capacity(known.map_or(slots.len(), |known| known.open.len()));
+        match known {
             Some(known) => {
                 let open = known.open.iter().map(|given| &call.params[*given]);
-                open.filter_map(|(index, node)| arg(&slots[*index], Some(node))).collect()
+                args.extend(open.filter_map(|(index, node)| arg(&slots[*index], Some(node))));
             }
             None => {
                 let slots = slots.iter().enumerate();
-                slots.filter_map(|(index, slot)| arg(slot, given(index))).collect()
+                args.extend(slots.filter_map(|(index, slot)| arg(slot, given(index))));
             }
-        };
+        }
         complete.then_some(args)
     }
 
@@ -526,6 +504,35 @@ impl<'p> Eval<'p> {
     }
 }
 
+impl Makes {
+    fn of(stage: &Stage) -> Self {
+        let made = |name: &str, ty: &Ty| {
+            let carries = match ty {
+                Ty::Artifact(artifact) => match &**artifact {
+                    "Tokenizer" => Carries::Itself,
+                    "File" | "Corpus" | "TrainLog" => Carries::None,
+                    _ => {
+                        let own = format!("{name}.tokenizer");
+                        let makes = stage.decl.outputs.contains_key(&own);
+                        Carries::Inputs(makes.then(|| Atom::from(&own)))
+                    }
+                },
+                _ => Carries::Late,
+            };
+            Made { name: Atom::from(name), carries }
+        };
+        match &stage.result {
+            Ty::Record(fields) => {
+                let outputs: Box<[Made]> =
+                    fields.iter().map(|(name, field)| made(name, &field.ty)).collect();
+                let fields = Some(outputs.iter().map(|made| made.name).collect());
+                Makes { outputs, fields }
+            }
+            one => Makes { outputs: [made("out", one)].into(), fields: None },
+        }
+    }
+}
+
 impl Called {
     /// Returns what a step makes, whose inputs agree on a tokenizer.
     fn result(&self, step: StepId, tokenizer: Option<&OutputRef>) -> Val {
@@ -544,7 +551,7 @@ impl Called {
             None => value(&self.makes.outputs[0]),
             Some(names) => {
                 let values = self.makes.outputs.iter().map(value).collect();
-                Val::Record(Arc::new(Fields::new(Arc::clone(names), values)))
+                Val::Record(Fields::new(Arc::clone(names), values))
             }
         }
     }

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::base::{Atom, FastMap};
 use crate::sema::node::{Axis, AxisId};
 use crate::sema::steps::Names;
 
 /// For each axis, which of its values.
-pub(super) type Point = Vec<usize>;
+pub(super) type Point = SmallVec<[usize; 2]>;
 
 /// Some axes, by their place in [`AlongAll`].
 pub(super) type AlongId = usize;
@@ -23,7 +25,7 @@ pub(super) struct AlongAll {
 /// Some axes, with numbers for the combinations of their values.
 #[derive(Debug)]
 struct Along {
-    /// Each axis with how many values it has.
+    /// Each axis with how many values it has, by name.
     axes: Vec<(AxisId, u64)>,
     /// Numbers of combinations, where these are too many to compute with.
     others: Option<FastMap<Point, u64>>,
@@ -34,14 +36,16 @@ struct Along {
 impl AlongAll {
     /// Returns the place of a set of axes.
     pub(super) fn of(&mut self, axes: &BTreeSet<AxisId>, all: &[Axis]) -> AlongId {
-        let axes: Vec<AxisId> = axes.iter().copied().collect();
+        let mut axes: Vec<AxisId> = axes.iter().copied().collect();
         if let Some(id) = self.known.get(&axes) {
             return *id;
         }
+        let id = self.all.len();
+        self.known.insert(axes.clone(), id);
+        axes.sort_by_key(|axis| all[*axis].name);
         let sized = axes.iter().map(|axis| (*axis, all[*axis].values.len() as u64));
         self.all.push(Along::new(sized.collect()));
-        self.known.insert(axes, self.all.len() - 1);
-        self.all.len() - 1
+        id
     }
 
     /// Returns the number of a point: two points with the same have the same values of these axes.
@@ -59,9 +63,7 @@ impl AlongAll {
             return Arc::clone(names);
         }
         let value = |axis: AxisId| (all[axis].name, all[axis].shown[point[axis]]);
-        let mut names: Vec<_> = along.axes.iter().map(|(axis, _)| value(*axis)).collect();
-        names.sort();
-        let names: Names = names.into();
+        let names: Names = along.axes.iter().map(|(axis, _)| value(*axis)).collect();
         along.latest = Some((number, Arc::clone(&names)));
         names
     }
@@ -133,7 +135,7 @@ mod tests {
         for axes in [3, 30, 70] {
             let mut along = Along::new((0..axes).map(|axis| (axis, 4)).collect());
             let at = |axis: usize, value| {
-                let mut point = vec![0; axes];
+                let mut point = Point::from_elem(0, axes);
                 point[axis] = value;
                 point
             };

@@ -333,7 +333,7 @@ pub(super) struct Signature {
 /// An input or parameter of a stage.
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
-    pub(super) name: String,
+    pub(super) name: Atom,
     pub(super) ty: Ty,
     pub(super) default: Option<Val>,
     /// The closed range of a number, with how it is written.

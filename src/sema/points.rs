@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use smallvec::smallvec;
+
 use crate::base::Value;
 use crate::diag::Diagnostic;
 use crate::sema::eval::Eval;
@@ -29,7 +31,7 @@ pub(super) fn points_of<'p>(term: &'p Term, only: &Only, eval: &mut Eval<'p>) ->
         looked_at: 0,
         points: Vec::new(),
     };
-    search.cross(0, &mut vec![0; program.axes.len()]);
+    search.cross(0, &mut smallvec![0; program.axes.len()]);
     if search.looked_at > POINTS_MAX {
         let span = term.filter.first().map(|condition| condition.node.span);
         let mut diagnostic = Diagnostic::error(

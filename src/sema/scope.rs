@@ -1,13 +1,12 @@
 //! Scopes: the names of a file. A recipe that is imported is one scope, and one more for each `with { }`; all that these
 //! change is what some params and axes are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::mem;
 use std::sync::Arc;
 
-use crate::base::Span;
-use crate::base::Value;
 use crate::base::text::did_you_mean;
+use crate::base::{FastMap, Span, Value};
 use crate::diag::Diagnostic;
 use crate::sema::lower::{AxisItem, FunctionItem, Item, Lower, Role, State};
 use crate::sema::node::{AxisId, BindingId, FunctionId, Kind, Node, Stage};
@@ -44,7 +43,7 @@ pub(super) struct Scope<'r> {
     pub(super) origin: Origin,
     /// What is before the names of what it makes: `b0.`.
     pub(super) prefix: String,
-    names: BTreeMap<&'r str, Entry>,
+    names: FastMap<&'r str, Entry>,
     /// What `with` changes.
     given: Vec<Given<'r>>,
 }
@@ -118,7 +117,7 @@ impl<'r> Lower<'r> {
         if base.is_none() {
             self.bases.insert(origin, id);
         }
-        self.scopes.push(Scope { origin, prefix, names: BTreeMap::new(), given });
+        self.scopes.push(Scope { origin, prefix, names: FastMap::default(), given });
         let from = self.items.len();
         self.within(id, |lower| lower.declare(items, base));
         // Of a recipe that is changed, only what is used is looked at.
@@ -280,15 +279,19 @@ impl<'r> Lower<'r> {
         self.scopes[scope].names.get(name).map(|entry| entry.def.clone())
     }
 
-    /// Returns all names of the scope.
-    pub(super) fn known_names(&self) -> impl Iterator<Item = &str> {
-        self.scopes[self.scope].names.keys().copied()
+    /// Returns all names of the scope, in order.
+    pub(super) fn known_names(&self) -> Vec<&'r str> {
+        let mut names: Vec<_> = self.scopes[self.scope].names.keys().copied().collect();
+        names.sort_unstable();
+        names
     }
 
-    /// Returns all that a scope itself defines.
+    /// Returns all that a scope itself defines, by name.
     pub(super) fn members(&self, scope: ScopeId) -> Vec<(&'r str, Def)> {
         let own = self.scopes[scope].names.iter().filter(|(_, entry)| entry.own);
-        own.map(|(name, entry)| (*name, entry.def.clone())).collect()
+        let mut members: Vec<_> = own.map(|(name, entry)| (*name, entry.def.clone())).collect();
+        members.sort_unstable_by_key(|(name, _)| *name);
+        members
     }
 
     /// Returns what a scope itself defines under a name.

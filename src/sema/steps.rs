@@ -496,7 +496,7 @@ pub fn needed(steps: &[Step], targets: impl Iterator<Item = StepId>) -> Vec<bool
 #[derive(Clone, Debug, PartialEq)]
 pub struct Goal {
     /// What it needs.
-    pub outputs: Vec<OutputRef>,
+    pub outputs: SmallVec<[OutputRef; 1]>,
 }
 
 /// A table to draw.

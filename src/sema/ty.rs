@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::base::Atom;
 use crate::base::units::Dim;
 use crate::sema::scope::ScopeId;
 use crate::sema::value::Val;
@@ -29,7 +30,7 @@ pub(super) enum Ty {
     List(Box<Ty>),
     Record(Arc<BTreeMap<String, Field>>),
     /// Something in the store, by its artifact type's name.
-    Artifact(String),
+    Artifact(Atom),
     /// Another recipe.
     Recipe(ScopeId),
     /// Numbers along an axis, for a table.
@@ -46,7 +47,7 @@ pub(super) struct Field {
 impl Ty {
     /// Returns the artifact type of single files, which texts stand for.
     pub(super) fn file() -> Self {
-        Self::Artifact("File".to_owned())
+        Self::Artifact("File".into())
     }
 
     /// Returns whether it has no more than so many parts, in all and in depth.
@@ -63,6 +64,15 @@ impl Ty {
     /// Returns whether a table can show it.
     pub(super) fn is_cell(&self) -> bool {
         self.is_scalar() || *self == Self::Spread
+    }
+
+    /// Returns whether values may have to be changed to be of this type.
+    pub(super) fn converts(&self) -> bool {
+        match self {
+            Self::Number(_) | Self::Record(_) => true,
+            Self::Optional(inner) | Self::List(inner) => inner.converts(),
+            _ => false,
+        }
     }
 
     /// Returns whether it is one number, text or truth value.
@@ -87,7 +97,7 @@ impl Ty {
             (Self::Str, Self::Path) | (Self::Path, Self::Str) => true,
             (Self::Optional(own), Self::Optional(wanted)) => own.fits(wanted),
             (_, Self::Optional(wanted)) => self.fits(wanted),
-            (Self::Number(own), Self::Number(wanted)) => own == wanted || converts(*own, *wanted),
+            (Self::Number(own), Self::Number(wanted)) => own == wanted || widens(*own, *wanted),
             (Self::Enum(own), Self::Enum(wanted)) => own.iter().all(|name| wanted.contains(name)),
             (Self::List(own), Self::List(wanted)) => own.fits(wanted),
             (Self::Record(own), Self::Record(wanted)) => record_fits(own, wanted),
@@ -119,7 +129,7 @@ impl Ty {
     }
 }
 
-fn converts(own: Dim, wanted: Dim) -> bool {
+fn widens(own: Dim, wanted: Dim) -> bool {
     use Dim::{Count, Float, Int, Ratio};
     matches!((own, wanted), (Int, Count) | (Count, Int) | (Ratio, Float) | (Float, Ratio))
         || (matches!(own, Int | Count) && wanted == Float)
@@ -128,9 +138,9 @@ fn converts(own: Dim, wanted: Dim) -> bool {
 /// Returns the dimension that holds numbers of both.
 fn join_dims(own: Dim, other: Dim) -> Option<Dim> {
     use Dim::{Float, Int};
-    match converts(own, other) {
+    match widens(own, other) {
         _ if own == other => Some(own),
-        false if !converts(other, own) => None,
+        false if !widens(other, own) => None,
         _ if own.is_whole() && other.is_whole() => Some(Int),
         _ => Some(Float),
     }

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use crate::base::units::{Dim, UNITS};
+use crate::base::units::{Dim, Unit};
 use crate::base::{Atom, Value};
 use crate::sema::late::{Kind as OpKind, Late, Op};
 use crate::sema::node::Builtin;
@@ -17,7 +17,7 @@ pub(super) enum Val {
     /// Null, a truth value, a number or a text.
     Plain(Value),
     List(Arc<[Val]>),
-    Record(Arc<Fields>),
+    Record(Fields),
     /// What a step makes, and the tokenizer its token ids mean something under.
     Artifact(OutputRef, Option<OutputRef>),
     /// What is known once steps ran.
@@ -30,12 +30,12 @@ pub(super) enum Val {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Fields {
     names: Arc<[Atom]>,
-    values: Vec<Val>,
+    values: Arc<[Val]>,
 }
 
 impl Fields {
     /// Returns the fields of these names, which are in order.
-    pub(super) fn new(names: Arc<[Atom]>, values: Vec<Val>) -> Self {
+    pub(super) fn new(names: Arc<[Atom]>, values: Arc<[Val]>) -> Self {
         Self { names, values }
     }
 
@@ -46,12 +46,12 @@ impl Fields {
     /// Changes a field that is there.
     pub(super) fn set(&mut self, name: &str, value: Val) {
         if let Some(place) = self.names.iter().position(|known| **known == *name) {
-            self.values[place] = value;
+            Arc::make_mut(&mut self.values)[place] = value;
         }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Val)> {
-        self.names.iter().map(|name| &**name).zip(&self.values)
+        self.names.iter().map(|name| &**name).zip(&*self.values)
     }
 }
 
@@ -59,8 +59,8 @@ impl FromIterator<(Atom, Val)> for Fields {
     fn from_iter<I: IntoIterator<Item = (Atom, Val)>>(fields: I) -> Self {
         let mut fields: Vec<_> = fields.into_iter().collect();
         fields.sort_by_key(|(name, _)| *name);
-        let (names, values): (Vec<_>, _) = fields.into_iter().unzip();
-        Self { names: names.into(), values }
+        let (names, values): (Vec<_>, Vec<_>) = fields.into_iter().unzip();
+        Self { names: names.into(), values: values.into() }
     }
 }
 
@@ -92,7 +92,7 @@ impl Val {
                     Ok((name.as_str().into(), value))
                 };
                 let fields = fields.iter().map(value).collect::<Result<Fields, _>>()?;
-                Ok(Val::Record(Arc::new(fields)))
+                Ok(Val::Record(fields))
             }
             // An output is as its slot wants it; what is computed of some need not be.
             (Val::Late(late @ Late::Computed(..)), Ty::Number(dim)) => {
@@ -154,15 +154,15 @@ impl Val {
         }
     }
 
-    /// Adds all outputs of steps within it.
-    pub(super) fn outputs(&self, out: &mut Vec<OutputRef>) {
+    /// Visits all outputs of steps within it.
+    pub(super) fn outputs(&self, visit: &mut dyn FnMut(&OutputRef)) {
         match self {
             Val::Plain(_) => {}
-            Val::List(items) => items.iter().for_each(|item| item.outputs(out)),
-            Val::Record(fields) => fields.values.iter().for_each(|field| field.outputs(out)),
-            Val::Artifact(output, _) => out.push(output.clone()),
-            Val::Late(late) => late.outputs(&mut |output| out.push(output.clone())),
-            Val::Spread(items) => items.iter().for_each(|item| item.outputs(out)),
+            Val::List(items) => items.iter().for_each(|item| item.outputs(visit)),
+            Val::Record(fields) => fields.values.iter().for_each(|field| field.outputs(visit)),
+            Val::Artifact(output, _) => visit(output),
+            Val::Late(late) => late.outputs(&mut |output| visit(output)),
+            Val::Spread(items) => items.iter().for_each(|item| item.outputs(visit)),
         }
     }
 }
@@ -183,22 +183,16 @@ pub(super) fn in_dim(number: Value, dim: Dim) -> Result<Value, Misfit> {
 }
 
 /// Returns the number that a literal stands for, exactly: `1.1k` is 1100. Whole numbers that fit are integers.
-/// `units` are words of [`UNITS`].
-pub(super) fn literal<'a>(digits: &str, units: impl Iterator<Item = &'a str>) -> Value {
-    let mut units = units.peekable();
-    if let (Ok(number), None) = (digits.parse(), units.peek()) {
+pub(super) fn literal(digits: &str, units: &[&Unit]) -> Value {
+    if units.is_empty()
+        && let Ok(number) = digits.parse()
+    {
         return Value::Int(number);
     }
     let (mantissa, exponent) = digits.split_once(['e', 'E']).unwrap_or((digits, "0"));
-    let mut exponent: i32 = exponent.parse().unwrap_or(0);
-    let mut factor: i64 = 1;
-    for unit in units {
-        let size = UNITS.iter().find(|(name, ..)| *name == unit).map_or(1.0, |(.., size)| *size);
-        match power_of_ten(size) {
-            Some(power) => exponent += power,
-            None => factor *= size as i64,
-        }
-    }
+    let powers = units.iter().map(|unit| unit.power).sum::<i32>();
+    let exponent = exponent.parse().unwrap_or(0) + powers;
+    let factor = units.iter().map(|unit| unit.factor).product();
     match whole(mantissa, exponent, factor) {
         Some(number) => Value::Int(number),
         None => {
@@ -212,8 +206,10 @@ pub(super) fn literal<'a>(digits: &str, units: impl Iterator<Item = &'a str>) ->
 fn whole(mantissa: &str, exponent: i32, factor: i64) -> Option<i64> {
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let fraction = fraction.trim_end_matches('0');
-    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
-    let number = digits.checked_mul(i128::from(factor))?;
+    let mut digits = whole.chars().chain(fraction.chars()).map(|digit| digit.to_digit(10));
+    let append =
+        |number: i128, digit: Option<u32>| number.checked_mul(10)?.checked_add(i128::from(digit?));
+    let number = digits.try_fold(0, append)?.checked_mul(i128::from(factor))?;
     let exponent = exponent - fraction.len() as i32;
     let power = 10i128.checked_pow(exponent.unsigned_abs());
     let scaled = match exponent {
@@ -223,11 +219,6 @@ fn whole(mantissa: &str, exponent: i32, factor: i64) -> Option<i64> {
         _ => return None,
     };
     i64::try_from(scaled).ok()
-}
-
-/// Returns which power of ten a unit is; the others are whole.
-fn power_of_ten(size: f64) -> Option<i32> {
-    (-3..=12).find(|power| format!("1e{power}").parse() == Ok(size))
 }
 
 /// Why arithmetic has no result.
@@ -377,7 +368,8 @@ mod tests {
     #[test]
     fn literals_are_exact() {
         let check = |digits: &str, units: &[&str], expected: Value| {
-            assert_eq!(literal(digits, units.iter().copied()), expected, "{digits} {units:?}");
+            let named: Vec<_> = units.iter().filter_map(|name| Unit::named(name)).collect();
+            assert_eq!(literal(digits, &named), expected, "{digits} {units:?}");
         };
         check("48", &["k"], Value::Int(48_000));
         check("1.1", &["k"], Value::Int(1100));

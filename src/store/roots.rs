@@ -46,7 +46,8 @@ impl Store {
         keys: impl Iterator<Item = Digest>,
         now: SystemTime,
     ) -> Result<RunMark, StoreError> {
-        let content: Vec<u8> = keys.flat_map(|key| *key.as_bytes()).collect();
+        let mut content = Vec::new();
+        keys.for_each(|key| content.extend_from_slice(key.as_bytes()));
         let name = Digest::of(&content).to_string();
         let path = self.root.join("runs").join(&name);
         match self.mark_run(name, &path, &content, now) {

@@ -1,7 +1,10 @@
 //! The tree of a recipe, as written. Every node has its span; nothing is resolved.
 
+use smallvec::SmallVec;
+
 use crate::base::Span;
 use crate::base::source::Spanned;
+use crate::base::units::Unit;
 
 /// A name with its place.
 pub type Name = Spanned<String>;
@@ -326,13 +329,13 @@ impl Expr {
 /// What an expression is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ExprKind {
-    /// A number as written (`1_000`, `1e-3`, `2.5`) with its unit words (`k`, `%`, `tokens`, or
-    /// a scale and a dimension: `4k tokens`).
+    /// A number as written (`1_000`, `1e-3`, `2.5`) with its units (`k`, `%`, `tokens`, or a scale and a dimension:
+    /// `4k tokens`).
     Number {
         /// Digits without `_`.
         digits: String,
-        /// Unit words in order.
-        units: Vec<Name>,
+        /// Its units in order.
+        units: Units,
     },
     /// A text without holes, escapes resolved.
     Str(String),
@@ -371,6 +374,9 @@ pub enum ExprKind {
     /// What could not be parsed; already reported.
     Error,
 }
+
+/// The units of a number: at most a scale and a dimension.
+pub type Units = SmallVec<[&'static Unit; 2]>;
 
 /// A bounded loop.
 #[derive(Clone, Debug, PartialEq)]

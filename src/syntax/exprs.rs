@@ -1,13 +1,12 @@
 //! Expressions, by precedence climbing.
 
-use super::ast::{BinaryOp, Call, Expr, ExprKind, Fold, Name, Text, TextPart, UnaryOp};
+use super::ast::{BinaryOp, Call, Expr, ExprKind, Fold, Name, Text, TextPart, UnaryOp, Units};
 use super::lexer::lex_from;
 use super::parser::{Element, Parser};
 use super::token::{Kind, StrPart, Symbol};
 use crate::base::Span;
-use crate::base::source::Spanned;
 use crate::base::text::did_you_mean;
-use crate::base::units::UNITS;
+use crate::base::units::{UNITS, Unit};
 use crate::diag::Diagnostic;
 
 /// The words that cannot be names in an expression, as they continue or end one.
@@ -391,9 +390,9 @@ impl Parser<'_> {
         node(span, kind)
     }
 
-    /// Parses the unit words of a number: a scale, a dimension, or both.
-    fn units(&mut self) -> Vec<Name> {
-        let mut units: Vec<Name> = Vec::new();
+    /// Parses the units of a number: a scale, a dimension, or both.
+    fn units(&mut self) -> Units {
+        let mut units = Units::new();
         let mut is_scale = true;
         while is_scale && units.len() < 2 && !self.peek().first {
             let attached = self.span().start == self.previous().end && units.is_empty();
@@ -404,17 +403,17 @@ impl Parser<'_> {
             if word.is_empty() {
                 break;
             }
-            match UNITS.iter().find(|(unit, ..)| *unit == word) {
-                // After a scale only a dimension may follow: `4k tokens`.
-                Some((_, None, _)) if !units.is_empty() => break,
-                Some((_, dim, _)) => is_scale = dim.is_none(),
-                None => {
-                    self.unknown_unit(word, attached);
-                    break;
-                }
+            let Some(unit) = Unit::named(word) else {
+                self.unknown_unit(word, attached);
+                break;
+            };
+            is_scale = unit.dim.is_none();
+            // After a scale only a dimension may follow: `4k tokens`.
+            if is_scale && !units.is_empty() {
+                break;
             }
-            units.reserve_exact(1);
-            units.push(Spanned { node: word.to_owned(), span: self.bump() });
+            units.push(unit);
+            self.bump();
         }
         units
     }
@@ -426,7 +425,7 @@ impl Parser<'_> {
             return;
         }
         let meant =
-            did_you_mean(word, UNITS.iter().map(|(unit, ..)| *unit).filter(|unit| unit.len() > 1));
+            did_you_mean(word, UNITS.iter().map(|unit| unit.name).filter(|unit| unit.len() > 1));
         if meant.is_none() && !attached {
             return;
         }
@@ -434,7 +433,7 @@ impl Parser<'_> {
             Some(unit) => format!("did you mean `{unit}`?"),
             None => {
                 let names: Vec<String> =
-                    UNITS.iter().map(|(unit, ..)| format!("`{unit}`")).collect();
+                    UNITS.iter().map(|unit| format!("`{}`", unit.name)).collect();
                 format!("use one of {}", names.join(" "))
             }
         };

@@ -15,7 +15,8 @@ const SPELLING_MAX: usize = 32;
 
 /// Returns whether a character is told wherever it stands.
 pub(super) fn is_hidden(c: char) -> bool {
-    is_bidirectional(c) || is_control(c)
+    // Nearly all characters of a recipe are printable ASCII.
+    !matches!(c, ' '..='~') && (is_bidirectional(c) || is_control(c))
 }
 
 /// Finds hidden characters, each run of the same kind once.

@@ -210,6 +210,9 @@ impl<'t> Lexer<'t> {
     fn number(&mut self, text: &str) -> Kind {
         let start = self.at;
         self.at += text.len();
+        if text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Kind::Number { valid: true };
+        }
         // `1.2.3` is one slip, not a number and a field.
         if text.contains('.') {
             let mut again = recognize((tag("."), digit1::<&str, nom::error::Error<&str>>));

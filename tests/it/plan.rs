@@ -81,7 +81,7 @@ struct Draft {
 impl Draft {
     fn expansion(&self) -> Expansion {
         let steps = self.steps.iter().cloned().map(Step::new).collect();
-        Expansion { steps, goals: vec![Goal { outputs: vec![output(4)] }], reports: Vec::new() }
+        Expansion { steps, goals: vec![Goal { outputs: [output(4)].into() }], reports: Vec::new() }
     }
 }
 
