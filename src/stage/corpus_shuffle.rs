@@ -7,8 +7,10 @@ use crate::data::{Corpus, CorpusWriter};
 use crate::stage::reading::tell;
 use crate::stage::{Context, StageError};
 
-/// After so many bytes of text the memory they take is let go of.
+/// After so many bytes in use their memory is let go of.
 const RELEASE: u64 = 64 << 20;
+/// Bytes that the system maps around each that is asked for.
+const AROUND: u64 = 64 << 10;
 
 #[derive(Deserialize)]
 struct Params {
@@ -28,7 +30,7 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     for position in 0..documents {
         let index = shuffled(position as u64, documents as u64, params.seed as u64) as usize;
         writer.push(corpus.document(index)?)?;
-        since += corpus.document_size(index);
+        since += corpus.document_size(index) + AROUND;
         if since > RELEASE || position + 1 == documents {
             since = 0;
             corpus.release(0..documents);

@@ -326,3 +326,37 @@ fn what_leaves_nothing_or_makes_no_sense_is_told() {
     let calls = calls.map(|call| call.replace("ONE", one));
     golden("making", &told(&space, &calls.each_ref().map(String::as_str)));
 }
+
+/// Returns the most memory that a step of the only run had in use, in MiB.
+fn peak(space: &Space, step: &str) -> i64 {
+    let shown = space.tlm(&["show", step]).out;
+    let line = shown.lines().find_map(|line| line.strip_prefix("  origin.peak_bytes = "));
+    line.and_then(|bytes| bytes.parse::<i64>().ok()).expect("a peak") >> 20
+}
+
+#[test]
+fn memory_does_not_grow_with_the_corpus() {
+    let peaks = |mib: usize| {
+        let space = Space::new();
+        let document = "the cat sat on the mat ".repeat(89);
+        let text = (document + "\n").repeat(512);
+        space.write("large.txt", text.repeat(mib));
+        space.write(
+            "r.tlm",
+            r#"use std.{corpus}
+let text  = corpus.text("large.txt", delimiter: "\n")
+let whole = corpus.text("large.txt")
+let some  = corpus.filter(text, min_chars: 9, excludes: "dog")
+plan default = [some, whole]
+"#,
+        );
+        let run = space.run(&[]);
+        assert_eq!(run.code, Some(0), "{run}");
+        ["text", "whole", "some"].map(|step| peak(&space, step))
+    };
+    let (small, large) = (peaks(1), peaks(96));
+    // Buffers of some MiB fill up only in the large one.
+    for (small, large) in small.iter().zip(&large) {
+        assert!(large - small < 48, "{small} MiB against {large} MiB");
+    }
+}
