@@ -4,6 +4,7 @@
 //! file that names the `tokenizers` crate, `mapped.rs` the only one with unsafe code.
 
 pub mod array;
+pub mod choice;
 pub mod corpus;
 pub mod counts;
 pub mod dataset;

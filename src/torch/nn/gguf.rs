@@ -170,6 +170,8 @@ fn config(file: &data::Gguf) -> Result<Config, String> {
         tied: tensor(file, "output.weight").is_none(),
         attention_bias: tensor(file, "blk.0.attn_q.bias").is_some(),
         mlp_bias: tensor(file, "blk.0.ffn_gate.bias").is_some(),
+        activations: 1,
+        shortcut: 0,
         context: count("context_length")?,
         bos: token("bos"),
         eos: token("eos").into_iter().collect(),

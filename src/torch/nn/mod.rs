@@ -2,6 +2,7 @@
 
 pub(crate) mod adamw;
 pub(crate) mod config;
+pub(crate) mod decode;
 pub(crate) mod gguf;
 pub(crate) mod layout;
 pub(crate) mod llama;

@@ -218,6 +218,10 @@ impl Cutter<'_> {
             (Some(within.neurons.clone()), hidden())
         } else if has(".down_proj") {
             (hidden(), Some(within.neurons.clone()))
+        } else if has(".series.") {
+            (None, Some(within.neurons.clone()))
+        } else if has(".shortcut.reduce") {
+            (None, hidden())
         } else {
             (hidden(), None)
         }
