@@ -1,7 +1,9 @@
 //! Tensor stages, one a file.
 
 mod choice;
+mod cut;
 mod gqa;
+mod importance;
 mod inherit;
 mod init;
 mod journal;
@@ -39,7 +41,9 @@ pub(crate) const REGISTRY: Registry = &[
     ("eval.choice", choice::run),
     ("eval.perplexity", perplexity::run),
     ("eval.speed", speed::run),
+    ("model.cut", cut::run),
     ("model.gqa", gqa::run),
+    ("model.importance", importance::run),
     ("model.inherit", inherit::run),
     ("model.init", init::run),
     ("model.open", open::run),

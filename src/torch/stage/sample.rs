@@ -5,6 +5,7 @@ use tch::Tensor;
 use tlm::data::Tokenizer;
 use tlm::stage::{Context, StageError};
 
+use crate::nn::config::Config;
 use crate::nn::decode::{Choice, Decoder};
 use crate::nn::runtime::fault;
 use crate::stage::load;
@@ -17,13 +18,12 @@ struct Params {
     top_k: i64,
     top_p: f64,
     seed: i64,
-    dtype: String,
 }
 
 /// Tells the text that comes after the prompt, as it is written.
 pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
     let params: Params = context.params()?;
-    let model = load(context, "model", &params.dtype)?.frozen().map_err(fault)?;
+    let model = load(context, "model", "f32")?.frozen().map_err(fault)?;
     tch::manual_seed(params.seed);
     let tokenizer = Tokenizer::open(context.input("model"))?;
     let mut ids = tokenizer.encode_marked(&params.prompt)?;
@@ -64,7 +64,7 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
     Ok(())
 }
 
-fn no_start(read: usize, config: &crate::nn::config::Config, unknown: bool) -> StageError {
+fn no_start(read: usize, config: &Config, unknown: bool) -> StageError {
     if unknown {
         return StageError::input("the model has no embedding for a token of the prompt")
             .help("give a model whose tokenizer is its own");

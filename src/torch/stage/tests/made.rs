@@ -220,7 +220,7 @@ fn speed_is_measured_in_every_type() {
 fn sample(prompt: &str, changes: &Value) -> String {
     let model = checkpoint("model_plain");
     let mut params = json!({
-        "prompt": prompt, "tokens": 10, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 1, "dtype": "f32",
+        "prompt": prompt, "tokens": 10, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 1,
     });
     for (name, value) in changes.as_object().unwrap() {
         params[name] = value.clone();
