@@ -1,13 +1,13 @@
 //! Multiple choice: questions from JSON Lines and what is asked of a model, by the rules of lm-evaluation-harness
 //! (`ConfigurableTask`, `TemplateLM._encode_pair`, `HFLM._loglikelihood_tokens`).
 
-use std::fs;
 use std::path::Path;
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde_json::{Map, Value};
 
 use crate::data::error::DataError;
+use crate::data::task::{self, Wrong};
 use crate::data::tokenizer::Tokenizer;
 
 /// How a question becomes text.
@@ -57,33 +57,17 @@ pub struct Accuracy {
 /// # Errors
 /// When the file can't be read, a line is no question, or none is left: with the line's number.
 pub fn read_questions(path: &Path, format: &Format) -> Result<Vec<Question>, DataError> {
-    let text = fs::read(path).map_err(DataError::io("read", path))?;
-    let lines = text.split(|&byte| byte == b'\n').enumerate();
-    let lines = lines.filter(|(_, line)| !line.trim_ascii().is_empty());
-    let parsed = lines.map(|(at, line)| {
-        parse(line, &format.prompt).map_err(|(what, help)| {
-            DataError::invalid(path, format!("line {}: {what}", at + 1)).help(help)
-        })
-    });
-    let mut all = parsed.collect::<Result<Vec<_>, _>>()?;
-    if all.len() <= format.shots {
-        let (count, shots) = (all.len(), format.shots);
-        let message = format!("has {count} questions, of which {shots} are shown: none is left");
-        return Err(DataError::invalid(path, message).help("add questions, or use fewer `shots`"));
-    }
-    let rest = all.split_off(format.shots);
+    let all = task::read(path, |line| parse(line, &format.prompt))?;
+    let (shown, rest) = task::shown(path, all, format.shots)?;
     let show = |q: &Question| {
         [&q.context, &format.delimiter, &q.choices[q.gold], &format.separator]
             .map(String::as_str)
             .concat()
     };
-    let shown: String = all.iter().map(show).collect();
+    let shown: String = shown.iter().map(show).collect();
     let after = |q: Question| Question { context: format!("{shown}{}", q.context), ..q };
     Ok(rest.into_iter().map(after).collect())
 }
-
-/// What is wrong with a line, and what to do.
-type Wrong = (String, &'static str);
 
 const FORM: &str =
     "write a line as {\"query\": \"...\", \"choices\": [\"...\", \"...\"], \"gold\": 0}";
@@ -227,6 +211,8 @@ pub fn accuracy(right: &[bool]) -> Accuracy {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn format(shots: usize) -> Format {

@@ -17,10 +17,13 @@ let small = model.cut(fewer, model.importance(fewer, ds, tokens: 64), shape: {de
 let m     = eval.choice(small, "choice.jsonl", shots: 2, prompt: "Q: {{query}} A:")
 let p     = eval.perplexity(fewer, ds, skip: 1, skip_from: 1)
 let s     = model.spread(small, layer: 1)
+let r     = eval.rouge(small, "rouge.jsonl", tokens: 4)
+let file  = model.gguf(model.init(tok, shape: {depth: 1, width: 16, heads: 2, head_dim: 8}))
+let again = model.open(file)
 let speed = eval.speed(small, new: 8, batch: 2, dtype: f32)
 
-plan default = [m, p, s, speed]
-report made = table([m.acc, m.acc_norm, m.acc_bytes, m.questions, p.perplexity, s.q, small.params])
+plan default = [m, p, s, r, speed, again]
+report made = table([m.acc, m.acc_norm, m.acc_bytes, m.questions, p.perplexity, s.q, r.rouge1, small.params, again.params])
 "#;
 
 fn tlm(folder: &Path, args: &[&str]) -> (Option<i32>, String, String) {
@@ -46,6 +49,8 @@ fn models_are_made_measured_cut_and_sampled() {
     let config = r#"{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}"#;
     fs::write(dir.path().join("tokenizer_config.json"), config).expect("written");
     fs::write(dir.path().join("models.tlm"), RECIPE).expect("written");
+    let line = r#"{"query": "The cat sat on the", "reference": "mat"}"#;
+    fs::write(dir.path().join("rouge.jsonl"), line).expect("written");
     let (code, out, told) = tlm(dir.path(), &["run", "models.tlm"]);
     assert_eq!(code, Some(0), "{told}");
     assert!(out.contains("acc_bytes"), "{out}");

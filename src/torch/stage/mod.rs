@@ -2,6 +2,7 @@
 
 mod choice;
 mod cut;
+mod gguf;
 mod gqa;
 mod importance;
 mod inherit;
@@ -10,6 +11,7 @@ mod journal;
 mod losses;
 mod open;
 mod perplexity;
+mod rouge;
 mod sample;
 mod score;
 mod scores;
@@ -40,8 +42,10 @@ use crate::nn::weights::{Safetensors, Writer};
 pub(crate) const REGISTRY: Registry = &[
     ("eval.choice", choice::run),
     ("eval.perplexity", perplexity::run),
+    ("eval.rouge", rouge::run),
     ("eval.speed", speed::run),
     ("model.cut", cut::run),
+    ("model.gguf", gguf::run),
     ("model.gqa", gqa::run),
     ("model.importance", importance::run),
     ("model.inherit", inherit::run),

@@ -42,7 +42,7 @@ impl Scores {
     pub(crate) fn start(context: &mut Context, micro_batch: u64) -> Result<Self, StageError> {
         match Self::find(context) {
             Ok(Some(mut found)) => {
-                context.log(format!("resumes after {} sequences", found.done));
+                context.log(format!("resumes after {} scores", found.done));
                 found.origin.go_on(context);
                 return Ok(found);
             }

@@ -3,6 +3,7 @@
 mod choice;
 #[path = "../../../tests/it/donor.rs"]
 mod donor;
+mod gguf;
 mod importance;
 mod inherit;
 mod losses;

@@ -13,7 +13,7 @@ use crate::stage::tests::{Bench, checkpoint, output, scratch};
 const TOLERANCE: f64 = 1e-3;
 
 /// Returns the folder of a byte-level tokenizer; one that is `marked` puts `<s>` before each text.
-fn byte_level(marked: bool) -> tempfile::TempDir {
+pub(super) fn byte_level(marked: bool) -> tempfile::TempDir {
     let folder = tempfile::tempdir_in(scratch()).unwrap();
     let stages = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/stages");
     let text = fs::read_to_string(stages.join("tokenizer.json")).unwrap();
@@ -114,7 +114,7 @@ fn interrupted_choice_goes_on_to_the_same_bits() {
     let whole = fs::read(bench.path("answers")).unwrap();
     bench.stopped("eval.choice", 4);
     let events = bench.done("eval.choice");
-    assert!(events.contains("resumes after 12 sequences"), "{events}");
+    assert!(events.contains("resumes after 12 scores"), "{events}");
     assert!(fs::read(bench.path("answers")).unwrap() == whole);
 }
 

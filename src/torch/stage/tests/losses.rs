@@ -60,10 +60,10 @@ fn interrupted_scoring_goes_on_to_the_same_bits() {
     bench.stopped("rounds.score", 5);
     bench.micro_batch = Some(7);
     let events = bench.stopped("rounds.score", 3);
-    assert!(events.contains("resumes after 15 sequences"), "{events}");
+    assert!(events.contains("resumes after 15 scores"), "{events}");
     assert_eq!(events.matches("checkpointed").count(), 1, "{events}");
     let events = bench.done("rounds.score");
-    assert!(events.contains("resumes after 24 sequences"), "{events}");
+    assert!(events.contains("resumes after 24 scores"), "{events}");
     assert_eq!(mean(&events), expected);
     assert!(fs::read(bench.path("out/nll.f64")).unwrap() == whole);
     // What can't be used is told, and scoring starts over; with the first micro batch come the first bits.

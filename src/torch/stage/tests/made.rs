@@ -249,3 +249,22 @@ fn a_sample_goes_on_as_the_model_does() {
     assert!(hot(1) == hot(1) && hot(1) != hot(2));
     assert!(!sample("", &json!({})).is_empty());
 }
+
+#[test]
+fn rouge_compares_what_the_model_writes() {
+    let model = checkpoint("model_plain");
+    let folder = tempfile::tempdir_in(crate::stage::tests::scratch()).unwrap();
+    let path = folder.path().join("task.jsonl");
+    let rouge = |reference: &str, tokens: i64| {
+        let line = json!({"query": "5B1", "reference": reference}).to_string();
+        std::fs::write(&path, format!("{line}\n{line}\n")).unwrap();
+        let params = json!({"tokens": tokens, "shots": 0, "dtype": "f32"});
+        Bench::new(params, &[("model", model.path()), ("task", &path)])
+    };
+    let written = sample("5B1", &json!({"tokens": 20}));
+    let events = rouge(&written, 20).done("eval.rouge");
+    assert_eq!((output(&events, "rouge1"), output(&events, "rouge_l")), (1.0, 1.0), "{written}");
+    let events = rouge("nothing like this", 20).done("eval.rouge");
+    assert_eq!((output(&events, "rouge1"), output(&events, "rouge_l")), (0.0, 0.0));
+    rouge("x", 64).fails("eval.rouge", "`tokens` is 64, but the model's context is 64");
+}
