@@ -131,7 +131,8 @@ def quants():
 
     random = np.random.default_rng(5)
     cases = []
-    for kind in [Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0, Type.Q4_K, Type.Q6_K, Type.F16, Type.BF16, Type.F32]:
+    for kind in [Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0, Type.Q4_K, Type.Q6_K, Type.F16, Type.BF16, Type.F32,
+                 Type.Q2_K, Type.Q3_K, Type.Q5_K]:
         numbers_, size = {Type.F16: (4, 8), Type.BF16: (4, 8), Type.F32: (4, 16)}.get(kind) or (
             __import__("gguf").GGML_QUANT_SIZES[kind])
         block = random.integers(0, 256, 2 * size, dtype=np.uint8)
@@ -141,10 +142,10 @@ def quants():
             block = quants.quantize(block.astype(np.float32), kind).view(np.uint8).flatten()
         else:
             block = block.reshape(2, size)
-            at = size - 2 if kind == Type.Q6_K else 0
+            at = {Type.Q6_K: size - 2, Type.Q3_K: size - 2, Type.Q2_K: size - 4}.get(kind, 0)
             block[:, at : at + 2] = scale
-            if kind in (Type.Q4_1, Type.Q5_1, Type.Q4_K):
-                block[:, 2:4] = scale[::-1]
+            if kind in (Type.Q4_1, Type.Q5_1, Type.Q4_K, Type.Q5_K, Type.Q2_K):
+                block[:, at + 2 : at + 4] = scale[::-1]
             block = block.flatten()
         value = quants.dequantize(block.view(np.float32) if kind == Type.F32 else block.view(np.float16) if kind == Type.F16 else block, kind)
         cases.append({"type": int(kind), "bytes": block.tolist(), "numbers": [float(x) for x in value.flatten()]})

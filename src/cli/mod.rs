@@ -14,6 +14,7 @@ mod outline;
 mod pages;
 mod recipe;
 mod run;
+mod sample;
 mod stored;
 mod verify;
 
@@ -138,6 +139,11 @@ enum Command {
         store: StoreArgs,
         /// The step's name, or the first digits of its key
         step: String,
+    },
+    /// Lets a checkpoint continue a prompt, to look at it
+    Sample {
+        #[command(flatten)]
+        sample: SampleArgs,
     },
     /// Hashes everything in the store again, and tells what is damaged
     Verify {
@@ -276,6 +282,35 @@ struct RunArgs {
     locked: bool,
 }
 
+#[derive(ClapArgs, Debug)]
+struct SampleArgs {
+    /// A model's folder, or a step of the store that made one: its name, the first digits of its key, or a pin
+    #[arg(value_name = "CHECKPOINT")]
+    checkpoint: String,
+    /// The text to continue
+    prompt: String,
+    #[command(flatten)]
+    store: StoreArgs,
+    /// The tensor worker; by default `$TLM_TORCH`, or `tlm-torch` beside this program
+    #[arg(long, value_name = "PROGRAM")]
+    torch: Option<PathBuf>,
+    /// Writes at most so many tokens
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    tokens: u32,
+    /// How freely to draw: 0 always takes the likeliest token, 1 draws as the model says
+    #[arg(long, value_name = "T", default_value_t = 0.8)]
+    temperature: f64,
+    /// Draws one of so many likeliest tokens; 0 for all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    top_k: u32,
+    /// Draws one of the likeliest tokens that have this probability together
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    top_p: f64,
+    /// Another seed draws other tokens
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u32,
+}
+
 #[derive(ClapArgs)]
 struct GcArgs {
     /// Keeps all steps of runs that began in the last so many days
@@ -390,6 +425,7 @@ fn obey(command: Command, console: &mut Console<'_>) -> Result<(), Exit> {
         Command::Graph { planned, format } => explain::graph(&planned, format, console),
         Command::Ls { store } => stored::ls(&store, console),
         Command::Show { store, step } => stored::show(&store, &step, console),
+        Command::Sample { sample: args } => sample::sample(&args, console),
         Command::Diff { store, before, now, json } => {
             diff::diff(&store, [&before, &now], json, console)
         }

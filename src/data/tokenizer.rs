@@ -13,6 +13,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
     size: u64,
+    start_of_text: Option<u32>,
     end_of_text: Option<u32>,
 }
 
@@ -31,12 +32,20 @@ impl Tokenizer {
         inner.with_padding(None);
         let end_of_text =
             inner.token_to_id("<|endoftext|>").or_else(|| vocabulary.special("eos_token"));
-        Ok(Self { inner, path, size: vocabulary.size(), end_of_text })
+        let start_of_text =
+            vocabulary.special("bos_token").or_else(|| vocabulary.special("eos_token"));
+        Ok(Self { inner, path, size: vocabulary.size(), start_of_text, end_of_text })
     }
 
     /// Returns the vocabulary's size: one more than the largest id.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Returns the token that stands before a text that has nothing before it: the beginning-of-sequence token, or else the
+    /// end-of-sequence token.
+    pub fn start_of_text(&self) -> Option<u32> {
+        self.start_of_text
     }
 
     /// Returns the token that parts documents: `<|endoftext|>`, or else the end-of-sequence token.
@@ -58,7 +67,21 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer can't encode it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
-        let encoding = self.inner.encode_fast(text, false);
+        self.ids(text, false)
+    }
+
+    /// Returns the ids of a text with the special tokens that the tokenizer puts around it, such as one at its start; none
+    /// where the text itself begins with that one.
+    ///
+    /// # Errors
+    /// When the tokenizer can't encode it.
+    pub fn encode_marked(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        let start = self.start_of_text.and_then(|id| self.inner.id_to_token(id));
+        self.ids(text, !start.is_some_and(|start| text.starts_with(&start)))
+    }
+
+    fn ids(&self, text: &str, is_marked: bool) -> Result<Vec<u32>, DataError> {
+        let encoding = self.inner.encode_fast(text, is_marked);
         let encoding = encoding
             .map_err(|error| DataError::invalid(&self.path, format!("can't encode: {error}")))?;
         Ok(encoding.get_ids().to_vec())

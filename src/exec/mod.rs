@@ -3,6 +3,7 @@
 //! The scheduler itself runs no stage: it starts worker processes, gives each an action at a time and hears their events,
 //! so whatever kills a stage ends one step, not the run. Everything it tells goes through [`Event`].
 
+mod ask;
 mod attempt;
 mod command;
 mod control;
@@ -23,6 +24,7 @@ use crate::sema::steps::StepId;
 use crate::stage::{self, Failure};
 use crate::store::Record;
 
+pub use ask::ask;
 pub use estimate::{Estimate, Estimates, estimates};
 pub use log::logged_name;
 pub use machine::{LIBTORCH, Machine, fits};

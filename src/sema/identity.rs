@@ -34,7 +34,6 @@ const SEQ: Origins = &[
 /// The longest sequence that a model reads.
 const CONTEXT: Origins = &[
     ("model.init", From::Field("shape", "context")),
-    ("model.random", From::Field("shape", "context")),
     ("train.run", From::Input("init")),
     ("train.keep", From::Input("init")),
 ];

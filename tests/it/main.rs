@@ -14,6 +14,8 @@ mod gc;
 mod imports;
 mod keys;
 mod libtorch;
+#[cfg(feature = "torch")]
+mod models;
 mod paper;
 mod parse;
 mod plan;

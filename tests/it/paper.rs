@@ -245,7 +245,7 @@ const COUNTED: [Counted; 14] = [
     ([48_000, 20, 1536, 6144], false, "902.5", None),
 ];
 
-/// A plan counts the parameters of a `model.random` as recipes do, and both as the paper does.
+/// A plan counts the parameters of a `model.init` as recipes do, and both as the paper does.
 #[test]
 fn plans_and_recipes_count_the_parameters_of_the_paper() {
     for ([vocab, depth, width, ffn], bias, millions, share) in COUNTED {
@@ -254,7 +254,7 @@ fn plans_and_recipes_count_the_parameters_of_the_paper() {
             &format!(
                 "use std.{{model, tokenizer}}\n\
                  let shape = model.shape(depth: {depth}, width: {width}, ffn: {ffn}, bias: {bias})\n\
-                 let m = model.random(tokenizer.open(\"t.json\"), shape: shape)\nplan default = m\n\
+                 let m = model.init(tokenizer.open(\"t.json\"), shape: shape)\nplan default = m\n\
                  report r = table([model.count_params(shape, vocab: {vocab}), \
                  model.embedding_share(shape, vocab: {vocab}) * 100])"
             ),
@@ -265,8 +265,8 @@ fn plans_and_recipes_count_the_parameters_of_the_paper() {
         else {
             panic!("{:?}", expansion.reports)
         };
-        let random = expansion.steps.iter().find(|step| step.stage().name == "model.random");
-        let given = random.and_then(|step| step.param("shape"));
+        let made = expansion.steps.iter().find(|step| step.stage().name == "model.init");
+        let given = made.and_then(|step| step.param("shape"));
         let Some(Arg::Value(given)) = given else { panic!("no shape: {given:?}") };
         let shape = Shape::of_recipe(given, vocab as f64).expect("a shape");
         assert_eq!(shape.params(), *counted as f64, "{depth}x{width}");

@@ -24,10 +24,10 @@ pub(super) fn rule(call: &Call<'_>) -> (Facts, Known<f64>) {
         "model.cut" | "model.inherit" => free(Facts { shape: cut(call), ..later }),
         "model.gqa" => free(Facts { shape: grouped(call), ..later }),
         "model.importance" => (later, measuring(call)),
-        "model.init" | "model.random" => free(Facts { shape: made(call), ..later }),
+        "model.init" => free(Facts { shape: made(call), ..later }),
         "model.learn_masks" => (later, training(call, "donor")),
         "model.open" | "source.adopt" => free(Facts { shape: call.local_model(), ..later }),
-        "model.spread" => free(later),
+        "model.gguf" | "model.spread" => free(later),
         "rounds.resample" => {
             free(Facts { seq: call.facts("data").seq, sequences: drawn(call), ..later })
         }

@@ -38,8 +38,8 @@ pub struct Shape {
 const BACKWARD: f64 = 2.0;
 
 impl Shape {
-    /// Returns the shape that a recipe gives `model.init` or `model.random`, for a tokenizer of so many tokens; what it leaves
-    /// open is as `model.init` has it. None if that is no shape.
+    /// Returns the shape that a recipe gives `model.init`, for a tokenizer of so many tokens; what it leaves open is as the stage has it.
+    /// None if that is no shape.
     pub fn of_recipe(shape: &Value, vocab: f64) -> Option<Self> {
         let Value::Map(fields) = shape else { return None };
         let (depth, width) = (size(fields, "depth")?, size(fields, "width")?);
@@ -59,10 +59,11 @@ impl Shape {
         })
     }
 
-    /// Returns the shape that a `config.json` of a Llama tells; none if it is of another model.
+    /// Returns the shape that a `config.json` of a Llama tells, or of one with PanGu-pi's modules; none if it is of another model.
     pub fn of_config(config: &Value) -> Option<Self> {
         let Value::Map(fields) = config else { return None };
-        if fields.get("model_type") != Some(&Value::Str("llama".to_owned())) {
+        let kinds = ["llama", "pangu_pi"].map(|kind| Value::Str(kind.to_owned()));
+        if !fields.get("model_type").is_some_and(|kind| kinds.contains(kind)) {
             return None;
         }
         let (width, heads) = (size(fields, "hidden_size")?, size(fields, "num_attention_heads")?);
@@ -74,7 +75,7 @@ impl Shape {
             kv_heads: size(fields, "num_key_value_heads").unwrap_or(heads),
             head_dim: size(fields, "head_dim").unwrap_or((width / heads).floor()),
             ffn: size(fields, "intermediate_size")?,
-            shortcut: 0.0,
+            shortcut: size(fields, "shortcut_size").unwrap_or(0.0),
             tied: flag(fields, "tie_word_embeddings").unwrap_or(false),
             attention_bias: flag(fields, "attention_bias").unwrap_or(false),
             mlp_bias: flag(fields, "mlp_bias").unwrap_or(false),

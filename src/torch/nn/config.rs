@@ -1,4 +1,7 @@
-//! A Llama's shape, and the Hugging Face `config.json` it is read from and written to.
+//! A model's shape, and the Hugging Face `config.json` it is read from and written to.
+//!
+//! A Llama with one of PanGu-pi's modules is of `model_type` `pangu_pi`, so that nothing else takes it for a plain one.
+//! Its `series_activations` and `shortcut_size` are [`Config::activations`] and [`Config::shortcut`].
 
 use std::path::Path;
 
@@ -25,6 +28,10 @@ pub(crate) struct Config {
     pub(crate) attention_bias: bool,
     /// Whether gate, up and down have biases.
     pub(crate) mlp_bias: bool,
+    /// Terms of the series activation (PanGu-pi, arXiv 2312.17276); 1 for a plain one.
+    pub(crate) activations: i64,
+    /// Inner size of the augmented shortcut around attention (PanGu-pi); 0 for none.
+    pub(crate) shortcut: i64,
     /// Longest sequence.
     pub(crate) context: i64,
     pub(crate) bos: Option<i64>,
@@ -33,8 +40,18 @@ pub(crate) struct Config {
     pub(crate) pad: Option<i64>,
 }
 
+/// `model_type` and class of a plain model, and of one with PanGu-pi's modules.
+const KINDS: [(&str, &str); 2] =
+    [("llama", "LlamaForCausalLM"), ("pangu_pi", "PanguPiForCausalLM")];
+
+/// A layer's scales and shifts of the series activation, `[activations, ffn]`.
+pub(crate) const SERIES: [&str; 2] = ["mlp.series.scale", "mlp.series.bias"];
+
+/// A layer's two matrices of the augmented shortcut, `[shortcut, width]` and `[width, shortcut]`.
+pub(crate) const SHORTCUT: [&str; 2] = ["shortcut.reduce.weight", "shortcut.expand.weight"];
+
 /// Largest sizes. All are well above any model there is, and small enough that no product of a checkpoint overflows.
-const LIMITS: [(&str, i64); 8] = [
+const LIMITS: [(&str, i64); 9] = [
     ("vocabulary", 1 << 24),
     ("hidden size", 1 << 17),
     ("number of layers", 1 << 12),
@@ -43,6 +60,7 @@ const LIMITS: [(&str, i64); 8] = [
     ("head size", 1 << 12),
     ("inner size of the feed-forward network", 1 << 19),
     ("context", 1 << 30),
+    ("number of activations", 1 << 6),
 ];
 
 /// Rotary positions.
@@ -116,14 +134,12 @@ impl Config {
     fn parse(json: &Value) -> Result<Self, String> {
         let fields = Fields(json);
         let model = json["model_type"].as_str().unwrap_or("none");
-        if model != "llama" {
+        let Some((_, class)) = KINDS.iter().find(|(known, _)| *known == model) else {
             return Err(format!("unsupported `model_type` `{model}`; `llama` is supported"));
-        }
-        let class = json["architectures"][0].as_str().unwrap_or("LlamaForCausalLM");
-        if class != "LlamaForCausalLM" {
-            return Err(format!(
-                "unsupported architecture `{class}`; `LlamaForCausalLM` is supported"
-            ));
+        };
+        let given = json["architectures"][0].as_str().unwrap_or(class);
+        if given != *class {
+            return Err(format!("unsupported architecture `{given}`; `{class}` is supported"));
         }
         let act = json["hidden_act"].as_str().unwrap_or("silu");
         if act != "silu" {
@@ -143,6 +159,8 @@ impl Config {
             tied: json["tie_word_embeddings"].as_bool().unwrap_or(false),
             attention_bias: json["attention_bias"].as_bool().unwrap_or(false),
             mlp_bias: json["mlp_bias"].as_bool().unwrap_or(false),
+            activations: fields.optional("series_activations")?.unwrap_or(1),
+            shortcut: json["shortcut_size"].as_i64().unwrap_or(0),
             context: fields.optional("max_position_embeddings")?.unwrap_or(2048),
             bos: json["bos_token_id"].as_i64(),
             eos: match &json["eos_token_id"] {
@@ -164,11 +182,18 @@ impl Config {
             self.head_dim,
             self.ffn,
             self.context,
+            self.activations,
         ];
         for ((what, limit), size) in LIMITS.iter().zip(sizes) {
             if !(1..=*limit).contains(&size) {
                 return Err(format!("a {what} of {size} is not between 1 and {limit}"));
             }
+        }
+        if !(0..=self.width).contains(&self.shortcut) {
+            return Err(format!(
+                "a shortcut of {} is not between 0 and the hidden size, {}",
+                self.shortcut, self.width
+            ));
         }
         if self.heads % self.kv_heads != 0 {
             return Err(format!(
@@ -189,6 +214,11 @@ impl Config {
         Ok(self)
     }
 
+    /// Returns whether it has none of PanGu-pi's modules.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.activations == 1 && self.shortcut == 0
+    }
+
     /// Writes `config.json` as transformers reads it.
     pub(crate) fn write(&self, folder: &Path) -> Result<(), StageError> {
         let path = folder.join("config.json");
@@ -198,8 +228,9 @@ impl Config {
     }
 
     fn to_json(&self) -> Value {
+        let (model_type, class) = KINDS[usize::from(!self.is_plain())];
         let mut json = json!({
-            "architectures": ["LlamaForCausalLM"],
+            "architectures": [class],
             "attention_bias": self.attention_bias,
             "attention_dropout": 0.0,
             "bos_token_id": self.bos,
@@ -211,7 +242,7 @@ impl Config {
             "intermediate_size": self.ffn,
             "max_position_embeddings": self.context,
             "mlp_bias": self.mlp_bias,
-            "model_type": "llama",
+            "model_type": model_type,
             "num_attention_heads": self.heads,
             "num_hidden_layers": self.depth,
             "num_key_value_heads": self.kv_heads,
@@ -223,6 +254,10 @@ impl Config {
             "use_cache": true,
             "vocab_size": self.vocab,
         });
+        if !self.is_plain() {
+            json["series_activations"] = json!(self.activations);
+            json["shortcut_size"] = json!(self.shortcut);
+        }
         if self.eos.len() > 1 {
             json["eos_token_id"] = json!(self.eos);
         }
@@ -273,6 +308,14 @@ impl Config {
             if bias {
                 all.push((format!("{name}.bias"), vec![rows]));
             }
+        }
+        if self.activations > 1 {
+            let shape = vec![self.activations, self.ffn];
+            all.extend(SERIES.map(|name| (name.to_owned(), shape.clone())));
+        }
+        if self.shortcut > 0 {
+            let shapes = [vec![self.shortcut, self.width], vec![self.width, self.shortcut]];
+            all.extend(SHORTCUT.map(str::to_owned).into_iter().zip(shapes));
         }
         all
     }

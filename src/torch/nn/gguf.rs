@@ -33,7 +33,7 @@ impl Gguf {
         {
             let (name, kind) = (&tensor.name, tensor.ggml_type);
             return Err(broken(format!("has tensor `{name}` of unsupported type {kind}"))
-                .help("use a file of F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K or Q6_K"));
+                .help("use a file of F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K or Q6_K"));
         }
         Ok(Self { file, config })
     }
@@ -106,7 +106,7 @@ fn supported(file: &data::Gguf, config: &Config) -> Result<(), String> {
 }
 
 /// Returns llama.cpp's name of a Hugging Face tensor.
-fn gguf_name(name: &str) -> Option<String> {
+pub(crate) fn gguf_name(name: &str) -> Option<String> {
     let whole = match name {
         "model.embed_tokens.weight" => Some("token_embd.weight"),
         "model.norm.weight" => Some("output_norm.weight"),
@@ -170,6 +170,8 @@ fn config(file: &data::Gguf) -> Result<Config, String> {
         tied: tensor(file, "output.weight").is_none(),
         attention_bias: tensor(file, "blk.0.attn_q.bias").is_some(),
         mlp_bias: tensor(file, "blk.0.ffn_gate.bias").is_some(),
+        activations: 1,
+        shortcut: 0,
         context: count("context_length")?,
         bos: token("bos"),
         eos: token("eos").into_iter().collect(),

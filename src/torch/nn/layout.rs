@@ -6,7 +6,7 @@
 
 use tch::{TchError, Tensor};
 
-use crate::nn::config::Config;
+use crate::nn::config::{Config, SERIES, SHORTCUT};
 
 /// One tensor that the optimiser sees.
 pub(crate) struct Leaf {
@@ -46,6 +46,10 @@ pub(crate) struct LayerLeaves {
     pub(crate) down: Projection,
     pub(crate) attention_norm: usize,
     pub(crate) mlp_norm: usize,
+    /// Scales and shifts of the series activation, if it has more than one term.
+    pub(crate) series: Option<[usize; 2]>,
+    /// The two matrices of the augmented shortcut, if there is one.
+    pub(crate) shortcut: Option<[Projection; 2]>,
 }
 
 /// Name, number of rows, and whether these are rotary.
@@ -90,6 +94,16 @@ impl Layout {
             leaves.out.weight = out;
             leaves.gate_up.weight = gate_up;
             leaves.down.weight = down;
+            if config.shortcut > 0 {
+                let shapes = [(config.shortcut, width), (width, config.shortcut)];
+                let both = [0, 1].map(|at| {
+                    let name = format!("model.layers.{layer}.{}", SHORTCUT[at]);
+                    let (rows, columns) = shapes[at];
+                    let weight = self.leaf(&[(&name, rows, false)], Some(columns));
+                    Projection { weight, bias: None }
+                });
+                self.layers[layer].shortcut = Some(both);
+            }
         }
     }
 
@@ -101,6 +115,12 @@ impl Layout {
             self.layers[layer].attention_norm =
                 self.leaf(&[(&norms[0], config.width, false)], None);
             self.layers[layer].mlp_norm = self.leaf(&[(&norms[1], config.width, false)], None);
+            if config.activations > 1 {
+                self.layers[layer].series = Some(SERIES.map(|name| {
+                    let name = format!("model.layers.{layer}.{name}");
+                    self.leaf(&[(&name, config.activations, false)], Some(config.ffn))
+                }));
+            }
             if !config.attention_bias && !config.mlp_bias {
                 continue;
             }

@@ -1,4 +1,8 @@
-//! The Llama model: RMSNorm, rotary positions, grouped causal attention, SwiGLU.
+//! The Llama model: RMSNorm, rotary positions, grouped causal attention, SwiGLU. And PanGu-pi's modules (arXiv 2312.17276),
+//! where a model has them.
+//!
+//! The series activation is `sum_i scale_i * silu(gate + bias_i)` with a scale and a shift per term and neuron, in place of
+//! SwiGLU's `silu(gate)`. The augmented shortcut adds `expand(gelu(reduce(z)))` to what attention makes of its input `z`.
 
 use std::path::Path;
 
@@ -6,6 +10,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use tlm::stage::StageError;
 
 use crate::nn::config::Config;
+use crate::nn::decode::Cache;
 use crate::nn::layout::{LayerLeaves, Layout, Projection, deinterleave, interleave};
 use crate::nn::runtime::fault;
 use crate::nn::weights::{Weights, Writer};
@@ -63,47 +68,94 @@ impl Llama {
         writer.finish()
     }
 
+    /// Returns what matrix products are done in.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// Returns the device of the parameters.
     pub(crate) fn device(&self) -> Device {
         self.flat.device()
     }
 
+    /// Leaves out `count` layers from layer `first` on.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    pub(crate) fn skip(&mut self, first: usize, count: usize) {
+        self.layout.layers.drain(first..first + count);
+    }
+
+    /// Returns the model with its matrices cast once and for all; it can't be trained.
+    pub(crate) fn frozen(mut self) -> Result<Self, TchError> {
+        tch::no_grad(|| {
+            // An embedding that is also the head stays in f32 as the one, and is cast as the other.
+            self.leaves.push(self.leaves[self.layout.head].f_to_kind(self.kind)?);
+            for (leaf, place) in self.leaves.iter_mut().zip(&self.layout.leaves).skip(1) {
+                if place.offset < self.layout.decayed {
+                    *leaf = leaf.f_to_kind(self.kind)?;
+                }
+            }
+            self.layout.head = self.leaves.len() - 1;
+            Ok(self)
+        })
+    }
+
     /// Returns the last hidden states, one row per token.
     pub(crate) fn hidden(&self, ids: &Tensor) -> Result<Tensor, TchError> {
+        self.hidden_after(ids, None)
+    }
+
+    /// The same for tokens that come after those in a cache, which gets theirs.
+    pub(crate) fn hidden_after(
+        &self,
+        ids: &Tensor,
+        mut cache: Option<&mut Cache>,
+    ) -> Result<Tensor, TchError> {
         let length = ids.size()[1];
-        let turns = self.turns(length)?;
-        let mut x = Tensor::f_embedding(&self.leaves[0], ids, -1, false, false)?;
-        for layer in &self.layout.layers {
-            x = x.f_add(&self.attention(layer, &x, &turns)?)?;
-            x = x.f_add(&self.mlp(layer, &x)?)?;
+        let start = cache.as_ref().map_or(0, |cache| cache.length);
+        let turns = self.turns(start, length)?;
+        let mut x = self.embedded(ids)?;
+        for (index, layer) in self.layout.layers.iter().enumerate() {
+            let z = self.normed(&x, layer.attention_norm)?;
+            let mixed = self.mixed(layer, &z, &turns, cache.as_deref_mut().map(|c| (c, index)))?;
+            x = self.after_attention(layer, &x, &z, &mixed)?;
+            let inner = self.gated(layer, &self.normed(&x, layer.mlp_norm)?)?;
+            x = x.f_add(&self.project(&inner, layer.down)?)?;
+        }
+        if let Some(cache) = cache {
+            cache.length += length;
         }
         self.normed(&x, self.layout.norm)?.f_reshape([-1, self.config.width])
     }
 
-    /// Returns e^(i * angle) for each position and pair: `[length, 1, head_dim / 2]`.
-    fn turns(&self, length: i64) -> Result<Tensor, TchError> {
+    pub(crate) fn embedded(&self, ids: &Tensor) -> Result<Tensor, TchError> {
+        Tensor::f_embedding(&self.leaves[0], ids, -1, false, false)
+    }
+
+    /// Returns e^(i * angle) for each position from `start` and each pair: `[length, 1, head_dim / 2]`.
+    pub(crate) fn turns(&self, start: i64, length: i64) -> Result<Tensor, TchError> {
         let frequencies =
             Tensor::f_from_slice(&self.config.rope.frequencies(self.config.head_dim))?;
-        let positions = Tensor::f_arange(length, (Kind::Double, Device::Cpu))?;
+        let positions = Tensor::f_arange_start(start, start + length, (Kind::Double, Device::Cpu))?;
         let angles = positions.f_outer(&frequencies)?.f_unsqueeze(1)?;
         let ones = angles.f_ones_like()?;
         Tensor::f_polar(&ones, &angles)?.f_to_kind(Kind::ComplexFloat)?.f_to_device(self.device())
     }
 
-    fn attention(
+    /// Returns what attention makes of its normed input `z`, before the output projection: `[batch, length, heads *
+    /// head_dim]`. With a cache, the tokens come after those in it, for the layer of this index.
+    pub(crate) fn mixed(
         &self,
         layer: &LayerLeaves,
-        x: &Tensor,
+        z: &Tensor,
         turns: &Tensor,
+        cache: Option<(&mut Cache, usize)>,
     ) -> Result<Tensor, TchError> {
         let Config { heads, kv_heads, head_dim, .. } = self.config;
-        let (batch, length) = (x.size()[0], x.size()[1]);
-        let qkv = self.project(&self.normed(x, layer.attention_norm)?, layer.qkv)?.f_view([
-            batch,
-            length,
-            heads + 2 * kv_heads,
-            head_dim,
-        ])?;
+        let (batch, length) = (z.size()[0], z.size()[1]);
+        let all = heads + 2 * kv_heads;
+        let qkv = self.project(z, layer.qkv)?.f_view([batch, length, all, head_dim])?;
         let parts = qkv.f_split_with_sizes([heads + kv_heads, kv_heads], 2)?;
         let turned = parts[0]
             .f_to_kind(Kind::Float)?
@@ -114,33 +166,65 @@ impl Llama {
             .f_flatten(-2, -1)?
             .f_to_kind(self.kind)?
             .f_transpose(1, 2)?;
-        let qk = turned.f_split_with_sizes([heads, kv_heads], 1)?;
+        let mut qk = turned.f_split_with_sizes([heads, kv_heads], 1)?;
+        let mut values = parts[1].f_transpose(1, 2)?;
+        if let Some((cache, index)) = cache {
+            (qk[1], values) = cache.extend(index, &qk[1], &values)?;
+        }
         let mixed = Tensor::f_scaled_dot_product_attention(
             &qk[0],
             &qk[1],
-            &parts[1].f_transpose(1, 2)?,
+            &values,
             None::<&Tensor>,
             0.0,
-            true,
+            // A single token sees all that came before it.
+            length > 1,
             None,
             heads != kv_heads,
         )?;
-        let rows = mixed.f_transpose(1, 2)?.f_reshape([batch, length, heads * head_dim])?;
-        self.project(&rows, layer.out)
+        mixed.f_transpose(1, 2)?.f_reshape([batch, length, heads * head_dim])
     }
 
-    fn mlp(&self, layer: &LayerLeaves, x: &Tensor) -> Result<Tensor, TchError> {
-        let both = self.project(&self.normed(x, layer.mlp_norm)?, layer.gate_up)?;
+    /// Adds to the residual stream `x` what attention makes of its normed form `z`.
+    pub(crate) fn after_attention(
+        &self,
+        layer: &LayerLeaves,
+        x: &Tensor,
+        z: &Tensor,
+        mixed: &Tensor,
+    ) -> Result<Tensor, TchError> {
+        let x = x.f_add(&self.project(mixed, layer.out)?)?;
+        let Some([reduce, expand]) = layer.shortcut else { return Ok(x) };
+        let inner = self.project(z, reduce)?.f_gelu("none")?;
+        x.f_add(&self.project(&inner, expand)?)
+    }
+
+    /// Returns a feed-forward network's inner neurons: `[batch, length, ffn]`.
+    pub(crate) fn gated(&self, layer: &LayerLeaves, z: &Tensor) -> Result<Tensor, TchError> {
+        let both = self.project(z, layer.gate_up)?;
         let ffn = self.config.ffn;
         let halves = both.f_split_with_sizes([ffn, ffn], -1)?;
-        self.project(&halves[0].f_silu()?.f_mul(&halves[1])?, layer.down)
+        self.activated(layer, &halves[0])?.f_mul(&halves[1])
     }
 
-    fn normed(&self, x: &Tensor, gain: usize) -> Result<Tensor, TchError> {
+    fn activated(&self, layer: &LayerLeaves, gate: &Tensor) -> Result<Tensor, TchError> {
+        let Some(series) = layer.series else { return gate.f_silu() };
+        let [scales, shifts] = series.map(|index| &self.leaves[index]);
+        let term = |at: i64| {
+            gate.f_add(&shifts.f_select(0, at)?)?.f_silu()?.f_mul(&scales.f_select(0, at)?)
+        };
+        let mut sum = term(0)?;
+        for at in 1..self.config.activations {
+            sum = sum.f_add(&term(at)?)?;
+        }
+        Ok(sum)
+    }
+
+    pub(crate) fn normed(&self, x: &Tensor, gain: usize) -> Result<Tensor, TchError> {
         x.f_rms_norm([self.config.width], Some(&self.leaves[gain]), self.config.eps)
     }
 
-    fn project(&self, x: &Tensor, with: Projection) -> Result<Tensor, TchError> {
+    pub(crate) fn project(&self, x: &Tensor, with: Projection) -> Result<Tensor, TchError> {
         let cast = |index: usize| self.leaves[index].f_to_kind(self.kind);
         let bias = with.bias.map(cast).transpose()?;
         x.f_to_kind(self.kind)?.f_linear(&cast(with.weight)?, bias.as_ref())
@@ -148,18 +232,31 @@ impl Llama {
 
     /// Returns the negative log-likelihood of each target token, without a gradient.
     pub(crate) fn nll(&self, ids: &Tensor, targets: &Tensor) -> Result<Tensor, TchError> {
+        tch::no_grad(|| self.nll_of(&self.hidden(ids)?, &targets.f_reshape([-1, 1])?))
+    }
+
+    /// The same for some tokens only: `places` are their rows in `ids` when that is one row after another.
+    pub(crate) fn nll_at(
+        &self,
+        ids: &Tensor,
+        places: &Tensor,
+        targets: &Tensor,
+    ) -> Result<Tensor, TchError> {
         tch::no_grad(|| {
-            let hidden = self.hidden(ids)?;
-            let targets = targets.f_reshape([-1, 1])?;
-            let head = self.leaves[self.layout.head].f_to_kind(self.kind)?;
-            let mut losses = Vec::new();
-            for (start, count) in self.chunks(hidden.size()[0]) {
-                let log = self.log_probabilities(&hidden.f_narrow(0, start, count)?, &head)?;
-                let picked = log.f_gather(1, &targets.f_narrow(0, start, count)?, false)?;
-                losses.push(picked.f_neg()?.f_squeeze_dim(1)?);
-            }
-            Tensor::f_cat(&losses, 0)
+            let hidden = self.hidden(ids)?.f_index_select(0, places)?;
+            self.nll_of(&hidden, &targets.f_reshape([-1, 1])?)
         })
+    }
+
+    fn nll_of(&self, hidden: &Tensor, targets: &Tensor) -> Result<Tensor, TchError> {
+        let head = self.leaves[self.layout.head].f_to_kind(self.kind)?;
+        let mut losses = Vec::new();
+        for (start, count) in self.chunks(hidden.size()[0]) {
+            let log = self.log_probabilities(&hidden.f_narrow(0, start, count)?, &head)?;
+            let picked = log.f_gather(1, &targets.f_narrow(0, start, count)?, false)?;
+            losses.push(picked.f_neg()?.f_squeeze_dim(1)?);
+        }
+        Tensor::f_cat(&losses, 0)
     }
 
     /// Adds `scale` times the gradient of the summed loss to `gradient`, a buffer like [`Self::flat`], and returns the
@@ -232,6 +329,12 @@ impl Llama {
         logits.f_to_kind(Kind::Float)?.f_log_softmax(-1, Kind::Float)
     }
 
+    /// Returns the logits of hidden states in f32, `[rows, vocab]`; for few rows.
+    pub(crate) fn logits_of(&self, hidden: &Tensor) -> Result<Tensor, TchError> {
+        let head = self.leaves[self.layout.head].f_to_kind(self.kind)?;
+        hidden.f_to_kind(self.kind)?.f_mm(&head.f_tr()?)?.f_to_kind(Kind::Float)
+    }
+
     /// Returns the part of a buffer like [`Self::flat`] that belongs to a leaf.
     fn slot(&self, buffer: &Tensor, index: usize) -> Result<Tensor, TchError> {
         let leaf = &self.layout.leaves[index];
@@ -248,7 +351,7 @@ impl Llama {
     /// Returns the logits of every position, for tests and short inputs.
     #[cfg(test)]
     pub(crate) fn logits(&self, ids: &Tensor) -> Result<Tensor, TchError> {
-        tch::no_grad(|| self.hidden(ids)?.f_mm(&self.leaves[self.layout.head].f_tr()?))
+        tch::no_grad(|| self.logits_of(&self.hidden(ids)?))
     }
 }
 

@@ -2,7 +2,9 @@
 
 pub(crate) mod adamw;
 pub(crate) mod config;
+pub(crate) mod decode;
 pub(crate) mod gguf;
+pub(crate) mod importance;
 pub(crate) mod layout;
 pub(crate) mod llama;
 pub(crate) mod quant;

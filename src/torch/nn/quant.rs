@@ -13,7 +13,10 @@ pub(crate) enum Quant {
     Q5_0,
     Q5_1,
     Q8_0,
+    Q2K,
+    Q3K,
     Q4K,
+    Q5K,
     Q6K,
 }
 
@@ -28,7 +31,10 @@ impl Quant {
             6 => Self::Q5_0,
             7 => Self::Q5_1,
             8 => Self::Q8_0,
+            10 => Self::Q2K,
+            11 => Self::Q3K,
             12 => Self::Q4K,
+            13 => Self::Q5K,
             14 => Self::Q6K,
             30 => Self::Bf16,
             _ => return None,
@@ -45,7 +51,10 @@ impl Quant {
             Self::Q5_0 => (32, 22),
             Self::Q5_1 => (32, 24),
             Self::Q8_0 => (32, 34),
+            Self::Q2K => (256, 84),
+            Self::Q3K => (256, 110),
             Self::Q4K => (256, 144),
+            Self::Q5K => (256, 176),
             Self::Q6K => (256, 210),
         }
     }
@@ -77,7 +86,10 @@ impl Quant {
                     let scale = half(block, 0);
                     out.extend(block[2..].iter().map(|&q| scale * f32::from(q.cast_signed())));
                 }
+                Self::Q2K => q2_k(block, &mut out),
+                Self::Q3K => q3_k(block, &mut out),
                 Self::Q4K => q4_k(block, &mut out),
+                Self::Q5K => q5_k(block, &mut out),
                 Self::Q6K => q6_k(block, &mut out),
             }
         }
@@ -101,10 +113,49 @@ fn nibbles(scale: f32, shift: f32, base: f32, high: Option<&[u8]>, qs: &[u8], ou
     }
 }
 
-/// 256 numbers in eight groups of 32, each with a six-bit scale and minimum.
+/// 256 two-bit numbers in groups of 16, each with a four-bit scale and minimum.
+fn q2_k(block: &[u8], out: &mut Vec<f32>) {
+    let (scales, qs) = (&block[..16], &block[16..80]);
+    let (scale, minimum) = (half(block, 80), half(block, 82));
+    out.extend((0..256).map(|index| {
+        let packed = scales[index / 16];
+        let factor = scale * f32::from(packed & 15);
+        factor * f32::from(two_bits(qs, index)) - minimum * f32::from(packed >> 4)
+    }));
+}
+
+/// 256 three-bit numbers in groups of 16 with a six-bit scale; the high bits lie apart and mean four less where they are zero.
+fn q3_k(block: &[u8], out: &mut Vec<f32>) {
+    let (high, qs, packed, scale) =
+        (&block[..32], &block[32..96], &block[96..108], half(block, 108));
+    out.extend((0..256).map(|index| {
+        let (group, at) = (index / 16 / 4, index / 16 % 4);
+        let low = packed[group % 2 * 4 + at] >> (group / 2 * 4) & 15;
+        let factor = i16::from(low | (packed[8 + at] >> (2 * group) & 3) << 4) - 32;
+        let bit = high[index % 32] >> (index / 32) & 1;
+        let q = i16::from(two_bits(qs, index)) - if bit == 0 { 4 } else { 0 };
+        scale * f32::from(factor) * f32::from(q)
+    }));
+}
+
+/// Returns a number of two halves of 128, in which a byte holds numbers that are 32 apart.
+fn two_bits(qs: &[u8], index: usize) -> u8 {
+    qs[index / 128 * 32 + index % 32] >> (index % 128 / 32 * 2) & 3
+}
+
+/// 256 four-bit numbers in eight groups of 32, each with a six-bit scale and minimum.
 fn q4_k(block: &[u8], out: &mut Vec<f32>) {
-    let (scale, minimum) = (half(block, 0), half(block, 2));
-    let (packed, qs) = (&block[4..16], &block[16..]);
+    groups_of_32(block, &block[16..], |_, _| 0, out);
+}
+
+/// The same with a fifth bit of each number apart: a byte holds those of one place in all groups.
+fn q5_k(block: &[u8], out: &mut Vec<f32>) {
+    let high = &block[16..48];
+    groups_of_32(block, &block[48..], |group, at| high[at] >> group & 1, out);
+}
+
+fn groups_of_32(block: &[u8], qs: &[u8], fifth: impl Fn(usize, usize) -> u8, out: &mut Vec<f32>) {
+    let (scale, minimum, packed) = (half(block, 0), half(block, 2), &block[4..16]);
     for group in 0..8 {
         let (factor, base) = if group < 4 {
             (packed[group] & 63, packed[group + 4] & 63)
@@ -113,9 +164,10 @@ fn q4_k(block: &[u8], out: &mut Vec<f32>) {
             (top & 15 | packed[group - 4] >> 2 & 48, top >> 4 | packed[group] >> 2 & 48)
         };
         let (factor, base) = (scale * f32::from(factor), minimum * f32::from(base));
-        let shift = group % 2 * 4;
-        let bytes = &qs[group / 2 * 32..group / 2 * 32 + 32];
-        out.extend(bytes.iter().map(|byte| factor * f32::from(byte >> shift & 15) - base));
+        out.extend((0..32).map(|at| {
+            let low = qs[group / 2 * 32 + at] >> (group % 2 * 4) & 15;
+            factor * f32::from(low | fifth(group, at) << 4) - base
+        }));
     }
 }
 

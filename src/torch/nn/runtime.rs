@@ -28,7 +28,11 @@ pub(crate) fn prepare(action: &Action) -> Result<Device, StageError> {
 
 /// Returns the kind of numbers that `dtype` means.
 pub(crate) fn kind(dtype: &str) -> Kind {
-    if dtype == "bf16" { Kind::BFloat16 } else { Kind::Float }
+    match dtype {
+        "bf16" => Kind::BFloat16,
+        "f16" => Kind::Half,
+        _ => Kind::Float,
+    }
 }
 
 /// Returns a failed tensor operation as a stage's failure.

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use tch::{TchError, Tensor};
 use tlm::data::mix::splitmix;
 use tlm::data::tokenizer_files::Vocabulary;
@@ -25,8 +24,9 @@ struct Params {
     seed: i64,
 }
 
+/// What is given of a new shape.
 #[derive(Deserialize)]
-struct Shape {
+pub(crate) struct Shape {
     depth: Option<i64>,
     width: Option<i64>,
     heads: Option<i64>,
@@ -56,9 +56,9 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
         context.progress(layer as u64, Some(target.depth as u64), "layers");
         if context.interrupted() { Err(StageError::Interrupted) } else { Ok(()) }
     })?;
-    write_selection(&context.out_dir("out")?, context, &donor, &selection)?;
-    let shapes = donor.tensors().into_iter().collect();
-    let cutter = Cutter { donor: &donor, weights: &weights, selection: &selection, rows, shapes };
+    let criterion = format!("{:?}", params.criterion).to_lowercase();
+    write_selection(&context.out_dir("out")?, &criterion, &donor, &selection)?;
+    let cutter = Cutter::new(&donor, &weights, &selection, rows);
     write_checkpoint(context, &target, &tokens, |name, _| cutter.cut(name))
 }
 
@@ -103,7 +103,7 @@ fn with_tokens(donor: Config, tokens: &Vocabulary, rows: Option<&[i64]>) -> Conf
 }
 
 /// Returns the donor's config in the new shape, with what that leaves open.
-fn target(shape: &Shape, donor: &Config) -> Result<Config, StageError> {
+pub(crate) fn target(shape: &Shape, donor: &Config) -> Result<Config, StageError> {
     let width = shape.width.unwrap_or(donor.width);
     let scaled = |size: i64| {
         ((size as f64 * width as f64 / donor.width as f64).round() as i64).clamp(1, size)
@@ -147,7 +147,7 @@ fn default_kv_heads(heads: i64, donor: &Config) -> i64 {
 }
 
 /// Cuts the new model's tensors out of the donor's.
-struct Cutter<'a> {
+pub(crate) struct Cutter<'a> {
     donor: &'a Config,
     weights: &'a dyn Weights,
     selection: &'a Selection,
@@ -157,9 +157,19 @@ struct Cutter<'a> {
     shapes: BTreeMap<String, Vec<i64>>,
 }
 
-impl Cutter<'_> {
+impl<'a> Cutter<'a> {
+    pub(crate) fn new(
+        donor: &'a Config,
+        weights: &'a dyn Weights,
+        selection: &'a Selection,
+        rows: Option<Vec<i64>>,
+    ) -> Self {
+        let shapes = donor.tensors().into_iter().collect();
+        Self { donor, weights, selection, rows, shapes }
+    }
+
     /// Returns the new model's tensor of this name.
-    fn cut(&self, name: &str) -> Result<Tensor, StageError> {
+    pub(crate) fn cut(&self, name: &str) -> Result<Tensor, StageError> {
         let (donor_name, within) = self.donor_name(name);
         let shape = self.shapes.get(&donor_name).expect("the donor has all tensors of the target");
         let matrix = self.weights.load(&donor_name, shape)?;
@@ -218,39 +228,70 @@ impl Cutter<'_> {
             (Some(within.neurons.clone()), hidden())
         } else if has(".down_proj") {
             (hidden(), Some(within.neurons.clone()))
+        } else if has(".series.") {
+            (None, Some(within.neurons.clone()))
+        } else if has(".shortcut.reduce") {
+            (None, hidden())
         } else {
             (hidden(), None)
         }
     }
 }
 
-/// Writes down what was kept, so that the choice can be looked at and repeated.
-fn write_selection(
+/// Sizes that a selection or importance goes with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Shapes {
+    depth: i64,
+    width: i64,
+    heads: i64,
+    kv_heads: i64,
+    ffn: i64,
+    vocab: i64,
+}
+
+impl Shapes {
+    pub(crate) fn of(config: &Config) -> Self {
+        let Config { depth, width, heads, kv_heads, ffn, vocab, .. } = *config;
+        Self { depth, width, heads, kv_heads, ffn, vocab }
+    }
+}
+
+/// `selection.json`: what was kept, so that the choice can be looked at and repeated. Indices into the donor, ascending; those of
+/// heads and neurons for each kept layer.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Written {
+    format: u32,
+    criterion: String,
+    pub(crate) donor: Shapes,
+    pub(crate) layers: Vec<i64>,
+    pub(crate) hidden: Vec<i64>,
+    pub(crate) heads: Vec<Vec<i64>>,
+    pub(crate) kv_heads: Vec<Vec<i64>>,
+    pub(crate) neurons: Vec<Vec<i64>>,
+}
+
+/// Writes `selection.json`.
+pub(crate) fn write_selection(
     out: &Path,
-    context: &Context,
+    criterion: &str,
     donor: &Config,
     selection: &Selection,
 ) -> Result<(), StageError> {
-    let each = |get: fn(&LayerSelection) -> &Vec<i64>| -> Vec<&Vec<i64>> {
-        selection.within.iter().map(get).collect()
+    let each = |get: fn(&LayerSelection) -> &Vec<i64>| {
+        selection.within.iter().map(get).cloned().collect::<Vec<_>>()
     };
-    let json = json!({
-        "format": 1,
-        "criterion": context.raw_params().get("criterion"),
-        "donor": {
-            "depth": donor.depth,
-            "width": donor.width,
-            "heads": donor.heads,
-            "kv_heads": donor.kv_heads,
-            "ffn": donor.ffn,
-            "vocab": donor.vocab,
-        },
-        "layers": selection.layers,
-        "hidden": selection.hidden,
-        "heads": each(|layer| &layer.heads),
-        "kv_heads": each(|layer| &layer.kv_heads),
-        "neurons": each(|layer| &layer.neurons),
-    });
+    let written = Written {
+        format: 1,
+        criterion: criterion.to_owned(),
+        donor: Shapes::of(donor),
+        layers: selection.layers.clone(),
+        hidden: selection.hidden.clone(),
+        heads: each(|layer| &layer.heads),
+        kv_heads: each(|layer| &layer.kv_heads),
+        neurons: each(|layer| &layer.neurons),
+    };
+    // By way of a value, whose fields are in order of name.
+    let json = serde_json::to_value(&written).expect("plain data");
     let path = out.join("selection.json");
     fs::write(&path, format!("{json}\n")).map_err(|e| StageError::io("write", &path, &e))
 }

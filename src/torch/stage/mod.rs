@@ -1,12 +1,22 @@
 //! Tensor stages, one a file.
 
+mod choice;
+mod cut;
+mod gguf;
+mod gqa;
+mod importance;
 mod inherit;
 mod init;
 mod journal;
 mod losses;
 mod open;
 mod perplexity;
+mod rouge;
+mod sample;
 mod score;
+mod scores;
+mod speed;
+mod spread;
 mod state;
 mod train;
 mod train_state;
@@ -28,13 +38,22 @@ use crate::nn::runtime::{self, fault};
 use crate::nn::sequences::Sequences;
 use crate::nn::weights::{Safetensors, Writer};
 
-/// The stages of `tlm-torch`, as declared in `stdlib/*.tlm`.
+/// The stages of `tlm-torch`, as declared in `stdlib/*.tlm`, and `sample`, which `tlm sample` asks for.
 pub(crate) const REGISTRY: Registry = &[
+    ("eval.choice", choice::run),
     ("eval.perplexity", perplexity::run),
+    ("eval.rouge", rouge::run),
+    ("eval.speed", speed::run),
+    ("model.cut", cut::run),
+    ("model.gguf", gguf::run),
+    ("model.gqa", gqa::run),
+    ("model.importance", importance::run),
     ("model.inherit", inherit::run),
     ("model.init", init::run),
     ("model.open", open::run),
+    ("model.spread", spread::run),
     ("rounds.score", score::run),
+    ("sample", sample::run),
     ("train.run", train::run),
 ];
 
@@ -47,6 +66,21 @@ fn load(context: &Context, name: &str, dtype: &str) -> Result<Llama, StageError>
     let folder = context.input(name);
     let config = Config::read(folder)?;
     Llama::load(config, &Safetensors::open(folder)?, device, runtime::kind(dtype))
+}
+
+/// Leaves out layers of a model, as the parameters `skip_from` and `skip` say.
+fn skip(model: &mut Llama, first: u64, count: u64) -> Result<(), StageError> {
+    let depth = model.config.depth as u64;
+    if count > 0 && first.saturating_add(count) > depth {
+        return Err(StageError::input(format!(
+            "`skip_from` is {first} and `skip` {count}, but the model has {depth} layers"
+        ))
+        .help(format!("choose them so that together they are at most {depth}")));
+    }
+    if count > 0 {
+        model.skip(first as usize, count as usize);
+    }
+    Ok(())
 }
 
 /// Opens the dataset of input `data`, which the model must be able to read.
@@ -116,8 +150,12 @@ fn write_checkpoint(
 
 /// Returns how many sequences go through the model at once.
 fn micro_batch(context: &Context, data: &Sequences, model: &Llama) -> u64 {
-    // About two thousand tokens fill two cores and stay in their caches; a GPU wants more.
-    let tokens = if model.device() == tch::Device::Cpu { 2048 } else { 32768 };
-    let default = (tokens / data.length).max(1);
+    let default = (tokens_at_once(model) / data.length).max(1);
     context.action().micro_batch.map_or(default, |given| u64::from(given.max(1)))
+}
+
+/// Returns how many tokens go through the model at once.
+fn tokens_at_once(model: &Llama) -> u64 {
+    // About two thousand fill two cores and stay in their caches; a GPU wants more.
+    if model.device() == tch::Device::Cpu { 2048 } else { 32768 }
 }

@@ -1,9 +1,13 @@
 //! Stages run whole, on tiny models.
 
+mod choice;
 #[path = "../../../tests/it/donor.rs"]
 mod donor;
+mod gguf;
+mod importance;
 mod inherit;
 mod losses;
+mod made;
 mod open;
 mod train;
 mod written;
@@ -22,6 +26,9 @@ use tlm::stage::{Context, StageError};
 
 use crate::nn::tests::{json as stored, reference};
 use crate::stage::REGISTRY;
+
+/// Random numbers come from one generator of the process, so no two tests may draw at once.
+pub(crate) static RANDOM: Mutex<()> = Mutex::new(());
 
 /// One action in its own folder.
 struct Bench {
@@ -95,7 +102,9 @@ impl Bench {
         let events = Events { lines: Arc::clone(&lines), stop: Arc::clone(&stop), stop_after };
         let mut context = Context::new(action, stop, Box::new(events));
         let body = REGISTRY.iter().find(|(name, _)| *name == stage).unwrap().1;
+        let alone = RANDOM.lock();
         let result = body(&mut context);
+        drop(alone);
         let text = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
         (result, text)
     }

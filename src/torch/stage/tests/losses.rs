@@ -21,7 +21,8 @@ fn losses_of_units_add_up_to_the_perplexity() {
     let count: u32 =
         tokens.chunks(4).map(|four| u32::from_le_bytes(four.try_into().unwrap())).sum();
     assert_eq!((nll.len(), count), (13 * 8, 49 * 8));
-    let events = Bench::new(json!({"dtype": "f32"}), &inputs).done("eval.perplexity");
+    let events = Bench::new(json!({"skip": 0, "skip_from": 0, "dtype": "f32"}), &inputs)
+        .done("eval.perplexity");
     let expected = (sum / f64::from(count)).exp();
     let got = output(&events, "perplexity");
     assert!((got / expected - 1.0).abs() < 1e-9, "{got} {expected}");
@@ -41,7 +42,8 @@ fn losses_match_transformers() {
         check_close(name, &got, &expected, 1e-5);
         let mean = f64::from(expected.iter().sum::<f32>()) / 32.0;
         assert!((output(&events, "out.mean") / mean - 1.0).abs() < 1e-5);
-        let events = Bench::new(json!({"dtype": "f32"}), &inputs).done("eval.perplexity");
+        let events = Bench::new(json!({"skip": 0, "skip_from": 0, "dtype": "f32"}), &inputs)
+            .done("eval.perplexity");
         assert!((output(&events, "perplexity") / mean.exp() - 1.0).abs() < 1e-4);
     }
 }
@@ -58,15 +60,15 @@ fn interrupted_scoring_goes_on_to_the_same_bits() {
     bench.stopped("rounds.score", 5);
     bench.micro_batch = Some(7);
     let events = bench.stopped("rounds.score", 3);
-    assert!(events.contains("resumes after 15 sequences"), "{events}");
+    assert!(events.contains("resumes after 15 scores"), "{events}");
     assert_eq!(events.matches("checkpointed").count(), 1, "{events}");
     let events = bench.done("rounds.score");
-    assert!(events.contains("resumes after 24 sequences"), "{events}");
+    assert!(events.contains("resumes after 24 scores"), "{events}");
     assert_eq!(mean(&events), expected);
     assert!(fs::read(bench.path("out/nll.f64")).unwrap() == whole);
     // What can't be used is told, and scoring starts over; with the first micro batch come the first bits.
     bench.micro_batch = Some(3);
-    for (name, said) in [("losses.json", "it is damaged"), ("losses.f64", "its losses are")] {
+    for (name, said) in [("scores.json", "it is damaged"), ("scores.f64", "its scores are")] {
         fs::remove_dir_all(bench.state("")).unwrap();
         bench.stopped("rounds.score", 9);
         let mut bytes = fs::read(bench.state(name)).unwrap();
@@ -83,7 +85,8 @@ fn broken_models_and_empty_selections_have_no_loss() {
     let (data, empty, model) = (long_data(), empty_data(), checkpoint("model_plain"));
     let run = |data: &Path, stage: &str, expected: &str| {
         let inputs: [(&str, &Path); 2] = [("model", model.path()), ("data", data)];
-        let params = json!({"unit": "sequence", "batch": 1, "dtype": "f32"});
+        let params =
+            json!({"unit": "sequence", "batch": 1, "skip": 0, "skip_from": 0, "dtype": "f32"});
         Bench::new(params, &inputs).fails(stage, expected);
     };
     for stage in ["rounds.score", "eval.perplexity"] {

@@ -20,9 +20,10 @@ use crate::stage::tests::{Bench, checkpoint, letters, scratch, set_config, token
 fn a_new_model_has_the_shape_asked_for() {
     let tokens = tokenizer(letters(64));
     let shape = json!({
-        "depth": 2, "width": 64, "heads": 4, "kv_heads": 2, "tied": true, "rope_theta": 10000.0, "context": 128,
+        "depth": 2, "width": 64, "heads": 4, "kv_heads": 2, "tied": true, "bias": false, "activations": 1,
+        "shortcut": 0.0, "rope_theta": 10000.0, "context": 128,
     });
-    let params = json!({"shape": shape, "std": 0.02, "seed": 0});
+    let params = json!({"shape": shape, "law": "residual", "std": 0.02, "seed": 0});
     let bench = Bench::new(params, &[("tokenizer", tokens.path())]);
     bench.done("model.init");
     let model = open(&bench.path("out"));

@@ -218,7 +218,8 @@ fn sequences_longer_than_the_context_are_refused() {
     let inputs: [(&str, &Path); 2] = [("init", model.path()), ("data", data.path())];
     Bench::new(train_params(64, 64), &inputs).fails("train.run", expected);
     let inputs: [(&str, &Path); 2] = [("model", model.path()), ("data", data.path())];
-    Bench::new(json!({"dtype": "f32"}), &inputs).fails("eval.perplexity", expected);
+    Bench::new(json!({"skip": 0, "skip_from": 0, "dtype": "f32"}), &inputs)
+        .fails("eval.perplexity", expected);
 }
 
 #[test]

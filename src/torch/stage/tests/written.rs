@@ -25,7 +25,8 @@ fn folders() -> BTreeMap<&'static str, (Bench, &'static str)> {
         bench
     };
     let shape = json!({
-        "depth": 2, "width": 16, "heads": 4, "kv_heads": 2, "ffn": 24, "tied": true, "rope_theta": 500.0, "context": 64,
+        "depth": 2, "width": 16, "heads": 4, "kv_heads": 2, "ffn": 24, "tied": true, "bias": false, "activations": 1,
+        "shortcut": 0.0, "rope_theta": 500.0, "context": 64,
     });
     let small = json!({"depth": 1, "width": 8, "heads": 2, "ffn": 12});
     let inherit = |donor: &Path| {
@@ -40,7 +41,7 @@ fn folders() -> BTreeMap<&'static str, (Bench, &'static str)> {
         ("inherited_biased", (inherit(biased.path()), "out")),
         ("trained_biased", (run("train.run", train_params(96, 32), &trained), "model")),
         ("initial", {
-            let params = json!({"shape": shape, "std": 0.3, "seed": 0});
+            let params = json!({"shape": shape, "law": "residual", "std": 0.3, "seed": 0});
             (run("model.init", params, &[("tokenizer", tokens.path())]), "out")
         }),
     ])

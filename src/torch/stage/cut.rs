@@ -1,0 +1,33 @@
+//! `model.cut`: a smaller model cut out of a larger one by a measured importance, or as a selection says.
+
+use serde::Deserialize;
+use tlm::stage::{Context, StageError};
+
+use crate::nn::config::Config;
+use crate::nn::runtime;
+use crate::nn::select::{Layers, most_important};
+use crate::nn::weights::Safetensors;
+use crate::stage::importance;
+use crate::stage::inherit::{Cutter, Shape, target, write_selection};
+use crate::stage::write_checkpoint;
+
+#[derive(Deserialize)]
+struct Params {
+    shape: Shape,
+    layers: Layers,
+}
+
+/// Writes the checkpoint and `selection.json`.
+pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
+    let params: Params = context.params()?;
+    runtime::prepare(context.action())?;
+    let folder = context.input("donor").to_path_buf();
+    let donor = Config::read(&folder)?;
+    let target = target(&params.shape, &donor)?;
+    let importance = importance::read(context.input("importance"), &donor)?;
+    let selection = most_important(&donor, &target, &importance, params.layers);
+    write_selection(&context.out_dir("out")?, "importance", &donor, &selection)?;
+    let weights = Safetensors::open(&folder)?;
+    let cutter = Cutter::new(&donor, &weights, &selection, None);
+    write_checkpoint(context, &target, &folder, |name, _| cutter.cut(name))
+}

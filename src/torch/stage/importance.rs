@@ -1,0 +1,203 @@
+//! `model.importance`: how much each unit of a model matters to some data.
+
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use tlm::data::dataset::read_json;
+use tlm::data::mix::splitmix;
+use tlm::stage::{Context, StageError};
+
+use crate::nn::config::Config;
+use crate::nn::importance::{Activations, taylor};
+use crate::nn::llama::Llama;
+use crate::nn::runtime::fault;
+use crate::nn::select::{Importance, LayerImportance};
+use crate::nn::sequences::{Sequences, shuffled};
+use crate::stage::inherit::{Shapes, Written};
+use crate::stage::{check_not_empty, load, micro_batch, open_data};
+
+#[derive(Deserialize)]
+struct Params {
+    criterion: Criterion,
+    tokens: u64,
+    dtype: String,
+    seed: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Criterion {
+    Taylor,
+    Activation,
+}
+
+/// `importance.json`: a number for each unit, in the order of `selection.json`'s indices.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    format: u32,
+    criterion: String,
+    donor: Shapes,
+    layers: Vec<f64>,
+    hidden: Vec<f64>,
+    heads: Vec<Vec<f64>>,
+    kv_heads: Vec<Vec<f64>>,
+    neurons: Vec<Vec<f64>>,
+}
+
+/// Writes `importance.json`.
+pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
+    let params: Params = context.params()?;
+    let model = load(context, "donor", &params.dtype)?;
+    let data = open_data(context, &model)?;
+    check_not_empty(&data)?;
+    let importance = match params.criterion {
+        Criterion::Taylor => by_gradient(context, &params, &model, &data)?,
+        Criterion::Activation => by_activation(context, &params, &model, &data)?,
+    };
+    let each = |get: fn(&LayerImportance) -> &Vec<f64>| {
+        importance.within.iter().map(get).cloned().collect::<Vec<_>>()
+    };
+    let finite = |numbers: &[f64]| numbers.iter().all(|number| number.is_finite());
+    let all_finite = |layers: &[Vec<f64>]| layers.iter().all(|numbers| finite(numbers));
+    let stored = Stored {
+        format: 1,
+        criterion: format!("{:?}", params.criterion).to_lowercase(),
+        donor: Shapes::of(&model.config),
+        heads: each(|layer| &layer.heads),
+        kv_heads: each(|layer| &layer.kv_heads),
+        neurons: each(|layer| &layer.neurons),
+        layers: importance.layers,
+        hidden: importance.hidden,
+    };
+    if !(finite(&stored.hidden)
+        && finite(&stored.layers)
+        && all_finite(&stored.neurons)
+        && all_finite(&stored.heads))
+    {
+        return Err(StageError::input(
+            "an importance came out as no number: the model has diverged",
+        )
+        .help("use a model that has not diverged"));
+    }
+    let path = context.out_dir("out")?.join("importance.json");
+    let text = serde_json::to_string(&stored).expect("plain data");
+    fs::write(&path, text + "\n").map_err(|e| StageError::io("write", &path, &e))
+}
+
+/// Calls `each` with batches of sequences, drawn without repetition, until there are as many tokens as wanted.
+fn sweep(
+    context: &mut Context,
+    params: &Params,
+    model: &Llama,
+    data: &Sequences,
+    mut each: impl FnMut(&tch::Tensor, &tch::Tensor, u64) -> Result<(), StageError>,
+) -> Result<(), StageError> {
+    let seed = splitmix(u64::from_le_bytes(params.seed.to_le_bytes()));
+    let count = params.tokens.div_ceil(data.length).min(data.count);
+    let batch = micro_batch(context, data, model);
+    let mut done = 0;
+    while done < count {
+        if context.interrupted() {
+            return Err(StageError::Interrupted);
+        }
+        let end = (done + batch).min(count);
+        let indices: Vec<u64> = (done..end).map(|at| shuffled(at, data.count, seed)).collect();
+        let (inputs, targets) = data.batch(&indices, model.device())?;
+        each(&inputs, &targets, count * data.length)?;
+        done = end;
+        context.progress(done * data.length, Some(count * data.length), "tokens");
+    }
+    Ok(())
+}
+
+fn by_gradient(
+    context: &mut Context,
+    params: &Params,
+    model: &Llama,
+    data: &Sequences,
+) -> Result<Importance, StageError> {
+    let gradient = model.flat.f_zeros_like().map_err(fault)?;
+    sweep(context, params, model, data, |inputs, targets, tokens| {
+        model.backward(inputs, targets, 1.0 / tokens as f64, &gradient).map(|_| ()).map_err(fault)
+    })?;
+    taylor(model, &gradient)
+}
+
+fn by_activation(
+    context: &mut Context,
+    params: &Params,
+    model: &Llama,
+    data: &Sequences,
+) -> Result<Importance, StageError> {
+    let mut sums = Activations::new(model).map_err(fault)?;
+    sweep(context, params, model, data, |inputs, _, _| sums.add(model, inputs).map_err(fault))?;
+    sums.finish(&model.config).map_err(fault)
+}
+
+/// Reads an importance of this donor: `importance.json`, or a `selection.json` that is to be repeated, in which what was kept has
+/// one and all else zero.
+pub(crate) fn read(folder: &Path, donor: &Config) -> Result<Importance, StageError> {
+    let selection = folder.join("selection.json");
+    let (path, stored) = if selection.exists() {
+        let written: Written = read_json(&selection)?;
+        let repeated = repeated(&written, donor);
+        (selection, repeated)
+    } else {
+        let path = folder.join("importance.json");
+        let stored = read_json(&path)?;
+        (path, Some(stored))
+    };
+    let help = "measure it on this donor with `model.importance`";
+    let stored = stored.filter(|stored| stored.donor == Shapes::of(donor)).ok_or_else(|| {
+        StageError::input(format!("`{}` is of a donor of another shape", path.display())).help(help)
+    })?;
+    let count = |layers: &[Vec<f64>], each: i64| {
+        layers.len() as i64 == donor.depth && layers.iter().all(|one| one.len() as i64 == each)
+    };
+    let whole = stored.hidden.len() as i64 == donor.width
+        && stored.layers.len() as i64 == donor.depth
+        && count(&stored.neurons, donor.ffn)
+        && count(&stored.heads, donor.heads)
+        && count(&stored.kv_heads, donor.kv_heads);
+    if !whole {
+        return Err(StageError::input(format!(
+            "`{}` does not have a number for each unit of the donor",
+            path.display()
+        ))
+        .help(help));
+    }
+    let layers = stored.neurons.into_iter().zip(stored.kv_heads).zip(stored.heads);
+    let within =
+        layers.map(|((neurons, kv_heads), heads)| LayerImportance { neurons, kv_heads, heads });
+    Ok(Importance { hidden: stored.hidden, layers: stored.layers, within: within.collect() })
+}
+
+/// Returns a selection as an importance; none if it has indices that the donor has not.
+fn repeated(written: &Written, donor: &Config) -> Option<Stored> {
+    let marks = |kept: &[i64], count: i64| -> Option<Vec<f64>> {
+        let mut marks = vec![0.0; count as usize];
+        for &index in kept {
+            *marks.get_mut(usize::try_from(index).ok()?)? = 1.0;
+        }
+        Some(marks)
+    };
+    // Of layers that are not kept nothing is.
+    let spread = |kept: &[Vec<i64>], count: i64| -> Option<Vec<Vec<f64>>> {
+        let mut all = vec![vec![0.0; count as usize]; donor.depth as usize];
+        for (&layer, kept) in written.layers.iter().zip(kept) {
+            *all.get_mut(usize::try_from(layer).ok()?)? = marks(kept, count)?;
+        }
+        Some(all)
+    };
+    Some(Stored {
+        format: 1,
+        criterion: "selection".to_owned(),
+        donor: written.donor.clone(),
+        layers: marks(&written.layers, donor.depth)?,
+        hidden: marks(&written.hidden, donor.width)?,
+        heads: spread(&written.heads, donor.heads)?,
+        kv_heads: spread(&written.kv_heads, donor.kv_heads)?,
+        neurons: spread(&written.neurons, donor.ffn)?,
+    })
+}
