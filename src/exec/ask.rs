@@ -15,7 +15,7 @@ pub fn ask(program: &Path, mut action: Action, told: &mut dyn FnMut(&str)) -> Re
     let failed = |error: io::Error| {
         Failure {
         kind: FailureKind::Environment,
-        message: format!("can't start `{}`: {error}", program.display()),
+        message: format!("can't ask `{}`: {error}", program.display()),
         help: Some("build it with `make libtorch && cargo build --release`, or name it with `--torch PROGRAM`".to_owned()),
     }
     };
@@ -27,7 +27,7 @@ pub fn ask(program: &Path, mut action: Action, told: &mut dyn FnMut(&str)) -> Re
     action.out = make("out").map_err(failed)?;
     action.state = make("state").map_err(failed)?;
     let mut worker = Worker::start(program, &[]).map_err(failed)?;
-    worker.send(&action);
+    worker.send(&action).map_err(failed)?;
     let mut last = String::new();
     while let Some(line) = worker.next() {
         match line {
