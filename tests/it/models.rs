@@ -72,7 +72,7 @@ fn models_are_made_measured_cut_and_sampled() {
             "`--temperature` is no number from 0 up",
         ),
         (&["sample", "small", "x", "--top-p", "0"], 2, "`--top-p` is not above 0"),
-        (&["sample", "small", "x", "--torch", "no/such"], 4, "can't start"),
+        (&["sample", "small", "x", "--torch", "no/such"], 4, "can't ask `"),
     ] {
         let (code, _, told) = tlm(dir.path(), args);
         assert!(code == Some(wanted) && told.contains(expected), "{args:?}: {code:?} {told}");

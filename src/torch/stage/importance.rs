@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use tlm::data::dataset::read_json;
-use tlm::data::mix::splitmix;
+use tlm::data::mix::{shuffled, splitmix};
 use tlm::stage::{Context, StageError};
 
 use crate::nn::config::Config;
@@ -13,7 +13,7 @@ use crate::nn::importance::{Activations, taylor};
 use crate::nn::llama::Llama;
 use crate::nn::runtime::fault;
 use crate::nn::select::{Importance, LayerImportance};
-use crate::nn::sequences::{Sequences, shuffled};
+use crate::nn::sequences::Sequences;
 use crate::stage::inherit::{Shapes, Written};
 use crate::stage::{check_not_empty, load, micro_batch, open_data};
 
