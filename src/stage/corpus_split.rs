@@ -16,14 +16,19 @@ struct SplitParams {
     seed: i64,
 }
 
+/// How many documents are to be expected on a side for it to be empty never by chance (once in e^20 times).
+const SURELY_SOME: f64 = 20.0;
+
 /// Runs `corpus.split`.
 ///
 /// # Errors
-/// When the corpus has no two different documents, or a file operation fails.
+/// When the corpus has no two different documents, or was split in the same way before, or a file operation fails.
 pub fn split(context: &mut Context) -> Result<(), StageError> {
     let params: SplitParams = context.params()?;
     let corpus = Corpus::open(context.input("corpus"))?;
-    let key = |text: &str| place(text, params.seed, Stream::Split);
+    // Parts of one corpus that differ in size must not be parts of each other: what was split may be split again.
+    let seed = mix(params.seed as u64, Stream::Split, params.valid.to_bits());
+    let key = |text: &str| place(text, seed, Stream::Split);
     let mut sides = Sides::write(context, &corpus, key, limit(params.valid))?;
     if params.valid > 0.0 && params.valid < 1.0 {
         // Each side gets at least one: the one that is nearest to it.
@@ -38,6 +43,13 @@ pub fn split(context: &mut Context) -> Result<(), StageError> {
                 if count < 2 { format!("{count} document") } else { "equal documents".into() };
             return Err(StageError::input(format!("can't split {what} in two"))
                 .help("give `corpus.text` a `delimiter:` or more files"));
+        }
+        let expected = corpus.documents() as f64 * params.valid.min(1.0 - params.valid);
+        if nearest.is_some() && expected > SURELY_SOME {
+            return Err(StageError::input(
+                "all documents fall on one side: those of the other were split off before, with the same `valid` and `seed`",
+            )
+            .help("give another `seed`"));
         }
         if let Some(limit) = nearest {
             // What is still in its buffers goes before the files are written anew.
@@ -56,8 +68,8 @@ fn limit(valid: f64) -> u128 {
 }
 
 /// Returns the place of a document among all numbers.
-fn place(text: &str, seed: i64, stream: Stream) -> u64 {
-    mix(seed as u64, stream, Digest::of(text.as_bytes()).seed())
+fn place(text: &str, seed: u64, stream: Stream) -> u64 {
+    mix(seed, stream, Digest::of(text.as_bytes()).seed())
 }
 
 /// The two sides of a split, and the least and largest place of a document.
@@ -108,6 +120,7 @@ pub fn part(context: &mut Context) -> Result<(), StageError> {
     }
     let corpus = Corpus::open(context.input("corpus"))?;
     let mut writer = CorpusWriter::create(&context.out_dir("out")?)?;
+    let seed = mix(seed as u64, Stream::Part, parts);
     let of = |text: &str| (u128::from(place(text, seed, Stream::Part)) * u128::from(parts)) >> 64;
     each(context, &corpus, of, |_, _, text, found| {
         if found == u128::from(part - 1) {

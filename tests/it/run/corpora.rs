@@ -251,6 +251,17 @@ fn a_document_stays_on_its_side_however_the_corpus_grows() {
     let later = side(&more, "valid");
     assert!(held.iter().all(|text| later.contains(text)));
     assert!(side(&more, "train").iter().all(|text| !later.contains(text)));
+    // What was split is split again, but not in the same way.
+    let text = lines(&space, &texts);
+    let again = |share: &str| {
+        format!(
+            "corpus.dedup(corpus.split(corpus.split({text}, valid: 20%).train, valid: {share}).valid)"
+        )
+    };
+    assert!((10..60).contains(&documents(&space, &again("10%")).len()));
+    let same = run(&space, &again("20%"));
+    assert_eq!(same.code, Some(1), "{same}");
+    same.says(&["those of the other were split off before", "give another `seed`"]);
     // Each side of a small corpus gets one.
     for share in ["0.1%", "99.9%"] {
         let text = lines(&space, &texts[..3]);
