@@ -10,6 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// How much is read before it is hashed; all cores share in that.
 const CHUNK_BYTES: u64 = 4 << 20;
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// How many digits a screen shows.
 const SHORT: usize = 12;
 
@@ -60,7 +62,8 @@ impl Digest {
 
     /// Returns so many of the first digits.
     pub fn digits(&self, count: usize) -> String {
-        self.to_string()[..count].to_owned()
+        let halves = self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        halves.take(count).map(|half| char::from(DIGITS[usize::from(half)])).collect()
     }
 
     /// Returns the first eight bytes as a little-endian integer, to derive seeds.
@@ -95,11 +98,7 @@ impl From<[u8; 32]> for Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
-        let text: String =
-            self.0.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
-        f.write_str(&text)
+        f.write_str(&self.digits(2 * self.0.len()))
     }
 }
 

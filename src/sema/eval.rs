@@ -1,15 +1,18 @@
 //! Evaluation: a checked expression at one point of the axes. Stage calls become steps, each different one once.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
+
+use smallvec::SmallVec;
 
 use crate::base::units::Dim;
 use crate::base::{Atom, FastMap, Span, Value};
 use crate::diag::Diagnostic;
 use crate::sema::late::{Kind as OpKind, Late, Op};
 use crate::sema::make::{Called, Makes};
-use crate::sema::memo::{AlongAll, AlongId, Label, Point};
+use crate::sema::memo::{AlongAll, AlongId, Label, Memo, Point};
 use crate::sema::node::{
     Apply, AxisId, Binding, BindingId, Bounds, Builtin, Fold, Kind, Node, Program,
 };
@@ -38,6 +41,7 @@ pub(super) struct Eval<'p> {
     /// What calls of a stage make, by its address.
     pub(super) makes: FastMap<usize, Rc<Makes>>,
     pub(super) along: AlongAll,
+    /// Values of each binding, by the part of the point that it depends on; none where an error was told.
     bound: Vec<Bound>,
     /// How many bindings are being evaluated within each other.
     depth: usize,
@@ -50,12 +54,10 @@ pub(super) struct Eval<'p> {
     pub(super) found: Vec<Diagnostic>,
 }
 
-/// What is known of a binding: its value, none where an error was told.
-enum Bound {
-    /// The same at every point, once it was evaluated.
-    Same(Option<Option<Val>>),
-    /// By the part of the point that it depends on.
-    Along(AlongId, FastMap<u64, Option<Val>>),
+/// What is known of a binding.
+struct Bound {
+    along: AlongId,
+    values: Memo<u64, Option<Val>>,
 }
 
 /// How deep bindings are evaluated within each other. Longer chains are begun at their far end, so that the stack does not
@@ -75,9 +77,19 @@ pub(super) struct At<'a, 'p> {
 pub(super) struct Env<'p> {
     locals: Vec<Meaning<'p>>,
     /// The axes that the calls around depend on.
-    pub(super) axes: BTreeSet<AxisId>,
+    pub(super) axes: Cow<'p, BTreeSet<AxisId>>,
     /// The turns of the folds around.
-    pub(super) turns: Vec<(String, String)>,
+    pub(super) turns: SmallVec<[(&'p str, i64); 2]>,
+}
+
+impl<'p> Env<'p> {
+    /// Returns these axes with those of the calls around.
+    fn axes_with(&self, own: &'p BTreeSet<AxisId>) -> Cow<'p, BTreeSet<AxisId>> {
+        match self.axes.is_subset(own) {
+            true => Cow::Borrowed(own),
+            false => Cow::Owned(&*self.axes | own),
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -98,7 +110,7 @@ struct Turn<'p> {
     number: i64,
     /// None before the first one.
     before: Option<Rc<Turn<'p>>>,
-    values: RefCell<FastMap<Point, Option<Val>>>,
+    values: RefCell<Memo<Point, Option<Val>>>,
 }
 
 impl Drop for Turn<'_> {
@@ -114,18 +126,15 @@ impl Drop for Turn<'_> {
 struct Argument<'p> {
     node: &'p Node,
     env: Rc<Env<'p>>,
-    values: RefCell<FastMap<Point, Option<Val>>>,
+    values: RefCell<Memo<Point, Option<Val>>>,
 }
 
 impl<'p> Eval<'p> {
     pub(super) fn new(program: &'p Program) -> Self {
         let mut along = AlongAll::default();
-        let bound = |binding: &Binding| match binding.typed.axes.is_empty() {
-            true => Bound::Same(None),
-            false => {
-                let along = along.of(&binding.typed.axes, &program.axes);
-                Bound::Along(along, FastMap::default())
-            }
+        let bound = |binding: &Binding| Bound {
+            along: along.of(&binding.typed.axes, &program.axes),
+            values: Memo::default(),
         };
         let bound = program.bindings.iter().map(bound).collect();
         Self {
@@ -172,11 +181,8 @@ impl<'p> Eval<'p> {
     }
 
     fn bound(&mut self, id: BindingId, point: &[usize]) -> Option<Val> {
-        let known = match &self.bound[id] {
-            Bound::Same(value) => value.as_ref(),
-            Bound::Along(along, values) => values.get(&self.along.number(*along, point)),
-        };
-        if let Some(value) = known {
+        let number = self.along.number(self.bound[id].along, point);
+        if let Some(value) = self.bound[id].values.get(&number) {
             return value.clone();
         }
         if self.depth == DEPTH_MAX {
@@ -190,12 +196,7 @@ impl<'p> Eval<'p> {
         let value = self.node(&binding.typed.node, at);
         self.depth -= 1;
         if self.first.is_none() {
-            match &mut self.bound[id] {
-                Bound::Same(known) => *known = Some(value.clone()),
-                Bound::Along(along, values) => {
-                    values.insert(self.along.number(*along, point), value.clone());
-                }
-            }
+            self.bound[id].values.insert(number, value.clone());
         }
         value
     }
@@ -443,7 +444,7 @@ impl<'p> Eval<'p> {
         };
         let env = Rc::new(Env {
             locals: apply.args.iter().map(argument).collect(),
-            axes: apply.axes.union(&at.env.axes).copied().collect(),
+            axes: at.env.axes_with(&apply.axes),
             turns: at.env.turns.clone(),
         });
         self.node(&function.body, At { env: &env, ..at })
@@ -472,7 +473,7 @@ impl<'p> Eval<'p> {
     fn turn(&mut self, turn: &Rc<Turn<'p>>, at: At<'_, 'p>) -> Option<Val> {
         let mut open = Vec::new();
         let mut next = Some(turn);
-        while let Some(turn) = next.filter(|turn| !turn.values.borrow().contains_key(at.point)) {
+        while let Some(turn) = next.filter(|turn| turn.values.borrow().get(at.point).is_none()) {
             open.push(Rc::clone(turn));
             next = turn.before.as_ref();
         }
@@ -483,12 +484,12 @@ impl<'p> Eval<'p> {
                 Some(before) => {
                     let mut env = Env {
                         locals: turn.env.locals.clone(),
-                        axes: turn.fold.axes.union(&turn.env.axes).copied().collect(),
+                        axes: turn.env.axes_with(&turn.fold.axes),
                         turns: turn.env.turns.clone(),
                     };
                     let number = Val::Plain(Value::Int(turn.number));
                     env.locals.extend([Meaning::Turn(Rc::clone(before)), Meaning::Value(number)]);
-                    env.turns.push((turn.fold.index.clone(), turn.number.to_string()));
+                    env.turns.push((&turn.fold.index, turn.number));
                     self.node(&turn.fold.body, At { env: &Rc::new(env), ..at })
                 }
             };

@@ -228,14 +228,14 @@ impl<'p> Eval<'p> {
     ) -> Names {
         let along = match at.env.axes.is_subset(axes) {
             true => along,
-            false => self.along.of(&(axes | &at.env.axes), &self.program.axes),
+            false => self.along.of(&(axes | &*at.env.axes), &self.program.axes),
         };
         let values = self.along.shown(along, at.point, &self.program.axes);
         if at.env.turns.is_empty() {
             return values;
         }
         let turns = at.env.turns.iter();
-        let turns = turns.map(|(name, turn)| (Atom::from(name), Atom::from(turn)));
+        let turns = turns.map(|(name, turn)| (Atom::from(*name), Atom::from(turn.to_string())));
         let mut point: Vec<_> = values.iter().copied().chain(turns).collect();
         point.sort();
         point.into()

@@ -1,6 +1,8 @@
 //! What evaluation keeps so as not to make it twice: numbers of points, names, axis values as texts.
 
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -11,6 +13,39 @@ use crate::sema::steps::Names;
 
 /// For each axis, which of its values.
 pub(super) type Point = SmallVec<[usize; 2]>;
+
+/// Values by the places where they were computed. Most have one, which takes no table.
+#[derive(Debug)]
+pub(super) struct Memo<K, V> {
+    first: Option<(K, V)>,
+    others: FastMap<K, V>,
+}
+
+impl<K, V> Default for Memo<K, V> {
+    fn default() -> Self {
+        Self { first: None, others: FastMap::default() }
+    }
+}
+
+impl<K: Eq + Hash, V> Memo<K, V> {
+    pub(super) fn get<Q>(&self, place: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        match &self.first {
+            Some((first, value)) if first.borrow() == place => Some(value),
+            _ => self.others.get(place),
+        }
+    }
+
+    pub(super) fn insert(&mut self, place: K, value: V) {
+        match self.first {
+            None => self.first = Some((place, value)),
+            Some(_) => drop(self.others.insert(place, value)),
+        }
+    }
+}
 
 /// Some axes, by their place in [`AlongAll`].
 pub(super) type AlongId = usize;

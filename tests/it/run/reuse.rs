@@ -50,9 +50,10 @@ fn an_edit_runs_exactly_what_depends_on_it() {
             &["counts", "dev", "ds", "split", "text", "tok"],
         ),
     ];
+    let clean = Space::new();
+    clean.run(&[]).check(0, &ALL);
     for (what, edit, expected) in edits {
-        let space = Space::new();
-        space.run(&[]).check(0, &ALL);
+        let space = clean.copied();
         let args = edit(&space);
         let run = space.run(args);
         assert_eq!((run.code, &run.steps("finished")[..]), (Some(0), *expected), "{what}: {run}");

@@ -62,6 +62,15 @@ impl Space {
         space
     }
 
+    /// Returns another folder with all that is in this one.
+    pub(super) fn copied(&self) -> Self {
+        let copy = Self { dir: tempfile::tempdir().expect("a folder") };
+        let paths = [self.path("."), copy.path("")];
+        let copied = Command::new("cp").arg("-a").args(paths).status();
+        assert!(copied.expect("it starts").success());
+        copy
+    }
+
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
