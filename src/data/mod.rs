@@ -1,27 +1,23 @@
 //! Level 5: the artifact formats on disk. Readers map files and check them; writers stream.
 //!
-//! All integers are little endian. A reader's error names the file and the place in it. `tokenizer.rs` is the only
-//! file that names the `tokenizers` crate, `mapped.rs` the only one with unsafe code.
+//! All integers are little endian. A reader's error names the file and the place in it. `tokenizer/` is the only
+//! place that names the `tokenizers` crate, `mapped.rs` the only one with unsafe code.
 
 pub mod array;
 pub mod choice;
 pub mod corpus;
-pub mod counts;
 pub mod dataset;
 pub mod error;
 pub mod gguf;
-pub mod gguf_tokenizer;
 pub mod gguf_write;
 pub mod hub;
 pub mod losses;
 pub mod mapped;
 pub mod mix;
 pub mod npy;
-pub mod prune;
 pub mod rouge;
 pub mod task;
 pub mod tokenizer;
-pub mod tokenizer_files;
 pub mod wheel;
 
 pub use corpus::{Corpus, CorpusWriter};

@@ -7,10 +7,10 @@ use safetensors::SafeTensors;
 use walkdir::WalkDir;
 
 use crate::base::Value;
-use crate::data::counts::sum_of_counts;
 use crate::data::error::DataError;
 use crate::data::mapped::Mapped;
-use crate::data::tokenizer_files::{Vocabulary, copy_tokenizer};
+use crate::data::tokenizer::counts::sum_of_counts;
+use crate::data::tokenizer::files::{Vocabulary, copy_tokenizer};
 use crate::data::{Corpus, Dataset, Losses};
 use crate::stage::{Context, StageError};
 

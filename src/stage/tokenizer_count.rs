@@ -1,7 +1,7 @@
 //! `tokenizer.count`: how often each token id occurs in a corpus.
 
 use crate::base::Value;
-use crate::data::counts::write_counts;
+use crate::data::tokenizer::counts::write_counts;
 use crate::data::{Corpus, Tokenizer};
 use crate::stage::{Context, StageError, dataset_pack};
 

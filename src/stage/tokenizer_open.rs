@@ -6,8 +6,8 @@ use serde_json::Map;
 
 use crate::base::Value;
 use crate::data::dataset::read_json;
-use crate::data::tokenizer::tokenizer_from_gguf;
-use crate::data::tokenizer_files::{copy_tokenizer, write_tokenizer};
+use crate::data::tokenizer::files::{copy_tokenizer, write_tokenizer};
+use crate::data::tokenizer::gguf::tokenizer_from_gguf;
 use crate::data::{Gguf, Tokenizer};
 use crate::stage::{Context, StageError};
 

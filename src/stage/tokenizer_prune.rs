@@ -3,11 +3,11 @@
 use serde::Deserialize;
 
 use crate::base::Value;
-use crate::data::counts::read_counts;
-use crate::data::prune::prune;
-use crate::data::tokenizer_files::{
+use crate::data::tokenizer::counts::read_counts;
+use crate::data::tokenizer::files::{
     Vocabulary, read_tokenizer_config, read_tokenizer_json, write_id_map, write_tokenizer,
 };
+use crate::data::tokenizer::prune::prune;
 use crate::stage::{Context, StageError};
 
 #[derive(Deserialize)]

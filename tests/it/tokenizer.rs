@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::Path;
 
 use serde::Deserialize;
-use tlm::data::tokenizer::tokenizer_from_gguf;
+use tlm::data::tokenizer::gguf::tokenizer_from_gguf;
 use tlm::data::{Gguf, Tokenizer};
 
 use crate::donor::donor;

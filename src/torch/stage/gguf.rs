@@ -3,8 +3,8 @@
 use half::{bf16, f16};
 use serde::Deserialize;
 use tch::Tensor;
-use tlm::data::gguf_tokenizer::gguf_tokenizer;
 use tlm::data::gguf_write::{GgufWriter, Meta};
+use tlm::data::tokenizer::gguf_write::gguf_tokenizer;
 use tlm::stage::{Context, StageError};
 
 use crate::nn::config::{Config, Scaling};

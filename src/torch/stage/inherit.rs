@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use tch::{TchError, Tensor};
 use tlm::data::mix::splitmix;
-use tlm::data::tokenizer_files::Vocabulary;
+use tlm::data::tokenizer::files::Vocabulary;
 use tlm::stage::{Context, StageError};
 
 use crate::nn::config::Config;

@@ -5,7 +5,7 @@ use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 use tlm::data::mix::splitmix;
-use tlm::data::tokenizer_files::Vocabulary;
+use tlm::data::tokenizer::files::Vocabulary;
 use tlm::stage::{Context, StageError};
 
 use crate::nn::config::{Config, Rope, Scaling};

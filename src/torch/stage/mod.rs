@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use tch::Tensor;
 use tlm::base::Value;
-use tlm::data::tokenizer_files::copy_tokenizer;
+use tlm::data::tokenizer::files::copy_tokenizer;
 use tlm::stage::{Context, Registry, StageError};
 
 use crate::nn::config::Config;

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use tlm::base::Value;
 use tlm::data;
-use tlm::data::tokenizer::tokenizer_from_gguf;
-use tlm::data::tokenizer_files::{Vocabulary, copy_tokenizer};
+use tlm::data::tokenizer::files::{Vocabulary, copy_tokenizer};
+use tlm::data::tokenizer::gguf::tokenizer_from_gguf;
 use tlm::stage::{Context, StageError};
 
 use crate::nn::config::Config;

@@ -8,7 +8,7 @@ use serde_json::json;
 use tch::Tensor;
 use tlm::base::Value;
 use tlm::data::mix::{shuffled, splitmix};
-use tlm::data::tokenizer_files::copy_tokenizer;
+use tlm::data::tokenizer::files::copy_tokenizer;
 use tlm::stage::{Context, StageError};
 
 use crate::nn::adamw::{AdamW, Course, Hyper, Schedule};

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::data::error::DataError;
 use crate::data::gguf_write::Meta;
-use crate::data::tokenizer_files::read_tokenizer_json;
+use crate::data::tokenizer::files::read_tokenizer_json;
 
 /// Token types of GGUF.
 const NORMAL: i32 = 1;
