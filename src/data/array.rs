@@ -17,6 +17,8 @@ pub trait Word: Copy {
     fn decode(bytes: &[u8]) -> Self;
     /// Encodes the number.
     fn encode(self, out: &mut impl Write) -> std::io::Result<()>;
+    /// Appends the number, encoded.
+    fn append(self, out: &mut Vec<u8>);
 }
 
 macro_rules! word {
@@ -30,6 +32,9 @@ macro_rules! word {
             }
             fn encode(self, out: &mut impl Write) -> std::io::Result<()> {
                 out.write_all(&self.to_le_bytes())
+            }
+            fn append(self, out: &mut Vec<u8>) {
+                out.extend_from_slice(&self.to_le_bytes());
             }
         }
     )*};
@@ -108,6 +113,8 @@ impl<T: Word> Array<T> {
 pub struct ArrayWriter<T> {
     path: PathBuf,
     file: BufWriter<File>,
+    /// Kept for its memory.
+    block: Vec<u8>,
     of: PhantomData<T>,
 }
 
@@ -118,7 +125,8 @@ impl<T: Word> ArrayWriter<T> {
     /// When it can't be created.
     pub fn create(path: PathBuf) -> Result<Self, DataError> {
         let file = File::create(&path).map_err(DataError::io("create", &path))?;
-        Ok(Self { path, file: BufWriter::with_capacity(1 << 18, file), of: PhantomData })
+        let file = BufWriter::with_capacity(1 << 18, file);
+        Ok(Self { path, file, block: Vec::new(), of: PhantomData })
     }
 
     /// Appends an entry.
@@ -127,6 +135,18 @@ impl<T: Word> ArrayWriter<T> {
     /// When it can't be written.
     pub fn push(&mut self, entry: T) -> Result<(), DataError> {
         entry.encode(&mut self.file).map_err(DataError::io("write", &self.path))
+    }
+
+    /// Appends many entries.
+    ///
+    /// # Errors
+    /// When they can't be written.
+    pub fn extend(&mut self, entries: impl Iterator<Item = T>) -> Result<(), DataError> {
+        self.block.clear();
+        for entry in entries {
+            entry.append(&mut self.block);
+        }
+        self.file.write_all(&self.block).map_err(DataError::io("write", &self.path))
     }
 
     /// Writes out what is buffered.

@@ -76,14 +76,42 @@ impl Corpus {
     /// # Panics
     /// When there is none at `index`.
     pub fn document(&self, index: usize) -> Result<&str, DataError> {
-        let start = self.offsets.get(index) as usize;
-        let bytes = &self.text.bytes()[start..self.offsets.get(index + 1) as usize];
-        std::str::from_utf8(bytes).map_err(|error| {
+        self.text(index, self.range(index))
+    }
+
+    /// Returns where in `bytes` a document is.
+    ///
+    /// # Panics
+    /// When there is none at `index`.
+    pub fn range(&self, index: usize) -> Range<usize> {
+        self.offsets.get(index) as usize..self.offsets.get(index + 1) as usize
+    }
+
+    /// Returns the text of all documents, which is not checked to be UTF-8.
+    pub fn bytes(&self) -> &[u8] {
+        self.text.bytes()
+    }
+
+    /// Returns a part of a document, given where in `bytes` it is.
+    ///
+    /// # Errors
+    /// When it is not UTF-8.
+    ///
+    /// # Panics
+    /// When the range is outside of the text.
+    pub fn text(&self, index: usize, range: Range<usize>) -> Result<&str, DataError> {
+        let start = range.start;
+        std::str::from_utf8(&self.bytes()[range]).map_err(|error| {
             DataError::invalid(
                 self.text.path(),
                 format!("document {index} is not UTF-8 at byte {}", start + error.valid_up_to()),
             )
         })
+    }
+
+    /// Lets go of the memory that a range of `bytes` takes.
+    pub fn release_text(&self, range: Range<usize>) {
+        self.text.release(range);
     }
 }
 

@@ -208,6 +208,8 @@ pub struct DatasetWriter {
     meta: DatasetMeta,
     tokens: TokensWriter,
     documents: ArrayWriter<u64>,
+    /// Where the document starts that is not ended yet.
+    start: u64,
 }
 
 impl DatasetWriter {
@@ -227,6 +229,7 @@ impl DatasetWriter {
             meta: DatasetMeta { seq, vocab, dtype, tokens: 0, sequences: 0 },
             tokens,
             documents: ArrayWriter::create(folder.join("documents.u64"))?,
+            start: 0,
         })
     }
 
@@ -238,13 +241,33 @@ impl DatasetWriter {
     /// # Panics
     /// When an id is outside the vocabulary.
     pub fn push(&mut self, ids: &[u32]) -> Result<(), DataError> {
+        self.append(ids)?;
+        self.end()
+    }
+
+    /// Appends a part of a document.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    ///
+    /// # Panics
+    /// When an id is outside the vocabulary.
+    pub fn append(&mut self, ids: &[u32]) -> Result<(), DataError> {
         assert!(ids.iter().all(|&id| u64::from(id) < self.meta.vocab), "ids are of the vocabulary");
-        self.documents.push(self.meta.tokens)?;
         self.meta.tokens += ids.len() as u64;
         match &mut self.tokens {
-            TokensWriter::U16(out) => ids.iter().try_for_each(|&id| out.push(id as u16)),
-            TokensWriter::U32(out) => ids.iter().try_for_each(|&id| out.push(id)),
+            TokensWriter::U16(out) => out.extend(ids.iter().map(|&id| id as u16)),
+            TokensWriter::U32(out) => out.extend(ids.iter().copied()),
         }
+    }
+
+    /// Ends the document whose parts were appended.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn end(&mut self) -> Result<(), DataError> {
+        let start = std::mem::replace(&mut self.start, self.meta.tokens);
+        self.documents.push(start)
     }
 
     /// Writes out what is buffered; returns the description.
@@ -298,7 +321,9 @@ mod tests {
             fs::create_dir_all(&view).unwrap();
             let mut writer = DatasetWriter::create(&base, 3, vocab).unwrap();
             writer.push(&[1, 2, 3, 4]).unwrap();
-            writer.push(&[5, 6, 7, 8]).unwrap();
+            writer.append(&[5, 6]).unwrap();
+            writer.append(&[7, 8]).unwrap();
+            writer.end().unwrap();
             assert_eq!(writer.finish().unwrap().sequences, 2);
             let dataset = Dataset::open(&base).unwrap();
             dataset.write_view(&view, &[1]).unwrap();

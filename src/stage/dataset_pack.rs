@@ -1,14 +1,12 @@
 //! `dataset.pack`: encodes a corpus and packs it end to end.
 
-use rayon::prelude::{IntoParallelIterator, ParallelIterator};
 use serde::Deserialize;
 
 use crate::base::Value;
+use crate::data::tokenizer::Part;
 use crate::data::{Corpus, DataError, DatasetWriter, Tokenizer};
+use crate::stage::documents::each_part;
 use crate::stage::{Context, StageError};
-
-/// Text encoded at once: enough for all threads, little memory.
-const BLOCK_BYTES: u64 = 4 << 20;
 
 #[derive(Deserialize)]
 struct Params {
@@ -26,10 +24,15 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     let end_of_text = tokenizer.end_of_text()?;
     let out = context.out_dir("out")?;
     let mut writer = DatasetWriter::create(&out, params.seq, tokenizer.size())?;
-    encode_all(context, &corpus, &tokenizer, |ids| {
-        ids.push(end_of_text);
-        writer.push(ids)
-    })?;
+    let encode = |encoded: &mut Encoded, part: Part<'_>, is_last| {
+        tokenizer.append(part, &mut encoded.ids)?;
+        if is_last {
+            encoded.ids.push(end_of_text);
+            encoded.ends.push(encoded.ids.len());
+        }
+        Ok(())
+    };
+    each_part(context, &corpus, &tokenizer, encode, |encoded| encoded.write(&mut writer))?;
     let meta = writer.finish()?;
     if meta.sequences == 0 {
         let message = format!(
@@ -43,29 +46,22 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     Ok(())
 }
 
-/// Encodes all documents in parallel and hands them to `take` in order.
-pub(crate) fn encode_all(
-    context: &mut Context,
-    corpus: &Corpus,
-    tokenizer: &Tokenizer,
-    mut take: impl FnMut(&mut Vec<u32>) -> Result<(), DataError>,
-) -> Result<(), StageError> {
-    let pool = context.pool()?;
-    let (mut next, mut done) = (0, 0);
-    while next < corpus.documents() {
-        if context.interrupted() {
-            return Err(StageError::Interrupted);
+/// Ids of documents, or of a part of one.
+#[derive(Default)]
+struct Encoded {
+    ids: Vec<u32>,
+    /// Where documents end.
+    ends: Vec<usize>,
+}
+
+impl Encoded {
+    fn write(self, writer: &mut DatasetWriter) -> Result<(), DataError> {
+        let mut start = 0;
+        for end in self.ends {
+            writer.append(&self.ids[start..end])?;
+            writer.end()?;
+            start = end;
         }
-        let (start, before) = (next, done);
-        while next < corpus.documents() && (next == start || done - before < BLOCK_BYTES) {
-            done += corpus.document_size(next);
-            next += 1;
-        }
-        let encode = |index| tokenizer.encode(corpus.document(index)?);
-        let block: Result<Vec<_>, DataError> =
-            pool.install(|| (start..next).into_par_iter().map(encode).collect());
-        block?.iter_mut().try_for_each(&mut take)?;
-        context.progress(done, Some(corpus.size()), "bytes");
+        writer.append(&self.ids[start..])
     }
-    Ok(())
 }

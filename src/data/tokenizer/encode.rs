@@ -13,11 +13,11 @@ use tokenizers::{
 use unicode_normalization::{IsNormalized, is_nfc_quick};
 
 use crate::data::tokenizer::added::Added;
-use crate::data::tokenizer::merges::{MARK, Merges};
+use crate::data::tokenizer::merges::{Alphabet, MARK, Merges, byte_chars};
 use crate::data::tokenizer::plan::{Marks, Normal, Plan, Prepend};
 use crate::data::tokenizer::split::{self, split};
 use crate::data::tokenizer::state::{Sink, State};
-use crate::data::tokenizer::words::Key;
+use crate::data::tokenizer::words::{Key, SHORT};
 
 /// A text, or a part of one that was cut where `Encoder::cut` says.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +34,8 @@ pub(super) struct Encoder {
     added: Added,
     merges: Option<Merges>,
     ignores_merges: bool,
+    /// The characters that stand for bytes.
+    byte_chars: [char; 256],
     /// By a byte and the next, whether text may be cut between them.
     cuts: Vec<[bool; 256]>,
 }
@@ -75,8 +77,8 @@ impl Encoder {
     pub(super) fn new(inner: &Tokenizer, json: &Value) -> Result<Self> {
         let normalizer = serde_json::to_value(inner.get_normalizer())?;
         let plan = Plan::new(&normalizer, &serde_json::to_value(inner.get_pre_tokenizer())?);
-        let marked = plan.as_ref().is_some_and(|plan| plan.marks.is_some());
-        let is_virtual = marked && !normalizer.is_null();
+        let alphabet = plan.as_ref().map_or(Alphabet::Chars, Plan::alphabet);
+        let is_virtual = alphabet == Alphabet::Marked && !normalizer.is_null();
         let added = Added::new(inner, is_virtual);
         let ignores_merges = json["model"]["ignore_merges"] == true;
         let is_findable = normalizer.is_null() || is_virtual || !added.has_odd_normalized();
@@ -86,11 +88,12 @@ impl Encoder {
             _ => Way::Split,
         };
         let mut encoder = Self {
-            merges: Merges::new(&json["model"], marked),
+            merges: Merges::new(&json["model"], alphabet),
             cuts: Vec::new(),
             way,
             added,
             ignores_merges,
+            byte_chars: byte_chars(),
         };
         encoder.cuts = encoder.find_cuts();
         Ok(encoder)
@@ -355,40 +358,72 @@ impl Work<'_> {
         state: &mut State,
         sink: &mut impl Sink,
     ) -> Result<()> {
-        let mut ids = std::mem::take(&mut state.ids);
-        ids.clear();
         if plan.bytes {
-            self.model(word.iter().map(|&byte| state.chars[usize::from(byte)]), &mut ids)?;
-        } else {
-            let text = String::from_utf8_lossy(word);
-            let of_piece = |char| if char == ' ' && plan.marks.is_some() { MARK } else { char };
-            self.model(text.chars().map(of_piece), &mut ids)?;
+            return self.new_bytes(key, word, state, sink);
         }
-        state.keep(key, word, &ids, sink);
-        state.ids = ids;
-        Ok(())
+        let text = String::from_utf8_lossy(word);
+        let of_piece = |char| if char == ' ' && plan.marks.is_some() { MARK } else { char };
+        state.keep(key, word, sink, |ids| self.model(text.chars().map(of_piece), ids))
+    }
+
+    fn new_bytes(
+        self,
+        key: Key,
+        word: &[u8],
+        state: &mut State,
+        sink: &mut impl Sink,
+    ) -> Result<()> {
+        let chars = word.iter().map(|&byte| self.encoder.byte_chars[usize::from(byte)]);
+        let merges = self.encoder.merges.as_ref().filter(|_| word.len() > SHORT);
+        if let Some(merges) = merges
+            && merges.knows(chars.clone())
+            && self.whole(chars.clone()).is_none()
+        {
+            let mut rest = word;
+            while !rest.is_empty() {
+                let (part, after) = rest.split_at(merges.first_part(rest));
+                self.part(part, state, sink)?;
+                rest = after;
+            }
+            return Ok(());
+        }
+        state.keep(key, word, sink, |ids| self.model(chars, ids))
+    }
+
+    /// Encodes a part of a word of bytes that merges don't join with its neighbours.
+    fn part(self, part: &[u8], state: &mut State, sink: &mut impl Sink) -> Result<()> {
+        let key = Key::of(part, 0..part.len()).of_part();
+        if let Some(slot) = state.words.find(key, part) {
+            sink.word(state, slot);
+            return Ok(());
+        }
+        let chars = part.iter().map(|&byte| self.encoder.byte_chars[usize::from(byte)]);
+        state.keep(key, part, sink, |ids| self.merge(chars, ids))
+    }
+
+    /// Returns the id of a piece that the model looks up as a whole.
+    fn whole(self, piece: impl Iterator<Item = char>) -> Option<u32> {
+        let whole = self.encoder.ignores_merges.then(|| piece.collect::<String>())?;
+        self.inner.get_model().token_to_id(&whole)
     }
 
     /// Appends the ids that the model has for a piece.
     fn model(self, piece: impl Iterator<Item = char> + Clone, ids: &mut Vec<u32>) -> Result<()> {
-        if let Some(merges) = &self.encoder.merges {
-            if self.encoder.ignores_merges {
-                let whole = self.inner.get_model().token_to_id(&piece.clone().collect::<String>());
-                if let Some(id) = whole {
-                    ids.push(id);
-                    return Ok(());
-                }
+        match self.whole(piece.clone()) {
+            Some(id) => {
+                ids.push(id);
+                Ok(())
             }
-            if merges.encode(piece.clone(), ids) {
-                return Ok(());
-            }
+            None => self.merge(piece, ids),
         }
-        self.ask(&piece.collect::<String>(), ids)
     }
 
-    fn ask(self, piece: &str, ids: &mut Vec<u32>) -> Result<()> {
-        let tokens = self.inner.get_model().tokenize(piece)?;
-        ids.extend(tokens.iter().map(|token| token.id));
+    fn merge(self, piece: impl Iterator<Item = char> + Clone, ids: &mut Vec<u32>) -> Result<()> {
+        let merges = self.encoder.merges.as_ref();
+        if !merges.is_some_and(|merges| merges.encode(piece.clone(), ids)) {
+            let tokens = self.inner.get_model().tokenize(&piece.collect::<String>())?;
+            ids.extend(tokens.iter().map(|token| token.id));
+        }
         Ok(())
     }
 
@@ -408,13 +443,7 @@ impl Work<'_> {
             let (bytes, key) = (piece.as_bytes(), Key::of(piece.as_bytes(), 0..piece.len()));
             match state.words.find(key, bytes) {
                 Some(slot) => sink.word(state, slot),
-                None => {
-                    let mut ids = std::mem::take(&mut state.ids);
-                    ids.clear();
-                    self.model(piece.chars(), &mut ids)?;
-                    state.keep(key, bytes, &ids, sink);
-                    state.ids = ids;
-                }
+                None => state.keep(key, bytes, sink, |ids| self.model(piece.chars(), ids))?,
             }
         }
         Ok(())

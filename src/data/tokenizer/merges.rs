@@ -5,6 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
+use crate::data::tokenizer::split::char_len;
+
 /// Symbols of the longest word that is merged here: the time grows with the square of their number.
 const LONGEST: usize = 256;
 /// No merge.
@@ -13,15 +15,26 @@ const NONE: u64 = u64::MAX;
 /// An open-addressing table from pairs of numbers to a number other than `NONE`.
 pub(super) struct Pairs {
     entries: Vec<(u64, u64)>,
+    /// Bits that say whether a pair may be there; small enough for a processor's cache.
+    filter: Vec<u64>,
     shift: u32,
 }
 
+/// The filter has this many bits for a slot, as a power of two.
+const FILTER_BITS: u32 = 2;
+
 impl Pairs {
     fn new(pairs: &[((u32, u32), u64)]) -> Self {
-        let slots = (pairs.len() * 2).next_power_of_two().max(2);
-        let mut table = Self { entries: vec![(NONE, NONE); slots], shift: 64 - slots.ilog2() };
+        let slots = (pairs.len() * 4 / 3).next_power_of_two().max(64);
+        let mut table = Self {
+            entries: vec![(NONE, NONE); slots],
+            filter: vec![0; (slots << FILTER_BITS) / 64],
+            shift: 64 - slots.ilog2(),
+        };
         for &((left, right), value) in pairs {
-            let at = table.slot(left, right);
+            let hash = Self::hash(left, right);
+            let (bit, at) = (table.bit(hash), table.slot(hash, left, right));
+            table.filter[bit / 64] |= 1 << (bit % 64);
             table.entries[at] = (Self::key(left, right), value);
         }
         table
@@ -31,10 +44,18 @@ impl Pairs {
         u64::from(left) << 32 | u64::from(right)
     }
 
-    #[inline]
-    fn slot(&self, left: u32, right: u32) -> usize {
+    fn hash(left: u32, right: u32) -> u64 {
+        let mixed = Self::key(left, right).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed ^ mixed >> 32).wrapping_mul(0xd1b5_4a32_d192_ed03)
+    }
+
+    fn bit(&self, hash: u64) -> usize {
+        (hash >> (self.shift - FILTER_BITS)) as usize
+    }
+
+    fn slot(&self, hash: u64, left: u32, right: u32) -> usize {
         let key = Self::key(left, right);
-        let mut at = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize;
+        let mut at = (hash >> self.shift) as usize;
         while self.entries[at].0 != key && self.entries[at].0 != NONE {
             at = (at + 1) & (self.entries.len() - 1);
         }
@@ -43,12 +64,28 @@ impl Pairs {
 
     #[inline]
     fn get(&self, left: u32, right: u32) -> u64 {
-        self.entries[self.slot(left, right)].1
+        let hash = Self::hash(left, right);
+        let bit = self.bit(hash);
+        if self.filter[bit / 64] >> (bit % 64) & 1 == 0 {
+            return NONE;
+        }
+        self.entries[self.slot(hash, left, right)].1
     }
 }
 
 /// What stands for a blank in the pieces of SentencePiece.
 pub(super) const MARK: char = '\u{2581}';
+
+/// What the characters of pieces stand for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Alphabet {
+    /// Themselves.
+    Chars,
+    /// Themselves, and `MARK` also for a blank.
+    Marked,
+    /// Bytes, as `ByteLevel` has it.
+    Bytes,
+}
 
 /// What `merges` of a model says, and which symbols a word is made of at first.
 pub(super) struct Merges {
@@ -58,24 +95,28 @@ pub(super) struct Merges {
     symbols: Vec<u32>,
     /// Ids of the bytes of a character without one; `None` where the model says something else of such.
     bytes: Option<Vec<u32>>,
-    /// Characters that some merge joins, the last of its left part and the first of its right part.
+    /// Characters that some merge joins, the last of its left part and the first of its right part; of an alphabet of bytes as many of
+    /// their bytes as the parts have, see `code`.
     neighbours: Pairs,
-    /// The same by first bytes.
+    /// The same by first bytes; not of an alphabet of bytes.
     neighbour_bytes: Vec<[bool; 256]>,
     /// Whether characters without an id are parted from their neighbours: they become bytes that no merge has.
     parts_unknown: bool,
-    marked: bool,
+    alphabet: Alphabet,
 }
 
 impl Merges {
-    /// Returns the merges of a model whose text has blanks as they are or, if `marked`, as `MARK`; `None` when the model is of
-    /// another type, or has options that change how words are merged.
-    pub(super) fn new(model: &Value, marked: bool) -> Option<Self> {
+    /// Returns the merges of a model; `None` when it is of another type, or has options that change how words are merged.
+    pub(super) fn new(model: &Value, alphabet: Alphabet) -> Option<Self> {
         let empty = |name: &str| model[name].as_str().is_none_or(str::is_empty);
         let is_plain = empty("continuing_subword_prefix")
             && empty("end_of_word_suffix")
             && model["dropout"].as_f64().is_none_or(|p| p == 0.0);
-        if !is_plain {
+        // Of a word that is too long for this the model would look the parts up.
+        let is_long = |piece: &String| piece.chars().nth(LONGEST).is_some();
+        let asks_long = model["ignore_merges"] == true
+            && model["vocab"].as_object()?.iter().any(|(piece, _)| is_long(piece));
+        if !is_plain || asks_long {
             return None;
         }
         let vocab = model["vocab"].as_object()?.iter();
@@ -91,47 +132,60 @@ impl Merges {
             neighbours: Pairs::new(&[]),
             neighbour_bytes: vec![[false; 256]; 256],
             parts_unknown: false,
-            marked,
+            alphabet,
         };
         merges.read(model["merges"].as_array()?, &ids)?;
         Some(merges)
     }
 
     fn read(&mut self, list: &[Value], ids: &HashMap<&str, u32>) -> Option<()> {
-        let marked = self.marked;
         let (mut pairs, mut neighbours) = (Vec::new(), Vec::new());
         let is_byte: HashSet<u32> = self.bytes.iter().flatten().copied().collect();
         self.parts_unknown = self.bytes.is_some();
+        let (mut whole, of_char) = (String::new(), char_bytes());
         for (rank, merge) in list.iter().enumerate() {
             let (left, right) = parts(merge)?;
             let (first, second) = (*ids.get(left)?, *ids.get(right)?);
-            let merged = *ids.get([left, right].concat().as_str())?;
+            whole.clear();
+            whole.extend([left, right]);
+            let merged = *ids.get(whole.as_str())?;
             pairs.push(((first, second), (rank as u64) << 32 | u64::from(merged)));
-            neighbours.push((left.chars().next_back()?, right.chars().next()?));
             self.parts_unknown &= !is_byte.contains(&first) && !is_byte.contains(&second);
+            match self.alphabet {
+                Alphabet::Bytes => neighbours.extend(neighbour_codes(left, right, &of_char)),
+                _ => neighbours.push(self.neighbour_chars(left, right)?),
+            }
         }
         self.pairs = Pairs::new(&pairs);
-        for &(left, right) in &neighbours {
-            for left in first_bytes(left, marked) {
-                first_bytes(right, marked)
-                    .for_each(|right| self.neighbour_bytes[left][right] = true);
-            }
-        }
+        let numbers = neighbours.into_iter().map(|pair| (pair, 0));
+        self.neighbours = Pairs::new(&numbers.collect::<Vec<_>>());
         if !self.parts_unknown {
-            let known = |byte: usize| {
-                let char = if byte == 0x20 && marked { MARK } else { byte as u8 as char };
-                byte < 0x80 && self.symbols[char as usize] != 0
-            };
-            let known: Vec<bool> = (0..256).map(known).collect();
-            for (left, row) in self.neighbour_bytes.iter_mut().enumerate() {
-                row.iter_mut()
-                    .zip(&known)
-                    .for_each(|(joined, right)| *joined |= !known[left] || !right);
-            }
+            self.join_unknown_bytes();
         }
-        let numbers = |(left, right): (char, char)| ((left as u32, right as u32), 0);
-        self.neighbours = Pairs::new(&neighbours.into_iter().map(numbers).collect::<Vec<_>>());
         Some(())
+    }
+
+    fn neighbour_chars(&mut self, left: &str, right: &str) -> Option<(u32, u32)> {
+        let (left, right) = (left.chars().next_back()?, right.chars().next()?);
+        let marked = self.alphabet == Alphabet::Marked;
+        for left in first_bytes(left, marked) {
+            first_bytes(right, marked).for_each(|right| self.neighbour_bytes[left][right] = true);
+        }
+        Some((left as u32, right as u32))
+    }
+
+    fn join_unknown_bytes(&mut self) {
+        let known = |byte: usize| {
+            let marked = byte == 0x20 && self.alphabet == Alphabet::Marked;
+            let char = if marked { MARK } else { char::from(byte as u8) };
+            byte < 0x80 && self.symbols[char as usize] != 0
+        };
+        let known: Vec<bool> = (0..256).map(known).collect();
+        for (left, row) in self.neighbour_bytes.iter_mut().enumerate() {
+            row.iter_mut()
+                .zip(&known)
+                .for_each(|(joined, right)| *joined |= !known[left] || !right);
+        }
     }
 
     /// Returns whether a merge may join two characters of a text. Where it may not, both sides have the ids that they have by
@@ -145,7 +199,8 @@ impl Merges {
     }
 
     fn join_others(&self, left: char, right: char) -> bool {
-        let of_piece = |char| if char == ' ' && self.marked { MARK } else { char };
+        let of_piece =
+            |char| if char == ' ' && self.alphabet == Alphabet::Marked { MARK } else { char };
         let (left, right) = (of_piece(left) as u32, of_piece(right) as u32);
         let unknown = |char: u32| self.symbols[char as usize] == 0;
         self.neighbours.get(left, right) != NONE
@@ -155,6 +210,29 @@ impl Merges {
     /// Returns the same by first bytes: whether any two characters that begin with these may be joined.
     pub(super) fn join_bytes(&self, left: u8, right: u8) -> bool {
         self.neighbour_bytes[usize::from(left)][usize::from(right)]
+    }
+
+    /// Returns whether all bytes of a word have an id.
+    pub(super) fn knows(&self, mut word: impl Iterator<Item = char>) -> bool {
+        word.all(|char| self.symbols[char as usize] != 0)
+    }
+
+    /// Returns where a word of bytes falls apart: how long its first part is, which no merge joins with what follows.
+    pub(super) fn first_part(&self, word: &[u8]) -> usize {
+        let mut at = char_len(word[0]);
+        let mut left = &word[..at.min(word.len())];
+        while at < word.len() {
+            let right = &word[at..word.len().min(at + char_len(word[at]))];
+            let joined = |from: usize| {
+                let left = code(&left[from..]);
+                (1..=right.len()).any(|to| self.neighbours.get(left, code(&right[..to])) != NONE)
+            };
+            if !(0..left.len()).any(joined) {
+                return at;
+            }
+            (at, left) = (at + right.len(), right);
+        }
+        word.len()
     }
 
     /// Appends the ids of a word to `out`; returns false when it has a character that the model is to be asked about, or too
@@ -220,6 +298,39 @@ fn symbols(model: &Value) -> Option<Vec<u32>> {
         }
     }
     Some(symbols)
+}
+
+/// Returns the last character of a merge's left part and the first of its right part, or what these have of them; none if it is no
+/// character that begins at the right.
+fn neighbour_codes(left: &str, right: &str, of_char: &HashMap<char, u8>) -> Option<(u32, u32)> {
+    let byte = |char: char| of_char.get(&char).copied();
+    let left: Vec<u8> = left.chars().rev().take(4).map_while(byte).collect();
+    let right: Vec<u8> = right.chars().take(4).map_while(byte).collect();
+    let first = right.first().copied().filter(|byte| byte & 0xc0 != 0x80)?;
+    let starts = left.iter().position(|byte| byte & 0xc0 != 0x80).map_or(left.len(), |at| at + 1);
+    let last: Vec<u8> = left[..starts].iter().rev().copied().collect();
+    Some((code(&last), code(&right[..right.len().min(char_len(first))])))
+}
+
+/// Returns up to four bytes as a number. Only the character 0 has a byte 0.
+fn code(bytes: &[u8]) -> u32 {
+    bytes.iter().rev().fold(0, |code, &byte| code << 8 | u32::from(byte))
+}
+
+fn char_bytes() -> HashMap<char, u8> {
+    byte_chars().into_iter().zip(0..=255).collect()
+}
+
+/// Returns the characters that `ByteLevel` has for bytes: printable ones of Latin-1 as they are, the others from U+0100.
+pub(super) fn byte_chars() -> [char; 256] {
+    let mut others = '\u{100}'..;
+    let mut chars = ['\0'; 256];
+    for byte in 0..=255u8 {
+        let is_kept = matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..);
+        let other = if is_kept { None } else { others.next() };
+        chars[usize::from(byte)] = other.unwrap_or(char::from(byte));
+    }
+    chars
 }
 
 /// Returns the bytes that a character of a piece may begin with in a text.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::data::tokenizer::merges::MARK;
+use crate::data::tokenizer::merges::{Alphabet, MARK};
 use crate::data::tokenizer::split::{Keep, Level};
 
 /// The pattern of `ByteLevel`.
@@ -59,6 +59,15 @@ impl Plan {
         let asks_start = |marks: &Marks| marks.prepend == Prepend::IfMissingAtStart;
         let is_lost = plan.normal == Normal::ByCrate && plan.marks.as_ref().is_some_and(asks_start);
         (!is_lost).then_some(plan)
+    }
+
+    /// Returns what the characters of the model's pieces stand for.
+    pub(super) fn alphabet(&self) -> Alphabet {
+        match (self.bytes, self.marks) {
+            (true, _) => Alphabet::Bytes,
+            (false, Some(_)) => Alphabet::Marked,
+            (false, None) => Alphabet::Chars,
+        }
     }
 
     /// Reads the normalizer. Marks that it sets are set as those of a pre-tokenizer when nothing else sees them.

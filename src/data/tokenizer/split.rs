@@ -100,7 +100,8 @@ impl Level {
     /// Gives the last blank of a run back that more text follows.
     #[inline]
     fn without_last(&self, text: &[u8], start: usize, end: usize, state: StateID) -> usize {
-        if self.dfa.match_pattern(state, 0).as_usize() != TAIL_PATTERN {
+        let is_word = text[end - 1].is_ascii_graphic();
+        if is_word || self.dfa.match_pattern(state, 0).as_usize() != TAIL_PATTERN {
             return end;
         }
         let last = text[..end].iter().rposition(|byte| byte & 0xc0 != 0x80).unwrap_or(start);
@@ -141,7 +142,8 @@ pub(super) fn split<E>(
     Ok(())
 }
 
-fn char_len(first: u8) -> usize {
+/// Returns how many bytes a character has that begins with a byte.
+pub(super) fn char_len(first: u8) -> usize {
     match first {
         0..0xc0 => 1,
         0xc0..0xe0 => 2,

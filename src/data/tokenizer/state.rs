@@ -11,38 +11,39 @@ pub(super) struct State {
     counts: Vec<u64>,
     /// Kept for its memory.
     pub(super) ids: Vec<u32>,
-    /// The characters that `ByteLevel` has for bytes.
-    pub(super) chars: [char; 256],
 }
 
 impl State {
     fn new(counted: usize) -> Self {
-        Self { words: Words::new(), counts: vec![0; counted], ids: Vec::new(), chars: byte_chars() }
+        Self { words: Words::new(), counts: vec![0; counted], ids: Vec::new() }
     }
 
-    /// Hands the ids of a new word to a sink, and keeps them if the word is likely to come again.
-    pub(super) fn keep(&mut self, key: Key, word: &[u8], ids: &[u32], sink: &mut impl Sink) {
-        if !Words::keeps(word) {
-            return sink.ids(self, ids);
+    /// Computes the ids of a new word, hands them to a sink, and keeps them if the word is likely to come again.
+    ///
+    /// # Errors
+    /// That of `compute`.
+    pub(super) fn keep<E>(
+        &mut self,
+        key: Key,
+        word: &[u8],
+        sink: &mut impl Sink,
+        compute: impl FnOnce(&mut Vec<u32>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut ids = std::mem::take(&mut self.ids);
+        ids.clear();
+        compute(&mut ids)?;
+        if Words::keeps(word) {
+            if self.words.is_full() {
+                self.words.clear(&mut self.counts);
+            }
+            let slot = self.words.add(key, word, &ids);
+            sink.word(self, slot);
+        } else {
+            sink.ids(self, &ids);
         }
-        if self.words.is_full() {
-            self.words.clear(&mut self.counts);
-        }
-        let slot = self.words.add(key, word, ids);
-        sink.word(self, slot);
+        self.ids = ids;
+        Ok(())
     }
-}
-
-/// Returns the characters that `ByteLevel` has for bytes: printable ones of Latin-1 as they are, the others from U+0100.
-fn byte_chars() -> [char; 256] {
-    let mut others = '\u{100}'..;
-    let mut chars = ['\0'; 256];
-    for byte in 0..=255u8 {
-        let is_kept = matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..);
-        let other = if is_kept { None } else { others.next() };
-        chars[usize::from(byte)] = other.unwrap_or(char::from(byte));
-    }
-    chars
 }
 
 /// States that threads take and bring back.

@@ -9,9 +9,19 @@ const KEPT: usize = 8 << 20;
 /// Words of more bytes are seldom seen again.
 const LONGEST: usize = 64;
 /// Bytes that fit into a slot.
-const SHORT: usize = 15;
-/// Marks the key of a word that does not, and the value of a word with another number of ids than one.
+pub(super) const SHORT: usize = 15;
+/// Marks the key of a word that does not, the key of a part, and the value of a word with another number of ids than one.
 const LONG: u128 = 0xff << 120;
+/// The lowest bytes of a key, by how many.
+const MASKS: [u128; SHORT + 1] = {
+    let (mut masks, mut len) = ([0; SHORT + 1], 1);
+    while len <= SHORT {
+        masks[len] = masks[len - 1] << 8 | 0xff;
+        len += 1;
+    }
+    masks
+};
+const PART: u128 = 0x40 << 120;
 const SEVERAL: u64 = 1 << 63;
 
 /// A place in the table, valid until the next word is added.
@@ -28,6 +38,7 @@ pub(super) struct Key {
 
 impl Key {
     /// Returns the key of a range of bytes, which must not be empty.
+    #[inline]
     pub(super) fn of(bytes: &[u8], range: Range<usize>) -> Self {
         let len = range.len();
         if len > SHORT {
@@ -42,11 +53,21 @@ impl Key {
                 u128::from_le_bytes(padded)
             }
         };
-        let packed = around & ((1 << (8 * len)) - 1) | (len as u128) << 120;
+        let packed = around & MASKS[len] | (len as u128) << 120;
+        Self { packed, hash: mix(packed as u64, (packed >> 64) as u64) }
+    }
+
+    /// Returns the key of the same bytes as a part of a word, which may have other ids than as a word.
+    pub(super) fn of_part(self) -> Self {
+        if self.packed & LONG == LONG {
+            return Self { packed: self.packed ^ 1 << 64, ..self };
+        }
+        let packed = self.packed | PART;
         Self { packed, hash: mix(packed as u64, (packed >> 64) as u64) }
     }
 }
 
+#[inline]
 fn mix(low: u64, high: u64) -> u64 {
     let product =
         u128::from(low ^ 0x9e37_79b9_7f4a_7c15) * u128::from(high ^ 0xd1b5_4a32_d192_ed03);
@@ -84,10 +105,11 @@ impl Words {
     }
 
     /// Returns where a word is.
+    #[inline]
     pub(super) fn find(&self, key: Key, word: &[u8]) -> Option<Slot> {
         let mut at = self.first(key.hash);
         loop {
-            let entry = self.entries[at];
+            let entry = &self.entries[at];
             if entry.key == key.packed
                 || word.len() > SHORT
                     && entry.key >> 64 == key.packed >> 64
