@@ -57,7 +57,7 @@ impl Plan {
         steps.iter().try_for_each(|step| plan.add(step))?;
         // What starts a text may have been normalized away.
         let asks_start = |marks: &Marks| marks.prepend == Prepend::IfMissingAtStart;
-        let is_lost = plan.normal == Normal::ByCrate && plan.marks.as_ref().is_some_and(asks_start);
+        let is_lost = plan.normal != Normal::Never && plan.marks.as_ref().is_some_and(asks_start);
         (!is_lost).then_some(plan)
     }
 
