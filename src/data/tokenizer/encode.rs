@@ -3,6 +3,7 @@
 //! What a tokenizer has that is not known here to give the same ids goes through `tokenizers` itself: a whole text, how it is
 //! split, or only a piece that was not seen yet.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use serde_json::Value;
@@ -34,6 +35,8 @@ pub(super) struct Encoder {
     added: Added,
     merges: Option<Merges>,
     ignores_merges: bool,
+    /// Pieces that the model looks up as a whole, and that merges don't make.
+    unmerged: HashMap<String, u32>,
     /// The characters that stand for bytes.
     byte_chars: [char; 256],
     /// By a byte and the next, whether text may be cut between them.
@@ -87,8 +90,11 @@ impl Encoder {
             Some(plan) if is_findable => Way::Own(plan),
             _ => Way::Split,
         };
+        let merges = Merges::new(&json["model"], alphabet);
+        let unmerged = ignores_merges.then(|| unmerged(&json["model"], merges.as_ref()));
         let mut encoder = Self {
-            merges: Merges::new(&json["model"], alphabet),
+            merges,
+            unmerged: unmerged.unwrap_or_default(),
             cuts: Vec::new(),
             way,
             added,
@@ -179,6 +185,18 @@ fn keeps_ids(inner: &Tokenizer) -> Result<bool> {
         encoding.merge_with(Encoding::from_tokens(vec![token], 0), false);
     }
     Ok(inner.post_process(encoding, None, false)?.get_ids() == ids)
+}
+
+/// Returns the pieces of a model that its merges don't make; all if it has none.
+fn unmerged(model: &Value, merges: Option<&Merges>) -> HashMap<String, u32> {
+    let mut ids = Vec::new();
+    let mut is_merged = |piece: &str, id: u32| {
+        ids.clear();
+        merges.is_some_and(|merges| merges.encode(piece.chars(), &mut ids)) && ids == [id]
+    };
+    let pieces = model["vocab"].as_object().into_iter().flatten();
+    let pieces = pieces.map(|(piece, id)| (piece.clone(), id.as_u64().unwrap_or_default() as u32));
+    pieces.filter(|(piece, id)| !is_merged(piece, *id)).collect()
 }
 
 /// The ways through a text.
@@ -403,8 +421,8 @@ impl Work<'_> {
 
     /// Returns the id of a piece that the model looks up as a whole.
     fn whole(self, piece: impl Iterator<Item = char>) -> Option<u32> {
-        let whole = self.encoder.ignores_merges.then(|| piece.collect::<String>())?;
-        self.inner.get_model().token_to_id(&whole)
+        let unmerged = &self.encoder.unmerged;
+        if unmerged.is_empty() { None } else { unmerged.get(&piece.collect::<String>()).copied() }
     }
 
     /// Appends the ids that the model has for a piece.

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use regex_automata::dfa::{Automaton, StartKind, dense};
 use regex_automata::nfa::thompson;
+use regex_automata::util::alphabet::Unit;
 use regex_automata::util::primitives::StateID;
 use regex_automata::util::start;
 use regex_automata::{Anchored, MatchKind};
@@ -221,7 +222,7 @@ impl Level {
     fn borders(&self) -> Vec<[Border; 256]> {
         let mut borders = vec![[Border::Crossed; 256]; 0x80];
         let bytes: Vec<u8> =
-            self.dfa.byte_classes().representatives(..).filter_map(|unit| unit.as_u8()).collect();
+            self.dfa.byte_classes().representatives(..).filter_map(Unit::as_u8).collect();
         let states = self.states(&bytes);
         let mut ends = HashMap::new();
         for left in 0..0x80u8 {
