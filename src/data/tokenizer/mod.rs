@@ -3,8 +3,12 @@
 pub mod counts;
 pub mod files;
 pub mod gguf;
+mod gguf_pre;
 pub mod gguf_write;
+pub mod open;
+pub mod pieces;
 pub mod prune;
+pub mod sentencepiece;
 
 use std::path::{Path, PathBuf};
 
