@@ -163,7 +163,7 @@ impl Vocabulary {
     ///
     /// # Errors
     /// When one has none.
-    pub fn check_whole(&self) -> Result<(), DataError> {
+    fn check_whole(&self) -> Result<(), DataError> {
         let texts = self.by_id();
         match (0..).zip(texts).find(|&(id, (own, _))| id != own) {
             Some((id, _)) => Err(self.without_token(id)),
@@ -210,7 +210,10 @@ impl Vocabulary {
 }
 
 /// Returns the tokens of a `tokenizer.json`'s model: a map from texts to ids, or Unigram's list of texts and scores.
-fn model_tokens<'a>(path: &Path, json: &'a Value) -> Result<Vec<(&'a str, u32)>, DataError> {
+pub(super) fn model_tokens<'a>(
+    path: &Path,
+    json: &'a Value,
+) -> Result<Vec<(&'a str, u32)>, DataError> {
     let vocab = &json["model"]["vocab"];
     match (vocab.as_object(), vocab.as_array()) {
         (Some(map), _) => {

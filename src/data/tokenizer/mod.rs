@@ -1,5 +1,6 @@
 //! Tokenizers: their files, encoding and decoding, pruning, and what other formats say of them.
 
+mod charsmap;
 pub mod counts;
 pub mod files;
 pub mod gguf;
@@ -8,6 +9,7 @@ pub mod gguf_write;
 pub mod open;
 pub mod pieces;
 pub mod prune;
+pub mod retrain;
 pub mod sentencepiece;
 
 use std::path::{Path, PathBuf};

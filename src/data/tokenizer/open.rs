@@ -1,5 +1,6 @@
 //! A tokenizer in any form that is known here, turned into one: `tokenizer.json` and `tokenizer_config.json` in a folder.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -10,9 +11,10 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use crate::data::dataset::read_json;
 use crate::data::error::DataError;
 use crate::data::gguf::Gguf;
+use crate::data::tokenizer::charsmap::check_normalizer;
 use crate::data::tokenizer::files::{
-    Vocabulary, copy_tokenizer, read_tokenizer_config, read_tokenizer_json, token_text,
-    write_tokenizer,
+    Vocabulary, copy_tokenizer, model_tokens, read_tokenizer_config, read_tokenizer_json,
+    token_text, write_tokenizer,
 };
 use crate::data::tokenizer::gguf::tokenizer_from_gguf;
 use crate::data::tokenizer::pieces::{byte_piece, plain_config};
@@ -250,9 +252,12 @@ pub(super) fn mark_texts(json: &mut Value, config: &Map<String, Value>, bos: boo
 /// Tells whether a `tokenizer.json` that was read from `path` holds together.
 ///
 /// # Errors
-/// When it is no tokenizer, ids have gaps or are given twice, or BPE can't merge what its vocabulary has.
+/// When it is no tokenizer, ids are given twice or would not be kept, or BPE can't merge what its vocabulary has.
 pub fn check(path: &Path, json: &Value) -> Result<(), DataError> {
-    Vocabulary::new(path, json, Map::new())?.check_whole()?;
+    Vocabulary::new(path, json, Map::new())?;
+    let tokens = model_tokens(path, json)?.into_iter().map(|(text, _)| text).collect();
+    check_added(path, json, &tokens)?;
+    check_normalizer(path, &json["normalizer"])?;
     let model = &json["model"];
     let Some(vocab) = model["vocab"]
         .as_object()
@@ -298,6 +303,23 @@ pub fn check(path: &Path, json: &Value) -> Result<(), DataError> {
         }
         None => Ok(()),
     }
+}
+
+/// The tokenizers library gives added tokens that the model lacks the ids after the model's, whatever the file says.
+fn check_added(path: &Path, json: &Value, model: &BTreeSet<&str>) -> Result<(), DataError> {
+    let added = json["added_tokens"].as_array().into_iter().flatten();
+    let others =
+        added.filter_map(|token| Some((token["content"].as_str()?, token["id"].as_u64()?)));
+    let others = others.filter(|(text, _)| !model.contains(text));
+    for (next, (text, id)) in (model.len() as u64..).zip(others) {
+        if id != next {
+            let message =
+                format!("added token `{text}` has id {id}, but the next free one is {next}");
+            return Err(DataError::invalid(path, message)
+                .help("number added tokens on from the model's, without gaps, or put them into its `vocab` too"));
+        }
+    }
+    Ok(())
 }
 
 /// Returns the two tokens of a merge, written as a pair or with a blank between them.

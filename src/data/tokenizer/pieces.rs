@@ -11,6 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 
 use crate::data::error::DataError;
+use crate::data::tokenizer::charsmap::check_charsmap;
 
 /// The character that stands for a blank.
 const BLANK: &str = "▁";
@@ -91,6 +92,9 @@ impl Pieces {
     /// When the pieces contradict each other.
     pub fn convert(&self) -> Result<(Value, Map<String, Value>), DataError> {
         let unknown = self.check()?;
+        if !self.charsmap.is_empty() {
+            check_charsmap(&self.path, &self.charsmap)?;
+        }
         let json = json!({
             "version": "1.0", "truncation": null, "padding": null,
             "added_tokens": self.added_tokens(),

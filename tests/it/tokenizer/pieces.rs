@@ -120,8 +120,12 @@ fn a_json_that_does_not_hold_together_is_refused() {
         ),
         (bpe(r#"{"a": 0, "ab": 1}"#, r#"["a b"]"#), "merge 0, `\"a b\"`, is not two tokens"),
         (bpe(r#"{"a": 0, "ab": 1}"#, "[1]"), "merge 0, `1`, is not two tokens"),
-        (bpe(r#"{"a": 0, "b": 2}"#, "[]"), "id 1 has no token"),
-        (bpe(r#"{"a": 0, "a": 1}"#, "[]"), "id 0 has no token"),
+        (
+            r#"{"added_tokens": [{"content": "b", "id": 2}], "model": {"vocab": {"a": 0}}}"#
+                .to_owned(),
+            "added token `b` has id 2, but the next free one is 1",
+        ),
+        (bpe(r#"{"a": 0, "b": 0}"#, "[]"), "tokens `a` and `b` both have id 0"),
         (bpe(r#"{"a": 0, "b": 4294967296}"#, "[]"), "token `b` has id `4294967296`"),
     ] {
         refused("t.json", json.as_bytes(), part);
