@@ -1,7 +1,7 @@
 //! See `tests/it/fuzz.rs`, which holds what is checked.
 #![no_main]
 
-#[expect(dead_code, reason = "the other target runs the rest")]
+#[expect(dead_code, reason = "the other targets run the rest")]
 #[path = "../../tests/it/fuzz.rs"]
 mod fuzz;
 

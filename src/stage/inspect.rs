@@ -10,7 +10,8 @@ use crate::base::Value;
 use crate::data::error::DataError;
 use crate::data::mapped::Mapped;
 use crate::data::tokenizer::counts::sum_of_counts;
-use crate::data::tokenizer::files::{Vocabulary, copy_tokenizer};
+use crate::data::tokenizer::files::Vocabulary;
+use crate::data::tokenizer::open::open_tokenizer;
 use crate::data::{Corpus, Dataset, Losses};
 use crate::stage::{Context, StageError};
 
@@ -57,7 +58,7 @@ pub(super) fn tokenizer_of(
     context: &mut Context,
 ) -> Result<(), StageError> {
     let out = context.out_dir(name)?;
-    copy_tokenizer(model, &out)?;
+    open_tokenizer(model, None, &out)?;
     tell(name, "Tokenizer", &out, context)
 }
 

@@ -33,6 +33,7 @@ pub mod source_unpack;
 pub mod tokenizer_count;
 pub mod tokenizer_open;
 pub mod tokenizer_prune;
+pub mod tokenizer_retrain;
 pub mod worker;
 
 pub use action::{Action, Event, Failure, FailureKind};

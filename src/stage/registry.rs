@@ -5,7 +5,7 @@ use crate::stage::{
     Registry, StageError, corpus_dedup, corpus_dedup_near, corpus_filter, corpus_jsonl, corpus_mix,
     corpus_parquet, corpus_shuffle, corpus_split, corpus_text, dataset_internevo, dataset_pack,
     dataset_part, rounds_resample, source_adopt, source_fetch, source_unpack, tokenizer_count,
-    tokenizer_open, tokenizer_prune,
+    tokenizer_open, tokenizer_prune, tokenizer_retrain,
 };
 
 /// All stages that `tlm worker` runs.
@@ -30,6 +30,7 @@ pub const REGISTRY: Registry = &[
     ("tokenizer.count", tokenizer_count::run),
     ("tokenizer.open", tokenizer_open::run),
     ("tokenizer.prune", tokenizer_prune::run),
+    ("tokenizer.retrain", tokenizer_retrain::run),
 ];
 
 impl From<DataError> for StageError {

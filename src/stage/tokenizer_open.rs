@@ -1,14 +1,10 @@
-//! `tokenizer.open`: a `tokenizer.json`, alone or with its configuration, a folder with them, or a GGUF file's metadata.
+//! `tokenizer.open`: a tokenizer in any form that is known here, as `tokenizer.json` and its configuration.
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Map;
-
 use crate::base::Value;
-use crate::data::dataset::read_json;
-use crate::data::tokenizer::files::{copy_tokenizer, write_tokenizer};
-use crate::data::tokenizer::gguf::tokenizer_from_gguf;
-use crate::data::{Gguf, Tokenizer};
+use crate::data::Tokenizer;
+use crate::data::tokenizer::open::open_tokenizer;
 use crate::stage::{Context, StageError};
 
 /// Runs the stage.
@@ -19,7 +15,7 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     let (source, config) = choose(context.inputs("source"))?;
     let out = context.out_dir("out")?;
     context.progress(0, None, "tokens");
-    open(&source, config.as_deref(), &out)?;
+    open_tokenizer(&source, config.as_deref(), &out)?;
     if context.interrupted() {
         return Err(StageError::Interrupted);
     }
@@ -40,16 +36,4 @@ fn choose(inputs: &[PathBuf]) -> Result<(PathBuf, Option<PathBuf>), StageError> 
         _ => Err(StageError::input(format!("`source` names {} files", inputs.len()))
             .help("name one file, a folder, or `tokenizer.json` and `tokenizer_config.json`")),
     }
-}
-
-fn open(source: &Path, config: Option<&Path>, out: &Path) -> Result<(), StageError> {
-    if source.is_dir() {
-        return Ok(copy_tokenizer(source, out)?);
-    }
-    if Gguf::is_gguf(source) {
-        return Ok(tokenizer_from_gguf(&Gguf::open(source)?, out)?);
-    }
-    // A `tokenizer.json` under any name.
-    let config = config.map_or_else(|| Ok(Map::new()), read_json)?;
-    Ok(write_tokenizer(out, &read_json(source)?, &config)?)
 }

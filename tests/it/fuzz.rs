@@ -1,8 +1,14 @@
 //! What has to hold of any text; the targets in `fuzz/` run these functions too.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
 
 use tlm::base::{FileId, SourceMap};
+use tlm::data::npy::Pairs;
+use tlm::data::tokenizer::open::open_tokenizer;
+use tlm::data::{Gguf, Tokenizer};
 use tlm::diag::render;
 use tlm::sema::Overlay;
 use tlm::syntax::{format, fuzz_entry, parse};
@@ -45,18 +51,82 @@ pub(crate) fn sema(bytes: &[u8]) {
     drop(render(&sources, &found[..found.len().min(10)], 80, true));
 }
 
+/// Reads a GGUF file, each of its tensors, and its tokenizer.
+pub(crate) fn gguf(bytes: &[u8]) {
+    let (folder, path) = written(bytes, "fuzz.gguf");
+    if let Ok(file) = Gguf::open(&path) {
+        for info in file.tensors() {
+            let read = file.tensor(&info.name);
+            assert!(read.is_err() || info.size.is_some(), "{info:?}");
+        }
+        opened(&path, folder.path());
+    }
+}
+
+/// Reads a SentencePiece model.
+pub(crate) fn pieces(bytes: &[u8]) {
+    let (folder, path) = written(bytes, "fuzz.model");
+    opened(&path, folder.path());
+}
+
+/// Reads a `tokenizer.json`.
+pub(crate) fn tokenizer(bytes: &[u8]) {
+    let (folder, path) = written(bytes, "fuzz.json");
+    opened(&path, folder.path());
+}
+
+/// Reads a `.meta` file of InternEvo.
+pub(crate) fn meta(bytes: &[u8]) {
+    let (_folder, path) = written(bytes, "fuzz.meta");
+    if let Ok(pairs) = Pairs::open(&path) {
+        (0..pairs.len()).for_each(|row| drop(pairs.get(row)));
+    }
+}
+
+fn written(bytes: &[u8], name: &str) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join(name);
+    fs::write(&path, bytes).expect("writable");
+    (folder, path)
+}
+
+/// What opens is read again, and its ids are all of its vocabulary.
+fn opened(path: &Path, folder: &Path) {
+    let out = folder.join("out");
+    fs::create_dir(&out).expect("writable");
+    if open_tokenizer(path, None, &out).is_err() {
+        return;
+    }
+    if let Ok(tokenizer) = Tokenizer::open(&out) {
+        let ids = tokenizer.encode("a b  ▁<s>\u{301}").unwrap_or_default();
+        assert!(ids.iter().all(|&id| u64::from(id) < tokenizer.size()), "{ids:?}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
 
+    #[track_caller]
+    fn check(folder: &str, run: impl Fn(&[u8])) {
+        let path = super::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/fuzz");
+        let entries = fs::read_dir(path.join(folder)).expect("the folder");
+        let files =
+            entries.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_file());
+        files.for_each(|path| run(&fs::read(path).expect("readable")));
+    }
+
     #[test]
-    fn what_was_found_stays_mended() {
-        let folder = super::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/fuzz");
-        for entry in fs::read_dir(folder).expect("the folder") {
-            let path = entry.expect("an entry").path();
-            let bytes = fs::read(&path).expect("readable");
-            super::syntax(&bytes);
-            super::sema(&bytes);
-        }
+    fn what_was_found_in_recipes_stays_mended() {
+        check("", super::syntax);
+        check("", super::sema);
+    }
+
+    #[test]
+    fn what_was_found_in_data_stays_mended() {
+        check("gguf", super::gguf);
+        check("pieces", super::pieces);
+        check("tokenizer", super::tokenizer);
+        check("meta", super::meta);
     }
 }

@@ -77,7 +77,7 @@ const HOMES: [(&str, &[&str]); 16] = [
     ("regex::", &["stage/corpus_filter.rs"]),
     ("tar::", &["stage/source_unpack.rs"]),
     ("ureq::", &["stage/download.rs"]),
-    ("unicode_script::", &["stage/corpus_filter.rs"]),
+    ("unicode_script::", &["data/tokenizer/retrain.rs", "stage/corpus_filter.rs"]),
     ("signal_hook::", &["exec/stop.rs", "stage/guard.rs", "stage/worker.rs"]),
     ("clippy::disallowed_methods", &["base/world.rs"]),
     ("unsafe {", &["data/mapped.rs", "torch/nn/"]),

@@ -1,5 +1,7 @@
 //! The tokenizer rebuilt from the donor's metadata against `tests/reference/tokenizer_ids.json`, the original's ids.
 
+mod pieces;
+
 use std::error::Error;
 use std::path::Path;
 

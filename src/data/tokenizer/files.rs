@@ -18,13 +18,36 @@ pub fn read_tokenizer_json(folder: &Path) -> Result<Value, DataError> {
     read_json(&folder.join("tokenizer.json"))
 }
 
-/// Reads `tokenizer_config.json`; empty when there is none.
+/// Reads `tokenizer_config.json`, and what stands in files of their own: special tokens in `special_tokens_map.json`, the chat
+/// template in `chat_template.jinja` or `chat_template.json`. What the configuration says itself counts more. Empty when there
+/// is none of them.
 ///
 /// # Errors
-/// When it can't be read or is no JSON object.
+/// When one can't be read or is no JSON object.
 pub fn read_tokenizer_config(folder: &Path) -> Result<Map<String, Value>, DataError> {
-    let path = folder.join("tokenizer_config.json");
-    if path.exists() { read_json(&path) } else { Ok(Map::new()) }
+    let object = |name: &str| -> Result<Map<String, Value>, DataError> {
+        let path = folder.join(name);
+        if path.exists() { read_json(&path) } else { Ok(Map::new()) }
+    };
+    let mut config = object("tokenizer_config.json")?;
+    let mut fill = |name: String, value: Value| {
+        let slot = config.entry(name).or_insert(Value::Null);
+        if slot.is_null() {
+            *slot = value;
+        }
+    };
+    for (name, token) in object("special_tokens_map.json")? {
+        fill(name, token);
+    }
+    let template = folder.join("chat_template.jinja");
+    if template.exists() {
+        let text = fs::read_to_string(&template).map_err(DataError::io("read", &template))?;
+        fill("chat_template".to_owned(), Value::String(text));
+    }
+    if let Some(text) = object("chat_template.json")?.remove("chat_template") {
+        fill("chat_template".to_owned(), text);
+    }
+    Ok(config)
 }
 
 /// Writes `tokenizer.json` and `tokenizer_config.json` into a folder that exists.
@@ -41,10 +64,17 @@ pub fn write_tokenizer(
 }
 
 /// Ids are below this, ten times the largest vocabularies there are; a larger one is damage, and would cost its memory.
-const MAX_VOCABULARY: u32 = 1 << 24;
+pub const MAX_VOCABULARY: u32 = 1 << 24;
 
 /// Files that belong to a tokenizer and that a checkpoint carries.
-const FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
+const FILES: [&str; 6] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+];
 
 /// Copies a tokenizer's files, as a checkpoint carries them.
 ///
@@ -92,31 +122,58 @@ impl Vocabulary {
         Self::new(&folder.join("tokenizer.json"), &json, read_tokenizer_config(folder)?)
     }
 
-    /// Returns the vocabulary of a `tokenizer.json` that was read from `path`.
+    /// Returns the vocabulary of a `tokenizer.json` that was read from `path`, its model of any type.
     ///
     /// # Errors
-    /// When it is no map from texts to ids.
+    /// When it is no tokenizer, or gives an id to two tokens, or two to one.
     pub fn new(path: &Path, json: &Value, config: Map<String, Value>) -> Result<Self, DataError> {
-        let model = json["model"]["vocab"].as_object().ok_or_else(|| {
-            let kind = json["model"]["type"].as_str().unwrap_or("unknown");
-            DataError::invalid(
-                path,
-                format!("its model, of type `{kind}`, has no map from tokens to ids"),
-            )
-            .help("use a tokenizer of type BPE, WordPiece or WordLevel")
-        })?;
-        let added = json["added_tokens"].as_array().into_iter().flatten();
-        let added = added.filter_map(|token| Some((token["content"].as_str()?, &token["id"])));
+        let invalid = |message: String| {
+            DataError::invalid(path, message).help("convert or save the tokenizer again")
+        };
         let mut ids = BTreeMap::new();
-        for (text, id) in model.iter().map(|(text, id)| (text.as_str(), id)).chain(added) {
-            let known = id.as_u64().and_then(|id| u32::try_from(id).ok());
-            let id = known.filter(|&id| id < MAX_VOCABULARY).ok_or_else(|| {
-                DataError::invalid(path, format!("token `{text}` has id `{id}`"))
-                    .help(format!("use whole numbers from zero, below {MAX_VOCABULARY}"))
-            })?;
-            ids.insert(text.to_owned(), id);
+        for (text, id) in model_tokens(path, json)? {
+            if let Some(first) = ids.insert(text.to_owned(), id) {
+                return Err(invalid(format!("token `{text}` has two ids, {first} and {id}")));
+            }
         }
-        Ok(Self { path: path.to_owned(), ids, config })
+        for token in json["added_tokens"].as_array().into_iter().flatten() {
+            let Some(text) = token["content"].as_str() else { continue };
+            let id = checked_id(path, text, &token["id"])?;
+            if let Some(first) = ids.insert(text.to_owned(), id).filter(|&first| first != id) {
+                return Err(invalid(format!("token `{text}` has two ids, {first} and {id}")));
+            }
+        }
+        let vocabulary = Self { path: path.to_owned(), ids, config };
+        let texts = vocabulary.by_id();
+        let twice = texts.windows(2).find(|pair| pair[0].0 == pair[1].0);
+        if let Some(&[(id, one), (_, two)]) = twice {
+            return Err(invalid(format!("tokens `{one}` and `{two}` both have id {id}")));
+        }
+        Ok(vocabulary)
+    }
+
+    /// Returns the tokens by id; the largest id may be far beyond their number.
+    fn by_id(&self) -> Vec<(u32, &str)> {
+        let mut texts: Vec<_> = self.ids.iter().map(|(text, &id)| (id, text.as_str())).collect();
+        texts.sort_unstable();
+        texts
+    }
+
+    /// Tells whether each id below the largest has a token.
+    ///
+    /// # Errors
+    /// When one has none.
+    fn check_whole(&self) -> Result<(), DataError> {
+        let texts = self.by_id();
+        match (0..).zip(texts).find(|&(id, (own, _))| id != own) {
+            Some((id, _)) => Err(self.without_token(id)),
+            None => Ok(()),
+        }
+    }
+
+    fn without_token(&self, id: u32) -> DataError {
+        DataError::invalid(&self.path, format!("id {id} has no token"))
+            .help("use a tokenizer whose ids have no gaps")
     }
 
     /// Returns the size: one more than the largest id.
@@ -134,27 +191,57 @@ impl Vocabulary {
     /// # Errors
     /// When a token is not in the other vocabulary, or an id has no token.
     pub fn ids_in(&self, other: &Self) -> Result<Vec<u32>, DataError> {
-        let mut found = vec![None; self.size() as usize];
-        for (text, &id) in &self.ids {
-            found[id as usize] = Some(*other.ids.get(text).ok_or_else(|| {
+        self.check_whole()?;
+        let mut found = Vec::with_capacity(self.ids.len());
+        for (_, text) in self.by_id() {
+            found.push(*other.ids.get(text).ok_or_else(|| {
                 let message = format!("token `{text}` is not in `{}`", other.path.display());
                 DataError::invalid(&self.path, message)
                     .help("prune the donor's own tokenizer (`donor.tokenizer`)")
             })?);
         }
-        let whole = |(id, old): (usize, Option<u32>)| {
-            old.ok_or_else(|| {
-                DataError::invalid(&self.path, format!("id {id} has no token"))
-                    .help("use a tokenizer whose ids have no gaps")
-            })
-        };
-        found.into_iter().enumerate().map(whole).collect()
+        Ok(found)
     }
 
     /// Returns whether another vocabulary gives the same ids to the same tokens.
     pub fn same_as(&self, other: &Self) -> bool {
         self.ids == other.ids
     }
+}
+
+/// Returns the tokens of a `tokenizer.json`'s model: a map from texts to ids, or Unigram's list of texts and scores.
+pub(super) fn model_tokens<'a>(
+    path: &Path,
+    json: &'a Value,
+) -> Result<Vec<(&'a str, u32)>, DataError> {
+    let vocab = &json["model"]["vocab"];
+    match (vocab.as_object(), vocab.as_array()) {
+        (Some(map), _) => {
+            map.iter().map(|(text, id)| Ok((text.as_str(), checked_id(path, text, id)?))).collect()
+        }
+        (_, Some(list)) => list
+            .iter()
+            .enumerate()
+            .map(|(id, piece)| match piece[0].as_str() {
+                Some(text) => Ok((text, checked_id(path, text, &Value::from(id))?)),
+                None => Err(DataError::invalid(path, format!("piece {id} has no text"))
+                    .help("convert or save the tokenizer again")),
+            })
+            .collect(),
+        _ => Err(DataError::invalid(path, "is no tokenizer: it has no `model` with a `vocab`")
+            .help(
+                "name the file that Hugging Face calls `tokenizer.json`; `config.json` and \
+             `tokenizer_config.json` only belong to it",
+            )),
+    }
+}
+
+fn checked_id(path: &Path, text: &str, id: &Value) -> Result<u32, DataError> {
+    let known = id.as_u64().and_then(|id| u32::try_from(id).ok());
+    known.filter(|&id| id < MAX_VOCABULARY).ok_or_else(|| {
+        DataError::invalid(path, format!("token `{text}` has id `{id}`"))
+            .help(format!("use whole numbers from zero, below {MAX_VOCABULARY}"))
+    })
 }
 
 /// Returns the text of a token in `tokenizer_config.json`: a string, or an object with `content`.
@@ -185,17 +272,53 @@ mod tests {
         assert_eq!((large.size(), small.size()), (8, 3));
         assert_eq!(small.ids_in(&large).unwrap(), [2, 0, 7]);
         let error = large.ids_in(&small).unwrap_err().to_string();
-        assert!(error.contains("token `b` is not in"), "{error}");
-        let error = large.ids_in(&large).unwrap_err().to_string();
         assert!(error.contains("id 3 has no token"), "{error}");
+        let other = vocabulary(&json!({"model": {"vocab": {"c": 0}}})).unwrap();
+        let error = small.ids_in(&other).unwrap_err().to_string();
+        assert!(error.contains("token `a` is not in"), "{error}");
     }
 
     #[test]
-    fn vocabularies_without_ids_are_refused() {
-        let list = json!({"model": {"type": "Unigram", "vocab": [["a", -1.0]]}});
-        let error = vocabulary(&list).unwrap_err().to_string();
-        assert!(error.contains("`Unigram`, has no map"), "{error}");
-        let wild = json!({"model": {"vocab": {"a": -1}}});
-        assert!(vocabulary(&wild).unwrap_err().to_string().contains("token `a` has id `-1`"));
+    fn ids_that_are_none_are_refused() {
+        for (json, part) in [
+            (json!({"model": {"vocab": {"a": -1}}}), "token `a` has id `-1`"),
+            (json!({"model": {"vocab": {"a": 4294967296_u64}}}), "token `a` has id `4294967296`"),
+            (json!({"model": {"vocab": {"a": 1, "b": 1}}}), "tokens `a` and `b` both have id 1"),
+            (
+                json!({"model": {"vocab": [["a", 0.0], ["a", 0.0]]}}),
+                "token `a` has two ids, 0 and 1",
+            ),
+            (json!({"model": {"vocab": [["a", 0.0], [1]]}}), "piece 1 has no text"),
+            (
+                json!({"model": {"vocab": {"a": 0}}, "added_tokens": [{"content": "a", "id": 5}]}),
+                "two ids, 0 and 5",
+            ),
+            (json!({"architectures": ["LlamaForCausalLM"]}), "is no tokenizer"),
+            (json!([]), "is no tokenizer"),
+        ] {
+            let error = vocabulary(&json).unwrap_err().to_string();
+            assert!(error.contains("tokenizer.json") && error.contains(part), "{error}");
+        }
+        let far = json!({"model": {"vocab": {"a": 0, "b": 16777215}}});
+        let error = vocabulary(&far).unwrap().check_whole().unwrap_err().to_string();
+        assert!(error.contains("id 1 has no token"), "{error}");
+        let list = json!({"model": {"type": "Unigram", "vocab": [["<unk>", 0.0], ["a", -1.0]]}});
+        assert_eq!(vocabulary(&list).unwrap().ids.into_values().collect::<Vec<_>>(), [0, 1]);
+    }
+
+    #[test]
+    fn files_of_their_own_fill_what_the_configuration_leaves_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        write("tokenizer_config.json", r#"{"eos_token": "</s>", "bos_token": null}"#);
+        write("special_tokens_map.json", r#"{"eos_token": "x", "bos_token": {"content": "<s>"}}"#);
+        write("chat_template.jinja", "{{ messages }}");
+        write("tokenizer.json", r#"{"model": {"vocab": {"<s>": 0, "</s>": 1, "x": 2}}}"#);
+        let found = Vocabulary::open(folder.path()).unwrap();
+        assert_eq!((found.special("bos_token"), found.special("eos_token")), (Some(0), Some(1)));
+        let copy = tempfile::tempdir().unwrap();
+        copy_tokenizer(folder.path(), copy.path()).unwrap();
+        assert_eq!(read_tokenizer_config(copy.path()).unwrap(), found.config);
+        assert_eq!(found.config["chat_template"], "{{ messages }}");
     }
 }

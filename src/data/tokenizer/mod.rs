@@ -1,14 +1,20 @@
 //! Tokenizers: their files, encoding and decoding, pruning, and what other formats say of them.
 
 mod added;
+mod charsmap;
 pub mod counts;
 mod encode;
 pub mod files;
 pub mod gguf;
+mod gguf_pre;
 pub mod gguf_write;
 mod merges;
+pub mod open;
+pub mod pieces;
 mod plan;
 pub mod prune;
+pub mod retrain;
+pub mod sentencepiece;
 mod split;
 mod state;
 mod words;

@@ -33,6 +33,7 @@ pub(super) fn rule(call: &Call<'_>) -> (Facts, Known<f64>) {
         }
         "rounds.score" => (Facts { unit: unit(call), ..later }, scoring(call)),
         "tokenizer.prune" => free(Facts { vocab: call.number("keep"), ..later }),
+        "tokenizer.retrain" => free(Facts { vocab: call.number("size"), ..later }),
         "train.keep" | "train.run" => {
             (Facts { shape: call.facts("init").shape, ..later }, training(call, "init"))
         }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use tlm::base::Value;
 use tlm::data;
-use tlm::data::tokenizer::files::{Vocabulary, copy_tokenizer};
-use tlm::data::tokenizer::gguf::tokenizer_from_gguf;
+use tlm::data::tokenizer::files::Vocabulary;
+use tlm::data::tokenizer::open::open_tokenizer;
 use tlm::stage::{Context, StageError};
 
 use crate::nn::config::Config;
@@ -28,11 +28,11 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
         let config = Config::read(&source)?;
         let weights = Safetensors::open(&source)?;
         check_head(&config, &weights, &source)?;
-        copy_tokenizer(&source, &tokens)?;
+        open_tokenizer(&source, None, &tokens)?;
         write(context, &config, &weights, &tokens)
     } else if data::Gguf::is_gguf(&source) {
         let file = Gguf::open(&source)?;
-        tokenizer_from_gguf(file.file(), &tokens)?;
+        open_tokenizer(&source, None, &tokens)?;
         write(context, &file.config, &file, &tokens)
     } else {
         Err(no_model(&format!("`{}` is no GGUF file", source.display())))
