@@ -5,6 +5,7 @@ pub mod files;
 pub mod gguf;
 pub mod gguf_write;
 pub mod prune;
+pub mod remap;
 
 use std::path::{Path, PathBuf};
 
