@@ -267,6 +267,7 @@ impl Documents {
             }
             before = start;
         }
+        self.starts.release(0..self.len());
         Ok(())
     }
 
@@ -287,16 +288,6 @@ impl Documents {
     pub fn range(&self, index: usize) -> Range<usize> {
         let end = if index + 1 < self.len() { self.starts.get(index + 1) } else { self.tokens };
         self.starts.get(index) as usize..end as usize
-    }
-
-    /// Returns the document that a token is of, if there are any.
-    pub fn of(&self, token: u64) -> Option<usize> {
-        let (mut low, mut high) = (0, self.len());
-        while low < high {
-            let middle = low.midpoint(high);
-            if self.starts.get(middle) <= token { low = middle + 1 } else { high = middle }
-        }
-        low.checked_sub(1)
     }
 }
 
