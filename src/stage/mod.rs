@@ -27,6 +27,7 @@ mod inspect;
 mod printed;
 mod reading;
 pub mod registry;
+mod repository;
 pub mod rounds_resample;
 pub mod shell;
 pub mod source_adopt;
