@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::path::Path;
 
+use unicode_width::UnicodeWidthChar;
+
 /// Returns `1 step`, `2 steps`.
 pub fn plural(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{} {noun}s", thousands(count as u64)) }
@@ -91,6 +93,29 @@ pub fn is_control(c: char) -> bool {
     c.is_control() && !matches!(c, '\t' | '\n' | '\r')
 }
 
+/// Returns the beginning of a text between quotation marks, as a terminal shows it in so many columns: what moves the cursor or
+/// changes the direction is escaped.
+pub fn excerpt(text: &str, columns: usize) -> String {
+    let mut out = String::from("\"");
+    let mut room = columns;
+    for c in text.chars() {
+        let shown = match c {
+            '"' | '\\' | '\n' | '\r' | '\t' => c.escape_default().to_string(),
+            c if is_control(c) || is_bidirectional(c) || matches!(c, '\u{2028}' | '\u{2029}') => {
+                c.escape_unicode().to_string()
+            }
+            c => c.to_string(),
+        };
+        let width: usize = shown.chars().filter_map(UnicodeWidthChar::width).sum();
+        if width > room {
+            return out + "\"…";
+        }
+        room -= width;
+        out += &shown;
+    }
+    out + "\""
+}
+
 /// Longer names are not compared: that would take time in proportion to both lengths.
 const COMPARED_MAX: usize = 200;
 
@@ -110,4 +135,23 @@ pub fn did_you_mean<'a>(
         .filter(|(distance, candidate)| *distance <= 2 && *distance < candidate.chars().count())
         .min()
         .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::excerpt;
+
+    #[test]
+    fn an_excerpt_fits_and_leaves_the_terminal_alone() {
+        for (text, columns, shown) in [
+            ("", 5, "\"\""),
+            ("a \"b\"\\\n", 20, r#""a \"b\"\\\n""#),
+            ("\u{1b}[2J\u{202e}x", 40, r#""\u{1b}[2J\u{202e}x""#),
+            ("语言模型", 8, "\"语言模型\""),
+            ("语言模型", 7, "\"语言模\"…"),
+            ("e\u{301}e\u{301}!", 2, "\"e\u{301}e\u{301}\"…"),
+        ] {
+            assert_eq!(excerpt(text, columns), shown, "{text:?}");
+        }
+    }
 }

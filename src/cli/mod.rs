@@ -15,6 +15,7 @@ mod pages;
 mod recipe;
 mod run;
 mod sample;
+mod samples;
 mod stored;
 mod verify;
 
@@ -112,7 +113,7 @@ enum Command {
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// Shows what a step made: parameters, outputs, paths
+    /// Shows what a step made: parameters, outputs, paths, and some of its texts and tokens
     Show {
         #[command(flatten)]
         store: StoreArgs,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::base::{Value, telling_digits, text};
 use crate::cli::explain::made;
 use crate::cli::recipe::store_path;
-use crate::cli::{Console, ENVIRONMENT, Exit, StoreArgs, USAGE};
+use crate::cli::{Console, ENVIRONMENT, Exit, StoreArgs, USAGE, samples};
 use crate::exec::logged_name;
 use crate::report::number;
 use crate::store::{Output, Record, Store};
@@ -69,7 +69,11 @@ pub(super) fn show(args: &StoreArgs, wanted: &str, console: &mut Console<'_>) ->
             Output::Scalar(value) => format!("  {name} = {}\n", number::exact(value)),
             Output::Object { digest, bytes } => {
                 let path = store.object_path(*digest);
-                format!("  {name}: {}, {}\n", path.display(), text::bytes(*bytes))
+                let mut told = format!("  {name}: {}, {}\n", path.display(), text::bytes(*bytes));
+                for line in samples::lines(&store, &record, &path) {
+                    told += &format!("    {line}\n");
+                }
+                told
             }
         };
     }

@@ -97,6 +97,11 @@ impl<T: Word> Array<T> {
         self.range(0, self.len())
     }
 
+    /// Returns the entries as they lie in the file.
+    pub fn bytes(&self) -> &[u8] {
+        self.map.bytes()
+    }
+
     /// Lets go of the memory that a range of entries takes.
     pub fn release(&self, range: Range<usize>) {
         self.map.release(range.start * T::SIZE..range.end * T::SIZE);

@@ -125,6 +125,8 @@ pub struct CorpusWriter {
     /// Where the document starts that is not ended yet.
     start: u64,
     size: u64,
+    /// Documents that were left out as they have no text.
+    empty: u64,
 }
 
 impl CorpusWriter {
@@ -138,7 +140,7 @@ impl CorpusWriter {
         let mut offsets = ArrayWriter::create(folder.join("offsets.u64"))?;
         offsets.push(0)?;
         let text = BufWriter::with_capacity(1 << 18, file);
-        Ok(Self { path, text, offsets, documents: 0, start: 0, size: 0 })
+        Ok(Self { path, text, offsets, documents: 0, start: 0, size: 0, empty: 0 })
     }
 
     /// Appends a document; one without text is left out.
@@ -153,6 +155,11 @@ impl CorpusWriter {
     /// Returns the number of documents so far.
     pub fn documents(&self) -> u64 {
         self.documents
+    }
+
+    /// Returns the number of documents that were left out so far, as they have no text.
+    pub fn empty(&self) -> u64 {
+        self.empty
     }
 
     /// Appends a part of a document.
@@ -171,6 +178,7 @@ impl CorpusWriter {
     /// When it can't be written.
     pub fn end(&mut self) -> Result<(), DataError> {
         if self.size == self.start {
+            self.empty += 1;
             return Ok(());
         }
         self.start = self.size;

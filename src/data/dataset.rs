@@ -4,6 +4,7 @@
 //! `sequences.u64` with the base's ids of its sequences.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -159,23 +160,71 @@ impl Dataset {
     /// When there is no such sequence.
     pub fn sequence(&self, index: usize, out: &mut Vec<u32>) -> Result<(), DataError> {
         let start = self.sequence_id(index) as usize * self.seq();
-        let from = out.len();
+        self.tokens(start..start + self.seq() + 1, out)
+    }
+
+    /// Appends some of the base dataset's tokens to `out`.
+    ///
+    /// # Errors
+    /// When a token is outside the vocabulary.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    pub fn tokens(&self, range: Range<usize>, out: &mut Vec<u32>) -> Result<(), DataError> {
+        let (from, len) = (out.len(), range.len());
         match &self.tokens {
-            Tokens::U16(ids) => out.extend(ids.range(start, self.seq() + 1).map(u32::from)),
-            Tokens::U32(ids) => out.extend(ids.range(start, self.seq() + 1)),
+            Tokens::U16(ids) => out.extend(ids.range(range.start, len).map(u32::from)),
+            Tokens::U32(ids) => out.extend(ids.range(range.start, len)),
         }
         match out[from..].iter().position(|&id| u64::from(id) >= self.meta.vocab) {
             None => Ok(()),
-            Some(at) => Err(DataError::invalid(
-                &self.folder.join(self.meta.dtype.file()),
-                format!(
-                    "token {} is id {}, but the vocabulary has {}",
-                    start + at,
-                    out[from + at],
-                    self.meta.vocab
-                ),
-            )),
+            Some(at) => Err(self.outside(range.start + at, out[from + at])),
         }
+    }
+
+    /// Returns the error of a token that is outside the vocabulary.
+    pub fn outside(&self, at: usize, id: u32) -> DataError {
+        let vocab = self.meta.vocab;
+        let message = format!("token {at} is id {id}, but the vocabulary has {vocab}");
+        DataError::invalid(&self.tokens_path(), message)
+            .help("the file is damaged, or of another vocabulary; write it again")
+    }
+
+    /// Returns whether this holds chosen sequences of a base dataset.
+    pub fn is_view(&self) -> bool {
+        self.view.is_some()
+    }
+
+    /// Returns the file with the ids.
+    pub fn tokens_path(&self) -> PathBuf {
+        self.folder.join(self.meta.dtype.file())
+    }
+
+    /// Returns the base dataset's ids as they lie in the file: little endian, of the width that the description says.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.tokens {
+            Tokens::U16(ids) => ids.bytes(),
+            Tokens::U32(ids) => ids.bytes(),
+        }
+    }
+
+    /// Lets go of the memory that some of the base dataset's tokens take.
+    pub fn release(&self, range: Range<usize>) {
+        match &self.tokens {
+            Tokens::U16(ids) => ids.release(range),
+            Tokens::U32(ids) => ids.release(range),
+        }
+    }
+
+    /// Maps the places at which the base dataset's documents start; the last one ends with the tokens.
+    ///
+    /// # Errors
+    /// When the file can't be mapped, or the places don't rise from 0 to the number of tokens.
+    pub fn documents(&self) -> Result<Documents, DataError> {
+        let starts = Array::<u64>::open(&self.folder.join("documents.u64"))?;
+        let documents = Documents { starts, tokens: self.meta.tokens };
+        documents.check()?;
+        Ok(documents)
     }
 
     /// Writes a view of these sequences, given by base ids, into a folder that exists. Tokens are linked, not copied.
@@ -192,6 +241,53 @@ impl Dataset {
         write_array(folder.join("sequences.u64"), ids.iter().copied())?;
         let meta = DatasetMeta { sequences: ids.len() as u64, ..self.meta.clone() };
         write_json(&folder.join("meta.json"), &meta)
+    }
+}
+
+/// Where the documents of a dataset lie among its tokens.
+#[derive(Debug)]
+pub struct Documents {
+    starts: Array<u64>,
+    tokens: u64,
+}
+
+impl Documents {
+    fn check(&self) -> Result<(), DataError> {
+        let invalid = |message: String| Err(DataError::invalid(self.starts.path(), message));
+        if self.starts.iter().next().unwrap_or(self.tokens) != 0 {
+            return invalid("the first document must start at token 0".to_owned());
+        }
+        let mut before = 0;
+        for (at, start) in self.starts.iter().enumerate() {
+            if start < before || start > self.tokens {
+                return invalid(format!(
+                    "document {at} starts at token {start}, which is not from {before} to {}",
+                    self.tokens
+                ));
+            }
+            before = start;
+        }
+        self.starts.release(0..self.len());
+        Ok(())
+    }
+
+    /// Returns how many there are.
+    pub fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Returns whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    /// Returns the places of a document's tokens.
+    ///
+    /// # Panics
+    /// When there is none at `index`.
+    pub fn range(&self, index: usize) -> Range<usize> {
+        let end = if index + 1 < self.len() { self.starts.get(index + 1) } else { self.tokens };
+        self.starts.get(index) as usize..end as usize
     }
 }
 

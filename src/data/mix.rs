@@ -13,6 +13,8 @@ pub enum Stream {
     Part = 4,
     /// Hash functions of a MinHash.
     Hash = 5,
+    /// Which documents are looked at again.
+    Check = 6,
 }
 
 /// Returns 64 random bits: three rounds of the SplitMix64 finaliser.

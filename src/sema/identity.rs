@@ -28,8 +28,12 @@ const SEQ: Origins = &[
     ("dataset.internevo", From::Param("seq")),
     ("dataset.pack", From::Param("seq")),
     ("dataset.part", From::Input("data")),
+    ("dataset.remap", From::Input("data")),
     ("rounds.resample", From::Input("data")),
 ];
+
+/// The input that says in which ids the result is, where other inputs are in other ones.
+const INTO: [(&str, &str); 1] = [("dataset.remap", "to")];
 
 /// The longest sequence that a model reads.
 const CONTEXT: Origins = &[
@@ -55,9 +59,15 @@ impl<'p> Eval<'p> {
     ) -> Option<Option<OutputRef>> {
         let declared = &call.stage.signature.inputs;
         let given = declared.iter().any(|slot| takes(slot, "Tokenizer"));
+        let into = INTO.iter().find(|(stage, _)| *stage == call.stage.decl.name);
         let mut first: Option<(&OutputRef, Span)> = None;
+        let mut result = None;
         for (at, tokenizer) in slots.iter().zip(tokenizers) {
             let (slot, arg) = (&declared[*at], &call.inputs[*at]);
+            if into.is_some_and(|(_, name)| slot.name == **name) {
+                result.clone_from(tokenizer);
+                continue;
+            }
             // A donor goes with any tokenizer: its embeddings are gathered anew.
             let free = given && takes(slot, "Checkpoint");
             let Some(own) = tokenizer.as_ref().filter(|_| !free) else { continue };
@@ -81,7 +91,7 @@ impl<'p> Eval<'p> {
                 }
             }
         }
-        Some(first.map(|(tokenizer, _)| tokenizer.clone()))
+        Some(result.or_else(|| first.map(|(tokenizer, _)| tokenizer.clone())))
     }
 
     /// Checks that the model reads sequences of the dataset's length, and that losses are those of the dataset.

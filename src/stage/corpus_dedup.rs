@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use serde::Deserialize;
 
 use crate::base::Digest;
-use crate::data::{Corpus, CorpusWriter};
+use crate::data::{CorpusWriter, Statistics};
 use crate::stage::documents::each;
-use crate::stage::reading::tell;
+use crate::stage::reading::{corpus, tell};
 use crate::stage::{Context, StageError};
 
 #[derive(Deserialize)]
@@ -21,7 +21,7 @@ struct Params {
 /// When a document can't be read or written.
 pub fn run(context: &mut Context) -> Result<(), StageError> {
     let params: Params = context.params()?;
-    let corpus = Corpus::open(context.input("corpus"))?;
+    let corpus = corpus(context)?;
     let mut writer = CorpusWriter::create(&context.out_dir("out")?)?;
     let (mut seen, mut rejected) = (HashSet::new(), 0);
     let digest = |text: &str| match params.fold {
@@ -35,7 +35,7 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
         }
         Ok(())
     })?;
-    tell(context, "out", writer, rejected)?;
+    tell(context, "out", writer, rejected, Statistics::of([("duplicates", rejected)]))?;
     Ok(())
 }
 

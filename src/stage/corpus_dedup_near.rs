@@ -14,9 +14,9 @@ use serde::Deserialize;
 
 use crate::data::array::{Array, ArrayWriter};
 use crate::data::mix::{Stream, mix, splitmix};
-use crate::data::{Corpus, CorpusWriter, DataError};
+use crate::data::{Corpus, CorpusWriter, DataError, Statistics};
 use crate::stage::documents::each;
-use crate::stage::reading::tell;
+use crate::stage::reading::{corpus, tell};
 use crate::stage::{Context, StageError};
 
 /// Pairs of which so many were compared between two looks at whether to stop.
@@ -37,7 +37,7 @@ struct Params {
 /// When a document can't be read or written.
 pub fn run(context: &mut Context) -> Result<(), StageError> {
     let params: Params = context.params()?;
-    let corpus = Corpus::open(context.input("corpus"))?;
+    let corpus = corpus(context)?;
     let scratch = Scratch::new(context.state_dir())?;
     sign(context, &corpus, &params, &scratch.0)?;
     let removed = compare(context, &corpus, &params, &scratch.0)?;
@@ -54,7 +54,8 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
         },
     )?;
     let rejected = removed.iter().filter(|removed| **removed).count();
-    tell(context, "out", writer, rejected as u64)?;
+    let statistics = Statistics::of([("near_duplicates", rejected as u64)]);
+    tell(context, "out", writer, rejected as u64, statistics)?;
     Ok(())
 }
 

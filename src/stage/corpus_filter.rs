@@ -5,9 +5,9 @@ use serde::Deserialize;
 use unicode_script::{Script, UnicodeScript};
 
 use crate::base::text::{did_you_mean, thousands};
-use crate::data::{Corpus, CorpusWriter};
+use crate::data::{CorpusWriter, Statistics};
 use crate::stage::documents::each;
-use crate::stage::reading::tell;
+use crate::stage::reading::{corpus, tell};
 use crate::stage::{Context, StageError};
 
 #[derive(Deserialize)]
@@ -39,7 +39,7 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     let scripts = params.scripts.iter().map(|name| script(name)).collect::<Result<Vec<_>, _>>()?;
     let matches = params.matches.as_deref().map(|text| pattern("matches", text)).transpose()?;
     let excludes = params.excludes.as_deref().map(|text| pattern("excludes", text)).transpose()?;
-    let corpus = Corpus::open(context.input("corpus"))?;
+    let corpus = corpus(context)?;
     let mut writer = CorpusWriter::create(&context.out_dir("out")?)?;
     let mut counts = [0_u64; 3];
     let reason = |text: &str| {
@@ -68,7 +68,10 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     })?;
     let [length, script, pattern] = counts.map(thousands);
     context.log(format!("left out {length} by length, {script} by script, {pattern} by pattern"));
-    if tell(context, "out", writer, counts.iter().sum())? == 0 {
+    let [by_length, by_script, by_pattern] = counts;
+    let statistics =
+        Statistics::of([("length", by_length), ("script", by_script), ("pattern", by_pattern)]);
+    if tell(context, "out", writer, counts.iter().sum(), statistics)? == 0 {
         return Err(StageError::input(format!(
             "no document is left: {length} fail by length, {script} by script, {pattern} by pattern"
         ))

@@ -10,7 +10,9 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 
 use crate::base::text::{self, did_you_mean};
 use crate::data::CorpusWriter;
-use crate::stage::reading::{Block, Content, LINE_MAX, Lines, Policy, Rejects, expand, finish};
+use crate::stage::reading::{
+    Block, Content, LINE_MAX, Lines, Policy, Record, Rejects, expand, finish,
+};
 use crate::stage::{Context, StageError};
 
 #[derive(Deserialize)]
@@ -38,12 +40,12 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
                 return Err(StageError::Interrupted);
             }
             context.progress(done + lines.content().position(), Some(total), "bytes");
-            let place = |line: u64| format!("{}:{line}", file.path.display());
+            let record = |number| Record { input: file, number, is_row: false };
             let (bytes, first) = match block {
                 Block::Lines { bytes, first, .. } => (bytes, first),
                 Block::TooLong { line } => {
                     let limit = text::bytes(LINE_MAX as u64);
-                    rejects.reject(context, place(line), format!("longer than {limit}"))?;
+                    rejects.reject(context, &record(line), &format!("longer than {limit}"))?;
                     continue;
                 }
             };
@@ -53,27 +55,29 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
             });
             for (at, text) in texts.into_iter().enumerate() {
                 match text {
-                    Ok(text) => writer.push(&text)?,
-                    Err(why) => rejects.reject(context, place(first + at as u64), why)?,
+                    Ok(None) => {}
+                    Ok(Some(text)) => writer.push(&text)?,
+                    Err(why) => rejects.reject(context, &record(first + at as u64), &why)?,
                 }
             }
         }
+        file.unchanged()?;
         done += file.size;
     }
-    finish(context, writer, rejects.count)
+    finish(context, writer, rejects)
 }
 
 /// Returns the text in a line, nothing of a blank one; or what is wrong.
-fn text_of<'l>(line: &'l [u8], field: &[&str]) -> Result<Cow<'l, str>, String> {
+fn text_of<'l>(line: &'l [u8], field: &[&str]) -> Result<Option<Cow<'l, str>>, String> {
     let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
     if line.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Cow::Borrowed(""));
+        return Ok(None);
     }
     let mut json = serde_json::Deserializer::from_slice(line);
     let found = At(field).deserialize(&mut json).and_then(|found| json.end().map(|()| found));
     let name = || field.join(".");
     match found {
-        Ok(Found::Text(text)) => Ok(text),
+        Ok(Found::Text(text)) => Ok(Some(text)),
         Ok(Found::Other(what)) => Err(format!("`{}` is {what}, not a text", name())),
         Ok(Found::Nothing) => {
             let fields: BTreeMap<String, IgnoredAny> =
@@ -224,7 +228,8 @@ mod tests {
     fn check(line: &str, field: &str, expected: Result<&str, &str>) {
         let field: Vec<_> = field.split('.').collect();
         let found = text_of(line.as_bytes(), &field);
-        assert_eq!(found.as_deref().map_err(String::as_str), expected, "{line}");
+        let found = found.as_ref().map(|text| text.as_deref().unwrap_or("none"));
+        assert_eq!(found.map_err(String::as_str), expected, "{line}");
     }
 
     #[test]
@@ -233,7 +238,7 @@ mod tests {
         check(r#"{"meta": {"text": "a\u00fc\n"}, "text": 1}"#, "meta.text", Ok("aü\n"));
         check(r#"{"text": "a", "text": "b"}"#, "text", Ok("b"));
         check("\u{feff}{\"text\": \"\"}\r", "text", Ok(""));
-        check(" \t\r", "text", Ok(""));
+        check(" \t\r", "text", Ok("none"));
     }
 
     #[test]

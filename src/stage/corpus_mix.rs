@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::data::{Corpus, CorpusWriter};
+use crate::data::{Corpus, CorpusWriter, Statistics};
 use crate::stage::reading::tell;
 use crate::stage::{Context, StageError};
 
@@ -72,11 +72,14 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
             return Err(StageError::Interrupted);
         }
     }
+    let mut statistics = Statistics::default();
     for (place, source) in sources.iter().enumerate() {
         let (passes, left) = (source.passes, source.next % source.corpus.documents());
         context.log(format!("corpus {place}: {passes} times as a whole, and {left} documents"));
+        let documents = source.passes * source.corpus.documents() as u64 + left as u64;
+        statistics.counts.insert(format!("documents_of_{place}"), documents);
     }
-    tell(context, "out", writer, 0)?;
+    tell(context, "out", writer, 0, statistics)?;
     Ok(())
 }
 

@@ -1,7 +1,6 @@
 //! `corpus.parquet`: a text column of Parquet files as one corpus, read page by page.
 
 use std::fs::File;
-use std::path::Path;
 
 use parquet::basic::Type;
 use parquet::column::reader::ColumnReader;
@@ -13,7 +12,7 @@ use serde::Deserialize;
 
 use crate::base::text::did_you_mean;
 use crate::data::CorpusWriter;
-use crate::stage::reading::{Policy, Rejects, expand, finish};
+use crate::stage::reading::{Input, Policy, Record, Rejects, expand, finish};
 use crate::stage::{Context, StageError};
 
 /// Rows that are read at once.
@@ -37,20 +36,22 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     let (mut done, total) = (0, files.iter().map(|file| file.size).sum());
     for file in &files {
         context.progress(done, Some(total), "bytes");
-        read_file(context, &file.path, &params.field, &mut writer, &mut rejects)?;
+        read_file(context, file, &params.field, &mut writer, &mut rejects)?;
+        file.unchanged()?;
         done += file.size;
     }
     context.progress(done, Some(total), "bytes");
-    finish(context, writer, rejects.count)
+    finish(context, writer, rejects)
 }
 
 fn read_file(
     context: &mut Context,
-    path: &Path,
+    input: &Input,
     field: &str,
     writer: &mut CorpusWriter,
     rejects: &mut Rejects,
 ) -> Result<(), StageError> {
+    let path = &input.path;
     let file = File::open(path).map_err(|error| StageError::io("open", path, &error))?;
     let damaged = |error: ParquetError| {
         StageError::input(format!("`{}` is no whole Parquet file: {error}", path.display()))
@@ -91,8 +92,8 @@ fn read_file(
                     Some(Ok(text)) => writer.push(text)?,
                     wrong => {
                         let why = if wrong.is_some() { "not UTF-8" } else { "null, not a text" };
-                        let place = format!("{}, row {row}", path.display());
-                        rejects.reject(context, place, format!("`{field}` is {why}"))?;
+                        let record = Record { input, number: row, is_row: true };
+                        rejects.reject(context, &record, &format!("`{field}` is {why}"))?;
                     }
                 }
             }

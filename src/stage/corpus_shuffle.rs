@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use crate::data::mix::shuffled;
-use crate::data::{Corpus, CorpusWriter};
-use crate::stage::reading::tell;
+use crate::data::{CorpusWriter, Statistics};
+use crate::stage::reading::{corpus, tell};
 use crate::stage::{Context, StageError};
 
 /// After so many bytes in use their memory is let go of.
@@ -23,7 +23,7 @@ struct Params {
 /// When a document can't be read or written.
 pub fn run(context: &mut Context) -> Result<(), StageError> {
     let params: Params = context.params()?;
-    let corpus = Corpus::open(context.input("corpus"))?;
+    let corpus = corpus(context)?;
     let mut writer = CorpusWriter::create(&context.out_dir("out")?)?;
     let documents = corpus.documents();
     let mut since = 0;
@@ -40,6 +40,6 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
             return Err(StageError::Interrupted);
         }
     }
-    tell(context, "out", writer, 0)?;
+    tell(context, "out", writer, 0, Statistics::default())?;
     Ok(())
 }

@@ -5,9 +5,9 @@ use serde::Deserialize;
 
 use crate::base::Digest;
 use crate::data::mix::{Stream, mix};
-use crate::data::{Corpus, CorpusWriter};
+use crate::data::{Corpus, CorpusWriter, Statistics};
 use crate::stage::documents::each;
-use crate::stage::reading::tell;
+use crate::stage::reading::{corpus, tell};
 use crate::stage::{Context, StageError};
 
 #[derive(Deserialize)]
@@ -25,7 +25,7 @@ const SURELY_SOME: f64 = 20.0;
 /// When the corpus has no two different documents, or was split in the same way before, or a file operation fails.
 pub fn split(context: &mut Context) -> Result<(), StageError> {
     let params: SplitParams = context.params()?;
-    let corpus = Corpus::open(context.input("corpus"))?;
+    let corpus = corpus(context)?;
     // Parts of one corpus that differ in size must not be parts of each other: what was split may be split again.
     let seed = mix(params.seed as u64, Stream::Split, params.valid.to_bits());
     let key = |text: &str| place(text, seed, Stream::Split);
@@ -57,8 +57,8 @@ pub fn split(context: &mut Context) -> Result<(), StageError> {
             sides = Sides::write(context, &corpus, key, limit)?;
         }
     }
-    tell(context, "train", sides.train, 0)?;
-    tell(context, "valid", sides.valid, 0)?;
+    tell(context, "train", sides.train, 0, Statistics::default())?;
+    tell(context, "valid", sides.valid, 0, Statistics::default())?;
     Ok(())
 }
 
@@ -118,7 +118,7 @@ pub fn part(context: &mut Context) -> Result<(), StageError> {
         return Err(StageError::input(format!("there is no part {part} of {parts}"))
             .help("`part` counts from 1"));
     }
-    let corpus = Corpus::open(context.input("corpus"))?;
+    let corpus = corpus(context)?;
     let mut writer = CorpusWriter::create(&context.out_dir("out")?)?;
     let seed = mix(seed as u64, Stream::Part, parts);
     let of = |text: &str| (u128::from(place(text, seed, Stream::Part)) * u128::from(parts)) >> 64;
@@ -128,7 +128,7 @@ pub fn part(context: &mut Context) -> Result<(), StageError> {
         }
         Ok(())
     })?;
-    if tell(context, "out", writer, 0)? == 0 {
+    if tell(context, "out", writer, 0, Statistics::default())? == 0 {
         let message = format!("no document of {} falls into part {part}", corpus.documents());
         return Err(StageError::input(message).help("make fewer parts"));
     }

@@ -6,7 +6,7 @@ use memchr::memmem::Finder;
 use serde::Deserialize;
 
 use crate::data::CorpusWriter;
-use crate::stage::reading::{Content, expand, finish, newlines};
+use crate::stage::reading::{Content, Policy, Rejects, expand, finish, newlines};
 use crate::stage::{Context, StageError};
 
 #[derive(Deserialize)]
@@ -34,9 +34,10 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
             context.progress(done + read, Some(total), "bytes");
             !context.interrupted()
         })?;
+        file.unchanged()?;
         done += file.size;
     }
-    finish(context, writer, 0)
+    finish(context, writer, Rejects::new(Policy::Fail))
 }
 
 /// Streams a file; memory does not depend on how long its documents are. `go_on` hears how many bytes of the file are read

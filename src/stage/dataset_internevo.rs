@@ -13,7 +13,9 @@ use serde::Deserialize;
 use crate::base::{Value, text};
 use crate::data::npy::Pairs;
 use crate::data::{DatasetWriter, Tokenizer};
-use crate::stage::reading::{Block, Content, Input, LINE_MAX, Lines, Policy, Rejects, expand};
+use crate::stage::reading::{
+    Block, Content, Input, LINE_MAX, Lines, Policy, Record, Rejects, expand,
+};
 use crate::stage::{Context, StageError};
 
 #[derive(Deserialize)]
@@ -63,6 +65,7 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     for file in &files {
         let meta = metas.remove(&file.path).map(|path| Pairs::open(&path)).transpose()?;
         packing.read(context, file, meta.as_ref(), (done, total))?;
+        file.unchanged()?;
         done += file.size;
     }
     if let Some(meta) = metas.values().next() {
@@ -109,12 +112,12 @@ impl Packing {
                 return Err(StageError::Interrupted);
             }
             context.progress(done + lines.content().position(), Some(total), "bytes");
-            let place = |line: u64| format!("{}:{line}", file.path.display());
+            let record = |number| Record { input: file, number, is_row: false };
             let (bytes, first, mut offset) = match block {
                 Block::Lines { bytes, first, offset } => (bytes, first, offset),
                 Block::TooLong { line } => {
                     let why = format!("longer than {}", text::bytes(LINE_MAX as u64));
-                    self.rejects.reject(context, place(line), why)?;
+                    self.rejects.reject(context, &record(line), &why)?;
                     row += 1;
                     continue;
                 }
@@ -135,7 +138,7 @@ impl Packing {
                         self.push(tokens)?;
                     }
                     Err(why) => {
-                        self.rejects.reject(context, place(line), why)?;
+                        self.rejects.reject(context, &record(line), &why)?;
                         row += 1;
                     }
                 }

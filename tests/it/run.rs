@@ -26,6 +26,7 @@ mod remote;
 mod retries;
 mod reuse;
 mod several;
+mod shown;
 mod signals;
 mod space;
 mod stops;

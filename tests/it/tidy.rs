@@ -64,7 +64,7 @@ fn files_are_documented_and_of_a_size_one_can_read() {
 }
 
 /// What may be named only below some paths; everything else goes through what those offer.
-const HOMES: [(&str, &[&str]); 16] = [
+const HOMES: [(&str, &[&str]); 18] = [
     ("tch::", &["torch/"]),
     ("tokenizers::", &["data/tokenizer/"]),
     ("petgraph::", &["graph/"]),
@@ -78,6 +78,7 @@ const HOMES: [(&str, &[&str]); 16] = [
     ("tar::", &["stage/source_unpack.rs"]),
     ("ureq::", &["stage/download.rs"]),
     ("unicode_script::", &["data/tokenizer/retrain.rs", "stage/corpus_filter.rs"]),
+    ("unicode_width::", &["base/text.rs"]),
     ("signal_hook::", &["exec/stop.rs", "stage/guard.rs", "stage/worker.rs"]),
     ("clippy::disallowed_methods", &["base/world.rs"]),
     ("unsafe {", &["data/mapped.rs", "torch/nn/"]),

@@ -13,6 +13,7 @@ pub mod open;
 pub mod pieces;
 mod plan;
 pub mod prune;
+pub mod remap;
 pub mod retrain;
 pub mod sentencepiece;
 mod split;

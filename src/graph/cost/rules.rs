@@ -17,6 +17,7 @@ pub(super) fn rule(call: &Call<'_>) -> (Facts, Known<f64>) {
         "dataset.part" => {
             free(Facts { seq: call.facts("data").seq, sequences: part(call), ..later })
         }
+        "dataset.remap" => free(Facts { seq: call.facts("data").seq, ..later }),
         "eval.perplexity" => (later, scoring(call)),
         "eval.speed" => (later, writing(call)),
         // Nothing counts the tokens of a task.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use tlm::data::Corpus;
+use tlm::data::{Corpus, CorpusWriter, Statistics};
 
 use crate::run::inputs::{gzip, made};
 use crate::run::space::{Run, Space};
@@ -66,8 +66,9 @@ fn json_lines_come_plain_or_compressed_from_files_and_folders_in_the_order_of_pa
     };
     space.write("data/b.jsonl", lines(&["one", "", "zwei\nü"]) + "\n  \n");
     space.write("data/c/d.jsonl.gz", gzip(&lines(&["three"])));
-    let packed = zstd::encode_all(lines(&["four", "five"]).trim_end().as_bytes(), 3);
-    space.write("data/a.zst", packed.expect("compressed"));
+    // Two frames, as `cat a.zst b.zst` makes them.
+    let packed = ["four", "five"].map(|text| zstd::encode_all(lines(&[text]).as_bytes(), 3));
+    space.write("data/a.zst", packed.map(|packed| packed.expect("compressed")).concat());
     let all = ["four", "five", "one", "zwei\nü", "three"];
     assert_eq!(documents(&space, r#"corpus.jsonl("data")"#), all);
     assert_eq!((field(&space, "documents"), field(&space, "rejected")), ("5".into(), "0".into()));
@@ -87,6 +88,12 @@ fn malformed_lines_are_left_out_where_the_recipe_says_so_and_counted() {
     let call = r#"corpus.jsonl("a.jsonl", malformed: skip)"#;
     assert_eq!(documents(&space, call), ["good", "also good"]);
     assert_eq!(field(&space, "rejected"), "3");
+    let statistics = Statistics::read(&made(&space, "text")).expect("readable").expect("there");
+    let counts = [("bytes", 13), ("documents", 2), ("empty", 0), ("malformed", 3)];
+    assert_eq!(statistics.counts, counts.map(|(name, count)| (name.to_owned(), count)).into());
+    let first: Vec<_> = statistics.first.iter().map(|place| (place.file, place.record)).collect();
+    assert_eq!(first, [(1, 2), (1, 3), (1, 4)]);
+    assert_eq!(statistics.first[0].why, "`text` is a number, not a text");
     let log = space.tlm(&["log", "text"]).out;
     assert!(log.contains("a.jsonl:2`: `text` is a number, not a text"), "{log}");
     assert!(log.contains("a.jsonl:4`: no line of JSON: EOF while parsing a string"), "{log}");
@@ -336,6 +343,26 @@ fn what_leaves_nothing_or_makes_no_sense_is_told() {
     ];
     let calls = calls.map(|call| call.replace("ONE", one));
     golden("making", &told(&space, &calls.each_ref().map(String::as_str)));
+}
+
+#[test]
+fn an_empty_corpus_is_told_where_it_is_first_read() {
+    let space = Space::new();
+    std::fs::create_dir(space.path("none")).expect("created");
+    CorpusWriter::create(&space.path("none")).expect("created").finish().expect("written");
+    for call in [
+        "corpus.dedup(NONE)",
+        "corpus.dedup_near(NONE)",
+        "corpus.filter(NONE, min_chars: 0)",
+        "corpus.part(NONE, parts: 1, part: 1)",
+        "corpus.shuffle(NONE)",
+        "corpus.split(NONE, valid: 10%).train",
+        "corpus.mix([NONE], weights: [1])",
+    ] {
+        let run = run(&space, &call.replace("NONE", "adopt(\"none\", as: Corpus)"));
+        assert_eq!(run.code, Some(1), "{call}\n{run}");
+        run.says(&["has no documents", "help: l"]);
+    }
 }
 
 /// Returns the most memory that a step of the only run had in use, in MiB.

@@ -1,9 +1,10 @@
 //! Datasets: from token caches of InternEvo, and in parts.
 
-use tlm::data::Dataset;
+use tlm::data::array::Array;
+use tlm::data::{Dataset, Statistics, Tokenizer};
 
 use crate::run::inputs::made;
-use crate::run::space::{Run, Space};
+use crate::run::space::{Run, Space, tokenizer};
 
 /// Lines of a token cache.
 fn cache(documents: &[&[u32]]) -> String {
@@ -135,4 +136,163 @@ fn parts_of_a_dataset_are_views_that_have_each_sequence_once() {
     assert_eq!(all, (0..all.len() as u64).collect::<Vec<_>>());
     space.write("r.tlm", recipe("parts: 2, part: 3"));
     space.run(&[]).says(&["there is no part 3 of 2"]);
+}
+
+/// A recipe that packs the texts, prunes the tokenizer, and does more.
+fn remapping(more: &str, wanted: &str) -> String {
+    format!(
+        "use std.{{corpus, dataset, tokenizer}}\n\
+         let old = tokenizer.open(\"tokenizer.json\")\n\
+         let text = corpus.text(\"texts\", delimiter: \"\\n\\n\")\n\
+         let new = tokenizer.prune(old, tokenizer.count(text, old), keep: 265)\n\
+         let ds = dataset.pack(text, old, seq: 8)\n\
+         {more}\nplan default = [{wanted}]\n"
+    )
+}
+
+#[track_caller]
+fn check_remapped(space: &Space, more: &str, ways: [u64; 2]) {
+    space.write("r.tlm", remapping(more, "packed, moved"));
+    let (packed, moved) = (made(space, "packed"), made(space, "moved"));
+    let of = |folder: &std::path::Path, name: &str| std::fs::read(folder.join(name)).expect(name);
+    for name in ["tokens.u16", "documents.u64", "meta.json"] {
+        assert_eq!(of(&moved, name), of(&packed, name), "{name}: {more}");
+    }
+    let counts = Statistics::read(&moved).expect("readable").expect("there").counts;
+    assert_eq!([counts["mapped_documents"], counts["encoded_documents"]], ways, "{more}");
+}
+
+#[test]
+fn a_remapped_dataset_is_that_which_the_other_tokenizer_packs() {
+    let space = Space::new();
+    // Documents whose tokens are all kept, some whose tokens are not, one with the end-of-text token's own text.
+    let texts = ["the cat sat", "abcabc abc", "x <|endoftext|> the the", "\u{1f980} on", "x"];
+    space.write("texts/a.txt", texts.join("\n\n"));
+    space.write("texts/b.txt", "\n\n the the the the");
+    let packed = "let packed = dataset.pack(text, new, seq: 8)\n";
+    let remap =
+        |from: &str, args: &str| format!("{packed}let moved = dataset.remap({from}, new{args})\n");
+    check_remapped(&space, &remap("ds, old", ", check: 100%"), [3, 3]);
+    check_remapped(&space, &remap("ds, old", ", by: text"), [0, 6]);
+    check_remapped(&space, &remap("dataset.pack(text, new, seq: 8), new", ""), [6, 0]);
+    let log = space.tlm(&["log", "moved"]).out;
+    assert!(log.contains("mapped 6 documents of "), "{log}");
+    // One that was not pruned from the other has no ids in common with it, whatever its texts.
+    let mut other = tokenizer();
+    other["model"]["merges"].as_array_mut().expect("merges").swap(0, 5);
+    space.write("tokenizer.json", other.to_string());
+    space.write("other.json", tokenizer().to_string());
+    let other = "let other = tokenizer.open(\"other.json\")\n";
+    let args = "dataset.pack(text, other, seq: 8), other";
+    check_remapped(&space, &format!("{other}{}", remap(args, "")), [0, 6]);
+    // What was made is in the ids of the second tokenizer, and what it was made of in those of the first.
+    let count = format!(
+        "{}let packed2 = tokenizer.prune(NEW, dataset.count(moved), keep: 260)",
+        remap("ds, old", "")
+    );
+    for (name, code) in [("new", Some(0)), ("old", Some(3))] {
+        space.write("r.tlm", remapping(&count.replace("NEW", name), "packed2"));
+        assert_eq!(space.run(&[]).code, code, "{name}");
+    }
+    space.write("r.tlm", remapping(&remap("ds, new", ""), "moved"));
+    space.run(&[]).says(&["`dataset.remap` gets token ids of two tokenizers"]);
+}
+
+#[test]
+fn what_can_not_be_remapped_is_told() {
+    let space = Space::new();
+    // `t`, `h`, `e` apart are not what the text `the` is encoded to.
+    let apart = [84, 72, 69];
+    let ids = |text: &str| {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("tokenizer.json"), tokenizer().to_string())
+            .expect("written");
+        Tokenizer::open(folder.path()).expect("opens").encode(text).expect("encoded")
+    };
+    space.write("cache/a.bin", cache(&[&ids("the the the"), &apart]));
+    let cached = |args: &str| {
+        format!(
+            "let cached = dataset.internevo(\"cache\", old, seq: 4)\n\
+             let moved = dataset.remap(cached, old, new{args})\n"
+        )
+    };
+    for (more, told) in [
+        (
+            "let moved = dataset.remap(dataset.part(ds, parts: 2, part: 1), old, new)".to_owned(),
+            "`data` is a view",
+        ),
+        (
+            cached(", check: 100%"),
+            "document 1: token 0 is id 84 (\"t\"), but its text is encoded to id 258 (\"the\")",
+        ),
+        (cached(", by: text").replace("seq: 4", "seq: 7"), "are too few for one sequence of 7"),
+    ] {
+        space.write("r.tlm", remapping(&more, "moved"));
+        let run = space.run(&[]);
+        assert_eq!(run.code, Some(1), "{more}\n{run}");
+        run.says(&[told]);
+    }
+    // Unless nobody looks, or all texts are encoded anew.
+    for args in [", check: 0%", ", by: text"] {
+        space.write("r.tlm", remapping(&cached(args), "moved"));
+        assert_eq!(space.run(&[]).code, Some(0), "{args}");
+    }
+}
+
+/// Returns how often each id occurs.
+#[track_caller]
+fn counts(space: &Space, of: &str) -> Vec<u64> {
+    space.write("r.tlm", remapping(&format!("let counts = dataset.count({of})"), "counts"));
+    let counts = made(space, "counts").join("counts.u64");
+    Array::<u64>::open(&counts).expect("counts").iter().collect()
+}
+
+#[test]
+fn a_dataset_s_ids_are_counted_and_a_view_s_as_often_as_it_trains_them() {
+    let space = Space::new();
+    let data = |folder: &std::path::Path| Dataset::open(folder).expect("a dataset");
+    let count = |ids: &[u32]| {
+        let mut counts = vec![0; 273];
+        ids.iter().for_each(|id| counts[*id as usize] += 1);
+        counts
+    };
+    space.write("r.tlm", remapping("", "ds"));
+    let whole = data(&made(&space, "ds"));
+    let mut ids = Vec::new();
+    whole.tokens(0..whole.meta().tokens as usize, &mut ids).expect("tokens");
+    assert_eq!(counts(&space, "ds"), count(&ids));
+    let part = "dataset.part(ds, parts: 3, part: 2)";
+    space.write("r.tlm", remapping(&format!("let part = {part}"), "part"));
+    let view = data(&made(&space, "part"));
+    let trained = |index: usize| {
+        let mut ids = Vec::new();
+        view.sequence(index, &mut ids).expect("tokens");
+        ids[1..].to_vec()
+    };
+    let ids: Vec<u32> = (0..view.len()).flat_map(trained).collect();
+    assert_eq!(counts(&space, part), count(&ids));
+}
+
+#[test]
+fn an_id_outside_the_vocabulary_is_told_with_its_place() {
+    for (vocab, id) in [(300, 400), (70_000, 80_000_u32)] {
+        let space = Space::new();
+        std::fs::create_dir(space.path("data")).expect("created");
+        let mut writer =
+            tlm::data::DatasetWriter::create(&space.path("data"), 4, vocab).expect("created");
+        writer.push(&[1; 50]).expect("written");
+        writer.finish().expect("written");
+        let name = if vocab > 1 << 16 { "tokens.u32" } else { "tokens.u16" };
+        let width = if vocab > 1 << 16 { 4 } else { 2 };
+        let mut bytes = std::fs::read(space.path("data").join(name)).expect("readable");
+        bytes[17 * width..18 * width].copy_from_slice(&id.to_le_bytes()[..width]);
+        space.write(&format!("data/{name}"), bytes);
+        space.write(
+            "r.tlm",
+            "use std.{dataset}\nlet n = dataset.count(adopt(\"data\", as: Dataset))\nplan default = n\n",
+        );
+        let run = space.run(&[]);
+        assert_eq!(run.code, Some(1), "{run}");
+        run.says(&[name, &format!("token 17 is id {id}, but the vocabulary has {vocab}")]);
+    }
 }

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::run::inputs::made;
@@ -302,4 +304,135 @@ fn what_is_wrong_on_the_hub_is_told_before_anything_is_fetched() {
         assert!(!run.to_string().contains("hf_secret"), "{run}");
     }
     assert!(hub.asked().iter().all(|line| line.starts_with("HEAD")), "{:?}", hub.asked());
+}
+
+/// The files of a repository.
+const FILES: [(&str, &str); 4] = [
+    (".gitattributes", "x"),
+    ("data/a.txt", TEXT),
+    ("data/more/b.txt", "the second text"),
+    ("readme.md", "about"),
+];
+
+/// Returns what `sha256sum` prints for some of them, digested.
+fn pin(names: &[&str]) -> String {
+    let files = FILES.iter().filter(|(name, _)| names.contains(name));
+    let lines: String =
+        files.map(|(name, text)| format!("{}  {name}\n", sha256(text.as_bytes()))).collect();
+    sha256(lines.as_bytes())
+}
+
+/// A server of a repository whose branch `main` is at commit `c0ffee`; `more` files are listed too.
+fn repository(
+    more: &'static str,
+    answer: impl Fn(&str) -> Option<Reply> + Send + 'static,
+) -> Server {
+    Server::start(move |request, _| {
+        let (_, path) = request.line.split_once(' ').expect("a request line");
+        if request.header("authorization") != Some("Bearer hf_secret") {
+            return Reply::new(401, &[("X-Error-Code", "RepoNotFound")]);
+        }
+        if let Some(reply) = answer(path) {
+            return reply;
+        }
+        let listed = FILES.iter().map(|(name, text)| {
+            let lfs = name.ends_with("a.txt").then(|| json!({"sha256": sha256(text.as_bytes())}));
+            json!({"rfilename": name, "size": text.len(), "lfs": lfs})
+        });
+        let mut listed: Vec<_> = listed.rev().collect();
+        if !more.is_empty() {
+            listed.push(json!({"rfilename": more}));
+        }
+        let mut reply = Reply::new(200, &[]);
+        match path.strip_prefix("/datasets/o/n/resolve/c0ffee/") {
+            None if path == "/api/datasets/o/n/revision/main?blobs=true" => {
+                reply.body = json!({"sha": "c0ffee", "siblings": listed}).to_string().into_bytes();
+            }
+            None => return Reply::new(404, &[("X-Error-Code", "RevisionNotFound")]),
+            Some(path) => match FILES.iter().find(|(name, _)| *name == path) {
+                Some((_, text)) => return Reply::file(request, text.as_bytes(), "\"one\""),
+                None => return Reply::new(404, &[("X-Error-Code", "EntryNotFound")]),
+            },
+        }
+        reply
+    })
+}
+
+fn run_repository(space: &Space, server: &Server, uri: &str, digest: &str) -> Run {
+    let endpoint = format!("http://127.0.0.1:{}", server.port);
+    run(space, uri, digest, &[("HF_ENDPOINT", &endpoint), ("HF_TOKEN", "hf_secret")])
+}
+
+#[test]
+fn a_repository_is_fetched_as_a_folder_of_one_commit() {
+    let all = FILES.map(|(name, _)| name);
+    for (uri, names) in [
+        ("hf:datasets/o/n", &all[..]),
+        ("hf:datasets/o/n@main", &all),
+        ("hf:datasets/o/n@main/data/*", &all[1..3]),
+        ("hf:datasets/o/n@main/*.txt", &all[1..3]),
+    ] {
+        let space = Space::new();
+        let run = run_repository(&space, &repository("", |_| None), uri, &pin(names));
+        assert_eq!(run.code, Some(0), "{run}");
+        let corpus = tlm::data::Corpus::open(&made(&space, "text")).expect("a corpus");
+        let read: Vec<_> =
+            (0..corpus.documents()).map(|at| corpus.document(at).expect("text")).collect();
+        let texts: Vec<_> =
+            FILES.iter().filter(|(name, _)| names.contains(name)).map(|(_, text)| *text).collect();
+        assert_eq!(read, texts, "{uri}");
+    }
+}
+
+#[test]
+fn a_repository_goes_on_with_the_files_that_are_missing() {
+    let down = Arc::new(AtomicBool::new(true));
+    let is_down = Arc::clone(&down);
+    let server = repository("", move |path| {
+        (path.ends_with("b.txt") && is_down.load(Ordering::Relaxed)).then(|| Reply::new(503, &[]))
+    });
+    let space = Space::new();
+    let (uri, digest) = ("hf:datasets/o/n", pin(&FILES.map(|(name, _)| name)));
+    let first = run_repository(&space, &server, uri, &digest);
+    assert_eq!(first.code, Some(4), "{first}");
+    let asked = server.asked().len();
+    down.store(false, Ordering::Relaxed);
+    let second = run_repository(&space, &server, uri, &digest);
+    assert_eq!(second.code, Some(0), "{second}");
+    let files = ["data/more/b.txt", "readme.md"];
+    let again = server.asked()[asked..]
+        .iter()
+        .map(|line| line.split(' ').nth(1).expect("a path").to_owned())
+        .collect::<Vec<_>>();
+    let paths = files.map(|file| format!("/datasets/o/n/resolve/c0ffee/{file}"));
+    assert_eq!(again[1..], paths, "after the list");
+}
+
+#[test]
+fn what_is_wrong_with_a_repository_is_told() {
+    let nothing = "0".repeat(64);
+    let found = format!("found {}", pin(&FILES.map(|(name, _)| name)));
+    for (more, uri, code, told) in [
+        ("", "hf:datasets/o/n", 1, &*found),
+        ("", "hf:datasets/o/n@v9", 1, "there is no revision `v9`"),
+        ("", "hf:o/n", 1, "there is no revision `main`"),
+        ("", "hf:datasets/o/n@main/*.bin", 1, "`hf:datasets/o/n@main/*.bin` names no files"),
+        ("../../x", "hf:datasets/o/n", 1, "`../../x` is no path inside a folder"),
+        ("gone.txt", "hf:datasets/o/n", 1, "gone.txt`: the server has no such file"),
+    ] {
+        let space = Space::new();
+        let run = run_repository(&space, &repository(more, |_| None), uri, &nothing);
+        assert_eq!(run.code, Some(code), "{run}");
+        run.says(&[told]);
+        assert!(!run.to_string().contains("hf_secret"), "{run}");
+    }
+    let space = Space::new();
+    let other = repository("", |path| {
+        let mut reply = Reply::new(200, &[]);
+        reply.body = b"another text".to_vec();
+        path.ends_with("a.txt").then_some(reply)
+    });
+    let run = run_repository(&space, &other, "hf:datasets/o/n", &nothing);
+    assert_eq!(run.code, Some(4), "{run}");
+    run.says(&["which is not what the Hub says"]);
 }
