@@ -41,7 +41,7 @@ pub fn write_tokenizer(
 }
 
 /// Ids are below this, ten times the largest vocabularies there are; a larger one is damage, and would cost its memory.
-const MAX_VOCABULARY: u32 = 1 << 24;
+pub(super) const MAX_VOCABULARY: u32 = 1 << 24;
 
 /// Files that belong to a tokenizer and that a checkpoint carries.
 const FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
