@@ -59,8 +59,10 @@ fn target(params: &Params) -> Result<Target, StageError> {
         (None, Some(coverage)) => Ok(Target::Coverage(coverage)),
         (keep, _) => {
             let given = if keep.is_some() { "both" } else { "neither" };
-            Err(StageError::input(format!("`keep` or `coverage` says where to end; {given} is given"))
-                .help("give one of them: `keep: 48k` or `coverage: 98%`"))
+            Err(StageError::input(format!(
+                "`keep` or `coverage` says where to end; {given} is given"
+            ))
+            .help("give one of them: `keep: 48k` or `coverage: 98%`"))
         }
     }
 }

@@ -86,11 +86,14 @@ pub fn prune(
     if !choice.choose(path, target, go_on)? {
         return Ok(None);
     }
-    let report = choice.report(forced);
+    let (tokens, old_tokens) = (choice.size, choice.order.len());
+    let (coverage, counted) = (choice.coverage(), choice.counted);
     let kept = choice.kept;
     let old_ids: Vec<u32> = ids(&kept).collect();
     let merges = model.kept_merges(&kept);
     let (json, config) = rewrite(path, json, config, &kept, &merges)?;
+    let orphans = orphans(path, &json, &config)?;
+    let report = Report { tokens, old_tokens, coverage, counted, forced, orphans };
     Ok(Some(Pruned { json, config, old_ids, report }))
 }
 
@@ -141,11 +144,7 @@ pub fn coverages(
 ///
 /// # Errors
 /// When the tokenizer is of a type that can't be pruned either.
-pub fn orphans(
-    path: &Path,
-    json: &Value,
-    config: &Map<String, Value>,
-) -> Result<usize, DataError> {
+pub fn orphans(path: &Path, json: &Value, config: &Map<String, Value>) -> Result<usize, DataError> {
     let mut model = Model::read(path, json, config)?;
     let all: Vec<u32> = model.ids().collect();
     Ok(all.into_iter().filter(|&id| model.is_orphan(id)).count())
@@ -249,31 +248,40 @@ impl<'m, 'j> Choice<'m, 'j> {
 
     /// Chooses as few tokens as cover a part of the counted ones.
     fn cover(&mut self, coverage: f64, mut go_on: impl FnMut(u64) -> bool) -> bool {
-        let wanted = ((coverage * self.counted as f64).ceil() as u64).min(self.counted);
         for at in 0..self.order.len() {
-            if self.covered >= wanted {
+            if self.coverage() >= coverage {
                 break;
             }
             if !go_on(self.size as u64) {
                 return false;
             }
-            let taken = self.take(self.order[at], usize::MAX);
-            if self.covered < wanted {
-                continue;
-            }
-            // The last token came with others; without it, tokens that need fewer may do.
-            let enough = self.size;
-            taken.into_iter().for_each(|id| self.drop(id));
-            let before = (self.kept.clone(), self.size, self.covered);
-            for keep in before.1 + 1..=enough {
-                (self.kept, self.size, self.covered) = before.clone();
-                self.fill(at, keep, |_| true);
-                if self.covered >= wanted {
-                    break;
-                }
+            let id = self.order[at];
+            let taken = self.take(id, usize::MAX);
+            if taken.len() > 1 && self.cover_with_fewer(at, &taken, coverage) {
+                break;
             }
         }
         true
+    }
+
+    /// Replaces what was taken last by fewer tokens that come later in the order, if these cover enough.
+    fn cover_with_fewer(&mut self, at: usize, taken: &[u32], coverage: f64) -> bool {
+        // All later tokens are as rare as this one or rarer.
+        let most = self.counts[self.order[at] as usize].saturating_mul(taken.len() as u64);
+        if (self.covered.saturating_add(most) as f64) < coverage * self.counted as f64 {
+            return false;
+        }
+        let before = (self.kept.clone(), self.size, self.covered);
+        let least = self.size - taken.len();
+        for keep in least + 1..before.1 {
+            taken.iter().for_each(|&id| self.drop(id));
+            self.fill(at, keep, |_| true);
+            if self.coverage() >= coverage {
+                return true;
+            }
+            (self.kept, self.size, self.covered) = before.clone();
+        }
+        false
     }
 
     /// Keeps a token and what it is built from, if the model builds it at all and all of it fits; returns what is new.
@@ -314,18 +322,6 @@ impl<'m, 'j> Choice<'m, 'j> {
 
     fn coverage(&self) -> f64 {
         self.covered as f64 / self.counted as f64
-    }
-
-    fn report(&mut self, forced: usize) -> Report {
-        let orphans = ids(&self.kept).filter(|&id| self.model.is_orphan(id)).count();
-        Report {
-            tokens: self.size,
-            old_tokens: self.order.len(),
-            coverage: self.coverage(),
-            counted: self.counted,
-            forced,
-            orphans,
-        }
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Model<'j> {
     known: Vec<bool>,
     added: BTreeSet<u32>,
     special: BTreeSet<u32>,
+    /// Those that the decoder turns into something else, such as `▁` into a blank; spelt by bytes they would stay as they are.
+    decoded: BTreeSet<u32>,
 }
 
 enum Kind<'j> {
@@ -46,6 +48,8 @@ impl<'j> Model<'j> {
         let model = &json["model"];
         let pieces = Pieces::read(path, model)?;
         let (special, added) = (special(json, config, &pieces), added(json));
+        let mut decoded = BTreeSet::new();
+        decoded_ids(&json["decoder"], &pieces, &mut decoded);
         let ids = pieces.ids.values().chain(&special).copied();
         let mut known = Vec::new();
         for id in ids {
@@ -75,7 +79,7 @@ impl<'j> Model<'j> {
                     .help("prune a tokenizer of type BPE, Unigram or WordPiece"));
             }
         };
-        Ok(Self { kind, known, added, special })
+        Ok(Self { kind, known, added, special, decoded })
     }
 
     /// Returns one more than the largest id.
@@ -100,7 +104,7 @@ impl<'j> Model<'j> {
             Kind::Unigram(unigram) => unigram.spelling(),
             Kind::WordPiece(pieces) => pieces.spelling(),
         };
-        self.special.iter().copied().chain(spelling).collect()
+        self.special.iter().chain(&self.decoded).copied().chain(spelling).collect()
     }
 
     pub(super) fn origin(&mut self, id: u32) -> Origin {
@@ -219,6 +223,14 @@ fn special(json: &Value, config: &Map<String, Value>, pieces: &Pieces<'_>) -> BT
     let decoder = config.get("added_tokens_decoder").and_then(Value::as_object);
     found.extend(decoder.into_iter().flat_map(Map::keys).filter_map(|id| id.parse::<u32>().ok()));
     found
+}
+
+fn decoded_ids(decoder: &Value, pieces: &Pieces<'_>, found: &mut BTreeSet<u32>) {
+    for part in decoder["decoders"].as_array().into_iter().flatten() {
+        decoded_ids(part, pieces, found);
+    }
+    let texts = [&decoder["pattern"]["String"], &decoder["replacement"]];
+    found.extend(texts.into_iter().filter_map(|text| pieces.id(text.as_str()?)));
 }
 
 fn post_processor_ids(value: &Value, found: &mut BTreeSet<u32>) {
