@@ -58,11 +58,9 @@ fn target(params: &Params) -> Result<Target, StageError> {
         (Some(keep), None) => Ok(Target::Keep(keep)),
         (None, Some(coverage)) => Ok(Target::Coverage(coverage)),
         (keep, _) => {
-            let given = if keep.is_some() { "both" } else { "neither" };
-            Err(StageError::input(format!(
-                "`keep` or `coverage` says where to end; {given} is given"
-            ))
-            .help("give one of them: `keep: 48k` or `coverage: 98%`"))
+            let given = if keep.is_some() { "both are" } else { "none is" };
+            Err(StageError::input(format!("`keep` or `coverage` says where to end; {given} given"))
+                .help("give one of them: `keep: 48k` or `coverage: 98%`"))
         }
     }
 }
