@@ -2,16 +2,18 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::base::{Digest, Encoder, Value, in_chunks};
 use crate::exec::Outcome;
 use crate::graph::{Plan, Planned};
 use crate::report::draw::{Format, draw};
-use crate::report::html::{Artifact, Curve, Page, Status, StepCard, read_log};
+use crate::report::html::{
+    Artifact, Curve, Frequencies, Page, Status, StepCard, read_frequencies, read_log,
+};
 use crate::report::number;
 use crate::report::table::{Found, Shown, Source, Table, resolve};
-use crate::sema::steps::{OutputRef, StepId};
+use crate::sema::steps::{Input, OutputRef, StepId};
 use crate::store::{Output, Record, Store};
 
 /// A plan and how its run ended.
@@ -51,6 +53,7 @@ impl Results<'_> {
             facts,
             tables,
             curves: self.curves(),
+            frequencies: self.frequencies(),
             steps: self.plan.steps().map(|planned| self.card(planned, &ran)).collect(),
             source: source.to_owned(),
             mark,
@@ -148,15 +151,37 @@ impl Results<'_> {
     fn curves(&self) -> Vec<Curve> {
         let curve = |planned: Planned<'_>| {
             planned.step.stage().outputs.get("log")?;
-            let record = self.record(planned.id)?;
-            let Output::Object { digest, .. } = record.outputs.get("log")? else { return None };
-            // A log that was removed or damaged leaves a gap, not a failed report.
-            let path = self.store.object_path(*digest);
-            self.store.check(&path).ok()?;
-            let points = read_log(&path).ok()?;
+            let points = read_log(&self.object(planned.id, "log")?).ok()?;
             Some(Curve { name: planned.step.name(), points })
         };
         let curves = self.plan.steps().filter_map(curve);
         curves.filter(|curve| !curve.points.is_empty()).collect()
+    }
+
+    /// Returns what all counts of tokens tell, in the order of the plan.
+    fn frequencies(&self) -> Vec<Frequencies> {
+        let found = |planned: Planned<'_>| {
+            // Only `Counts` have this one field.
+            let fields: Vec<_> = planned.step.stage().outputs.keys().map(String::as_str).collect();
+            if fields != ["out", "out.tokens"] {
+                return None;
+            }
+            let tokenizer = planned.step.inputs().find_map(|(name, input)| match input {
+                Input::Output(made) if name == "tokenizer" => self.object(made.step, &made.output),
+                _ => None,
+            });
+            let counts = self.object(planned.id, "out")?;
+            read_frequencies(planned.step.name(), &counts, tokenizer.as_deref()).ok()
+        };
+        self.plan.steps().filter_map(found).collect()
+    }
+
+    /// Returns where an artifact lies. One that was removed or damaged leaves a gap in the report and fails nothing.
+    fn object(&self, step: StepId, output: &str) -> Option<PathBuf> {
+        let record = self.record(step)?;
+        let Output::Object { digest, .. } = record.outputs.get(output)? else { return None };
+        let path = self.store.object_path(*digest);
+        self.store.check(&path).ok()?;
+        Some(path)
     }
 }

@@ -34,6 +34,8 @@ pub mod source_adopt;
 pub mod source_fetch;
 pub mod source_unpack;
 pub mod tokenizer_count;
+pub mod tokenizer_coverage;
+pub mod tokenizer_inspect;
 pub mod tokenizer_open;
 pub mod tokenizer_prune;
 pub mod tokenizer_retrain;

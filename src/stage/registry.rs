@@ -5,7 +5,8 @@ use crate::stage::{
     Registry, StageError, corpus_dedup, corpus_dedup_near, corpus_filter, corpus_jsonl, corpus_mix,
     corpus_parquet, corpus_shuffle, corpus_split, corpus_text, dataset_count, dataset_internevo,
     dataset_pack, dataset_part, dataset_remap, rounds_resample, source_adopt, source_fetch,
-    source_unpack, tokenizer_count, tokenizer_open, tokenizer_prune, tokenizer_retrain,
+    source_unpack, tokenizer_count, tokenizer_coverage, tokenizer_inspect, tokenizer_open,
+    tokenizer_prune, tokenizer_retrain,
 };
 
 /// All stages that `tlm worker` runs.
@@ -30,6 +31,8 @@ pub const REGISTRY: Registry = &[
     ("source.fetch", source_fetch::run),
     ("source.unpack", source_unpack::run),
     ("tokenizer.count", tokenizer_count::run),
+    ("tokenizer.coverage", tokenizer_coverage::run),
+    ("tokenizer.inspect", tokenizer_inspect::run),
     ("tokenizer.open", tokenizer_open::run),
     ("tokenizer.prune", tokenizer_prune::run),
     ("tokenizer.retrain", tokenizer_retrain::run),

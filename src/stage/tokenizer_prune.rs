@@ -3,16 +3,18 @@
 use serde::Deserialize;
 
 use crate::base::Value;
+use crate::data::dataset::write_json;
 use crate::data::tokenizer::counts::read_counts;
 use crate::data::tokenizer::files::{
-    Vocabulary, read_tokenizer_config, read_tokenizer_json, write_id_map, write_tokenizer,
+    copy_tokenizer, read_tokenizer_config, read_tokenizer_json, write_id_map, write_tokenizer,
 };
-use crate::data::tokenizer::prune::prune;
+use crate::data::tokenizer::prune::{Target, prune};
 use crate::stage::{Context, StageError};
 
 #[derive(Deserialize)]
 struct Params {
-    keep: usize,
+    keep: Option<usize>,
+    coverage: Option<f64>,
 }
 
 /// Runs the stage.
@@ -20,28 +22,45 @@ struct Params {
 /// # Errors
 /// When the tokenizer can't be pruned to that size.
 pub fn run(context: &mut Context) -> Result<(), StageError> {
-    let params: Params = context.params()?;
+    let target = target(&context.params()?)?;
     let folder = context.input("tokenizer").to_owned();
     let (path, json) = (folder.join("tokenizer.json"), read_tokenizer_json(&folder)?);
     let config = read_tokenizer_config(&folder)?;
-    let size = Vocabulary::new(&path, &json, config.clone())?.size();
-    let counts = read_counts(context.input("counts"), size as usize)?;
-    let pruned = prune(&path, &json, &counts, params.keep, |kept| {
-        context.progress(kept, Some(params.keep as u64), "tokens");
+    let counts = read_counts(context.input("counts"))?;
+    let total = match target {
+        Target::Keep(keep) => Some(keep as u64),
+        Target::Coverage(_) => None,
+    };
+    let pruned = prune(&path, json, config, &counts, target, |kept| {
+        context.progress(kept, total, "tokens");
         !context.interrupted()
     })?;
     let pruned = pruned.ok_or(StageError::Interrupted)?;
     let out = context.out_dir("out")?;
-    write_tokenizer(&out, &pruned.json, &config)?;
+    copy_tokenizer(&folder, &out)?;
+    write_tokenizer(&out, &pruned.json, &pruned.config)?;
     write_id_map(&out, &pruned.old_ids)?;
-    let size = pruned.old_ids.len();
-    let kept: u64 = pruned.old_ids.iter().map(|&id| counts[id as usize]).sum();
-    let total: u64 = counts.iter().sum::<u64>().max(1);
-    let coverage = 100.0 * kept as f64 / total as f64;
+    let report = pruned.report;
+    write_json(&out.join("report.json"), &report)?;
     context.log(format!(
-        "{size} tokens cover {coverage:.2}% of the old counts; {} orphans",
-        pruned.orphans
+        "{} of {} tokens cover {:.2}% of the old counts; {} orphans",
+        report.tokens,
+        report.old_tokens,
+        100.0 * report.coverage,
+        report.orphans
     ));
-    context.output("out.size", Value::Int(size as i64))?;
+    context.output("out.size", Value::Int(report.tokens as i64))?;
     Ok(())
+}
+
+fn target(params: &Params) -> Result<Target, StageError> {
+    match (params.keep, params.coverage) {
+        (Some(keep), None) => Ok(Target::Keep(keep)),
+        (None, Some(coverage)) => Ok(Target::Coverage(coverage)),
+        (keep, _) => {
+            let given = if keep.is_some() { "both are" } else { "none is" };
+            Err(StageError::input(format!("`keep` or `coverage` says where to end; {given} given"))
+                .help("give one of them: `keep: 48k` or `coverage: 98%`"))
+        }
+    }
 }

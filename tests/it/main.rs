@@ -19,6 +19,7 @@ mod models;
 mod paper;
 mod parse;
 mod plan;
+mod prune;
 #[cfg(feature = "torch")]
 mod quickstart;
 mod reference;

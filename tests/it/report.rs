@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tlm::base::{Digest, Value};
 use tlm::exec::Estimate;
 use tlm::report::draw::{Format, draw};
-use tlm::report::html::{self, Artifact, Curve, Page, Point, Status, StepCard};
+use tlm::report::html::{self, Artifact, Curve, Frequencies, Page, Point, Status, StepCard};
 use tlm::report::jsonl::{Line, StepName, cells, json};
 use tlm::report::summary::{self, Flops, PlanLine, PlanState, summary};
 use tlm::report::{Found, Shown, Source, StepFacts, Table, Terminal, resolve};
@@ -317,6 +317,11 @@ fn page() -> Page {
         .enumerate()
         .map(curve)
         .collect(),
+        frequencies: vec![Frequencies {
+            name: "counts".into(),
+            ranks: (1..200).map(|rank| (f64::from(rank), 1e6 / f64::from(rank))).collect(),
+            coverage: (1..200).map(|size| (f64::from(size), f64::from(size) / 199.0)).collect(),
+        }],
         steps: STEPS.iter().enumerate().map(card).collect(),
         source: "let donor = model.open(\"pypi:x\") # a < b && </pre>\n".into(),
     }
@@ -345,7 +350,7 @@ fn the_page_stands_alone_and_its_links_lead_somewhere() {
     assert!(html.contains("&lt;script&gt;"));
     assert!(!html.contains("</pre>\n</code>"));
     for (tag, count) in
-        [("class=\"edge\"", 39), ("class=\"node ", 23), ("<section", 23), ("class=\"chart\"", 1)]
+        [("class=\"edge\"", 39), ("class=\"node ", 23), ("<section", 23), ("class=\"chart\"", 3)]
     {
         assert_eq!(html.matches(tag).count(), count, "{tag}");
     }
@@ -353,6 +358,9 @@ fn the_page_stands_alone_and_its_links_lead_somewhere() {
         let opened =
             html.matches(&format!("<{tag} ")).count() + html.matches(&format!("<{tag}>")).count();
         assert_eq!(opened, html.matches(&format!("</{tag}>")).count(), "unbalanced <{tag}>");
+    }
+    for part in ["\n1k\n</text>", "\n20%\n</text>", "aria-label=\"token frequency by rank\""] {
+        assert!(html.contains(part), "no `{part}`");
     }
     for name in ["r1s", "r2[arm=uniform, rate=50%]"] {
         assert!(html.contains(&format!("{name}\n</text>")), "the line of `{name}` has no label");

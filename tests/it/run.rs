@@ -22,6 +22,7 @@ mod late;
 mod lock;
 mod origin;
 mod own_stages;
+mod pruned;
 mod remote;
 mod retries;
 mod reuse;

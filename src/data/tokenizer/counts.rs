@@ -5,20 +5,12 @@ use std::path::Path;
 use crate::data::array::{Array, write_array};
 use crate::data::error::DataError;
 
-/// Reads the counts of a vocabulary.
+/// Reads the counts, one for each id of the tokenizer that was counted with.
 ///
 /// # Errors
-/// When the file can't be read or is of another vocabulary.
-pub fn read_counts(folder: &Path, vocab: usize) -> Result<Vec<u64>, DataError> {
-    let counts = Array::<u64>::open(&folder.join("counts.u64"))?;
-    if counts.len() != vocab {
-        return Err(DataError::invalid(
-            counts.path(),
-            format!("counts {} token ids, but the tokenizer has {vocab}", counts.len()),
-        )
-        .help("count with the same tokenizer"));
-    }
-    Ok(counts.iter().collect())
+/// When the file can't be read.
+pub fn read_counts(folder: &Path) -> Result<Vec<u64>, DataError> {
+    Ok(Array::<u64>::open(&folder.join("counts.u64"))?.iter().collect())
 }
 
 /// Returns how many tokens were counted.

@@ -33,6 +33,8 @@ pub(super) fn rule(call: &Call<'_>) -> (Facts, Known<f64>) {
             free(Facts { seq: call.facts("data").seq, sequences: drawn(call), ..later })
         }
         "rounds.score" => (Facts { unit: unit(call), ..later }, scoring(call)),
+        // By coverage, the size is known only later.
+        "tokenizer.prune" if matches!(call.value("keep"), Ok(Value::Null)) => free(later),
         "tokenizer.prune" => free(Facts { vocab: call.number("keep"), ..later }),
         "tokenizer.retrain" => free(Facts { vocab: call.number("size"), ..later }),
         "train.keep" | "train.run" => {

@@ -1,4 +1,4 @@
-//! Loss curves as SVG, drawn by plotters, each line labelled at its end.
+//! Curves as SVG, drawn by plotters, each line labelled at its end.
 //!
 //! plotters writes fixed colours. Marker colours stand for the page's CSS variables and are replaced afterwards, so
 //! that charts follow the reader's light or dark.
@@ -15,6 +15,7 @@ use plotters::style::{ShapeStyle, TextStyle};
 
 use crate::report::html::HtmlError;
 use crate::report::html::curves::{Curve, Point, smooth, thin};
+use crate::report::html::frequencies::Frequencies;
 use crate::report::number::{compact, decimals};
 
 /// Colours in the page's style sheet, `--c0` and up.
@@ -30,40 +31,156 @@ const INK: RGBColor = RGBColor(250, 1, 0);
 const MUTED: RGBColor = RGBColor(250, 1, 1);
 const GRID: RGBColor = RGBColor(250, 1, 2);
 
+/// What a chart shows.
+struct Chart<'c> {
+    title: &'static str,
+    x: Axis,
+    y: Axis,
+    lines: Vec<Line<'c>>,
+}
+
+struct Axis {
+    title: &'static str,
+    from: f64,
+    to: f64,
+    /// Writes a value beside the axis.
+    label: Box<dyn Fn(f64) -> String>,
+}
+
+struct Line<'c> {
+    name: &'c str,
+    points: Vec<(f64, f64)>,
+    /// Drawn faintly behind it.
+    behind: Vec<(f64, f64)>,
+}
+
 /// Returns one SVG for all curves when few, else one per label (the name before its axis values), and never more
 /// lines in one than there are colours.
-pub(super) fn charts(curves: &[Curve]) -> Result<Vec<String>, HtmlError> {
+pub(super) fn losses(curves: &[Curve]) -> Result<Vec<String>, HtmlError> {
     let curves: Vec<_> = curves.iter().filter(|curve| !curve.points.is_empty()).collect();
-    if curves.len() <= COLORS {
-        return curves.chunks(COLORS).map(chart).collect();
+    groups(curves, |curve| &curve.name).iter().map(|curves| draw(&loss_chart(curves))).collect()
+}
+
+/// Returns the charts of token frequencies by rank, and of coverage by vocabulary size, by the same rule.
+pub(super) fn frequencies(all: &[Frequencies]) -> Result<Vec<String>, HtmlError> {
+    let mut charts = Vec::new();
+    let ranked = all.iter().filter(|one| !one.ranks.is_empty()).collect();
+    for group in groups(ranked, |one| &one.name) {
+        charts.push(draw(&rank_chart(&group))?);
+        let covered: Vec<_> = group.into_iter().filter(|one| !one.coverage.is_empty()).collect();
+        if !covered.is_empty() {
+            charts.push(draw(&coverage_chart(&covered))?);
+        }
+    }
+    Ok(charts)
+}
+
+/// Parts what has names into what goes into one chart.
+fn groups<T>(all: Vec<&T>, name: impl Fn(&T) -> &str) -> Vec<Vec<&T>> {
+    if all.len() <= COLORS {
+        return all.chunks(COLORS).map(<[&T]>::to_vec).collect();
     }
     let mut known = BTreeMap::new();
-    let mut groups: Vec<Vec<&Curve>> = Vec::new();
-    for curve in curves {
-        let label = curve.name.split('[').next();
+    let mut groups: Vec<Vec<&T>> = Vec::new();
+    for one in all {
+        let label = name(one).split('[').next().map(str::to_owned);
         let group = *known.entry(label).or_insert_with(|| {
             groups.push(Vec::new());
             groups.len() - 1
         });
-        groups[group].push(curve);
+        groups[group].push(one);
     }
-    groups.iter().flat_map(|members| members.chunks(COLORS)).map(chart).collect()
+    groups.iter().flat_map(|members| members.chunks(COLORS)).map(<[&T]>::to_vec).collect()
 }
 
-fn chart(curves: &[&Curve]) -> Result<String, HtmlError> {
+fn loss_chart<'c>(curves: &[&'c Curve]) -> Chart<'c> {
+    let (x_max, y_min, y_max) = ranges(curves);
+    let y_decimals = decimals([y_max - y_min]).saturating_sub(2).max(1);
+    let line = |curve: &&'c Curve| {
+        let inside = |points: &[Point]| {
+            let points = thin(points, POINTS).into_iter();
+            points.map(|point| (point.tokens, point.loss.clamp(y_min, y_max))).collect()
+        };
+        let (points, behind) = (inside(&smooth(&curve.points)), inside(&curve.points));
+        Line { name: &curve.name, points, behind }
+    };
+    Chart {
+        title: "training loss over tokens",
+        x: Axis { title: "training tokens", from: 0.0, to: x_max, label: Box::new(compact) },
+        y: Axis {
+            title: "loss (nats per token)",
+            from: y_min,
+            to: y_max,
+            label: Box::new(move |y| format!("{y:.y_decimals$}")),
+        },
+        lines: curves.iter().map(line).collect(),
+    }
+}
+
+/// Both axes are logarithmic: what is drawn are the powers of ten.
+fn rank_chart<'c>(all: &[&'c Frequencies]) -> Chart<'c> {
+    let line = |one: &&'c Frequencies| Line {
+        name: &one.name,
+        points: one.ranks.iter().map(|(rank, count)| (rank.log10(), count.log10())).collect(),
+        behind: Vec::new(),
+    };
+    let lines: Vec<_> = all.iter().map(line).collect();
+    let axis = |title, largest: f64| Axis {
+        title,
+        from: 0.0,
+        to: largest.max(1.0),
+        label: Box::new(power),
+    };
+    let points = || lines.iter().flat_map(|line| &line.points);
+    Chart {
+        title: "token frequency by rank",
+        x: axis("rank of the token", points().map(|(x, _)| *x).fold(0.0, f64::max)),
+        y: axis("occurrences", points().map(|(_, y)| *y).fold(0.0, f64::max) * 1.03),
+        lines,
+    }
+}
+
+/// Writes a power of ten; nothing between two of them.
+fn power(exponent: f64) -> String {
+    let is_whole = (exponent - exponent.round()).abs() < 1e-9;
+    if is_whole { compact(10f64.powf(exponent.round())) } else { String::new() }
+}
+
+fn coverage_chart<'c>(all: &[&'c Frequencies]) -> Chart<'c> {
+    let line = |one: &&'c Frequencies| Line {
+        name: &one.name,
+        points: thin(&one.coverage, POINTS),
+        behind: Vec::new(),
+    };
+    let lines: Vec<_> = all.iter().map(line).collect();
+    let points = || lines.iter().flat_map(|line| &line.points);
+    let x_max = points().map(|(x, _)| *x).fold(1.0, f64::max);
+    Chart {
+        title: "coverage by vocabulary size",
+        x: Axis { title: "tokens kept", from: 0.0, to: x_max, label: Box::new(compact) },
+        y: Axis {
+            title: "coverage of the counted tokens",
+            from: 0.0,
+            to: 1.0,
+            label: Box::new(|part| format!("{:.0}%", 100.0 * part)),
+        },
+        lines,
+    }
+}
+
+fn draw(chart: &Chart<'_>) -> Result<String, HtmlError> {
     let mut svg = String::new();
     let root = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
-    draw(&root, curves).map_err(|error| HtmlError::Chart(error.to_string()))?;
+    draw_on(&root, chart).map_err(|error| HtmlError::Chart(error.to_string()))?;
     drop(root);
-    Ok(themed(&svg))
+    Ok(themed(&svg, chart.title))
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type DrawError = plotters::drawing::DrawingAreaErrorKind<std::io::Error>;
 
-fn draw(root: &Area<'_>, curves: &[&Curve]) -> Result<(), DrawError> {
-    let (x_max, y_min, y_max) = ranges(curves);
-    let longest = curves.iter().map(|curve| curve.name.chars().count()).max().unwrap_or(0);
+fn draw_on(root: &Area<'_>, Chart { x, y, lines, .. }: &Chart<'_>) -> Result<(), DrawError> {
+    let longest = lines.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
     let label_width = (longest as i32 * 7 + 24).clamp(60, WIDTH as i32 / 3);
     let mut chart = ChartBuilder::on(root)
         .margin_top(10)
@@ -71,8 +188,7 @@ fn draw(root: &Area<'_>, curves: &[&Curve]) -> Result<(), DrawError> {
         .margin_right(label_width)
         .x_label_area_size(46)
         .y_label_area_size(62)
-        .build_cartesian_2d(0.0..x_max, y_min..y_max)?;
-    let y_decimals = decimals([y_max - y_min]).saturating_sub(2).max(1);
+        .build_cartesian_2d(x.from..x.to, y.from..y.to)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -81,24 +197,24 @@ fn draw(root: &Area<'_>, curves: &[&Curve]) -> Result<(), DrawError> {
         .axis_style(MUTED)
         .x_labels(8)
         .y_labels(7)
-        .x_label_formatter(&|x| compact(*x))
-        .y_label_formatter(&|y| format!("{y:.y_decimals$}"))
-        .x_desc("training tokens")
-        .y_desc("loss (nats per token)")
+        .x_label_formatter(&|value| (x.label)(*value))
+        .y_label_formatter(&|value| (y.label)(*value))
+        .x_desc(x.title)
+        .y_desc(y.title)
         .label_style(("sans-serif", 15).into_font().color(&MUTED))
         .axis_desc_style(("sans-serif", 15).into_font().color(&INK))
         .draw()?;
     let mut ends = Vec::new();
-    for (index, curve) in curves.iter().enumerate() {
+    for (index, Line { name, points, behind }) in lines.iter().enumerate() {
         let color = RGBColor(250, 0, index as u8);
-        let inside = |point: &Point| (point.tokens, point.loss.clamp(y_min, y_max));
-        let smoothed = smooth(&curve.points);
-        let raw = thin(&curve.points, POINTS);
-        chart.draw_series(LineSeries::new(raw.iter().map(inside), color.mix(0.25)))?;
-        let line = ShapeStyle { color: color.to_rgba(), filled: false, stroke_width: 2 };
-        chart.draw_series(LineSeries::new(thin(&smoothed, POINTS).iter().map(inside), line))?;
-        if let Some(last) = smoothed.last() {
-            ends.push((chart.backend_coord(&inside(last)), color, &*curve.name));
+        let faint = color.mix(0.25);
+        let strong = ShapeStyle { color: color.to_rgba(), filled: false, stroke_width: 2 };
+        if !behind.is_empty() {
+            chart.draw_series(LineSeries::new(behind.iter().copied(), faint))?;
+        }
+        chart.draw_series(LineSeries::new(points.iter().copied(), strong))?;
+        if let Some(last) = points.last() {
+            ends.push((chart.backend_coord(last), color, *name));
         }
     }
     labels(root, ends, WIDTH as i32 - label_width)
@@ -143,7 +259,7 @@ fn ranges(curves: &[&Curve]) -> (f64, f64, f64) {
 }
 
 /// Replaces marker colours by the page's variables, and lets the chart shrink with the page.
-fn themed(svg: &str) -> String {
+fn themed(svg: &str, title: &str) -> String {
     let mut out = svg.to_owned();
     let series = (0..COLORS).map(|i| (RGBColor(250, 0, i as u8), format!("--c{i}")));
     let fixed =
@@ -157,5 +273,5 @@ fn themed(svg: &str) -> String {
         }
     }
     let size = format!("width=\"{WIDTH}\" height=\"{HEIGHT}\" ");
-    out.replacen(&size, "class=\"chart\" role=\"img\" aria-label=\"training loss over tokens\" ", 1)
+    out.replacen(&size, &format!("class=\"chart\" role=\"img\" aria-label=\"{title}\" "), 1)
 }

@@ -56,7 +56,7 @@ fn pass(points: &[Point], reach: usize) -> Vec<Point> {
 }
 
 /// Returns at most about `most` points: evenly spread ones and the last.
-pub(super) fn thin(points: &[Point], most: usize) -> Vec<Point> {
+pub(super) fn thin<T: Copy>(points: &[T], most: usize) -> Vec<T> {
     let stride = points.len().div_ceil(most).max(1);
     let last = points.len().saturating_sub(1);
     points

@@ -1,10 +1,11 @@
 //! The HTML report: one file without outside resources, in the reader's light or dark.
 //!
-//! [`Page`] holds all the page tells, as plain data; [`render`] draws it: tables here, loss curves in `chart`, the
-//! step graph in `graph` on coordinates from `layout`.
+//! [`Page`] holds all the page tells, as plain data; [`render`] draws it: tables here, curves in `chart`, the step
+//! graph in `graph` on coordinates from `layout`.
 
 mod chart;
 mod curves;
+mod frequencies;
 mod graph;
 mod layout;
 mod page;
@@ -19,6 +20,7 @@ use crate::base::text::{bytes, duration};
 use crate::report::table::{Shown, Source, Table};
 
 pub use curves::{Curve, Point, parse_log, read_log};
+pub use frequencies::{Frequencies, read_frequencies};
 pub use page::{Artifact, Page, Status, StepCard};
 
 /// How far from the start of a page its mark may end.
@@ -51,14 +53,17 @@ pub fn render(page: &Page) -> Result<String, HtmlError> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.add_template("page", include_str!("page.html"))?;
-    let charts = chart::charts(&page.curves)?;
+    let safe =
+        |svgs: Vec<String>| svgs.into_iter().map(Value::from_safe_string).collect::<Vec<_>>();
+    let losses = safe(chart::losses(&page.curves)?);
+    let frequencies = safe(chart::frequencies(&page.frequencies)?);
     let html = environment.get_template("page")?.render(context! {
         title => &*page.title,
         mark => &*page.mark,
         recipe => &*page.recipe,
         facts => pairs(&page.facts),
         tables => page.tables.iter().map(table).collect::<Vec<_>>(),
-        charts => charts.into_iter().map(Value::from_safe_string).collect::<Vec<_>>(),
+        losses, frequencies,
         graph => Value::from_safe_string(graph::svg(&page.steps)),
         steps => page.steps.iter().map(step).collect::<Vec<_>>(),
         source => &*page.source,

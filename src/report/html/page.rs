@@ -2,6 +2,7 @@
 
 use crate::base::{Digest, Value};
 use crate::report::html::curves::Curve;
+use crate::report::html::frequencies::Frequencies;
 use crate::report::number;
 use crate::report::table::Table;
 use crate::sema::steps::{Arg, Input, OutputRef, Step, StepId};
@@ -19,6 +20,8 @@ pub struct Page {
     pub tables: Vec<Table>,
     /// The loss curves of the training steps.
     pub curves: Vec<Curve>,
+    /// What was counted of vocabularies.
+    pub frequencies: Vec<Frequencies>,
     /// Every step of the plan, inputs first.
     pub steps: Vec<StepCard>,
     /// The recipe's text.
