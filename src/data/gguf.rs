@@ -13,8 +13,8 @@ use crate::data::mapped::Mapped;
 
 /// Longest string; llama.cpp has the same cap on names and far below it on all else.
 const MAX_STRING: u64 = 1 << 24;
-/// Most entries of an array, as in candle.
-const MAX_ARRAY: u64 = 1 << 26;
+/// Most entries of an array: more than the largest vocabulary has merges. An entry takes 32 bytes of memory.
+const MAX_ARRAY: u64 = 1 << 24;
 /// Most metadata entries and tensors, as in candle.
 const MAX_ENTRIES: u64 = 1 << 20;
 /// Most dimensions, `GGML_MAX_DIMS`.

@@ -90,6 +90,22 @@ fn a_text_that_is_too_short_names_the_parameter() {
     space.run(&[]).check(0, &["dev"]);
 }
 
+#[test]
+fn a_size_that_a_corpus_has_not_enough_for_names_the_parameter() {
+    let space = Space::new();
+    let prune = "tokenizer.prune(base, counts, keep: keep)";
+    space.edit(prune, "tokenizer.retrain(split.train, base, size: 100000)");
+    space.run(&[]).says(&[
+        "step `tok` (tokenizer.retrain) failed",
+        "the corpus has only enough for",
+        "use more text, or a smaller `size:`",
+    ]);
+    space.edit("size: 100000", "size: 20");
+    space.run(&[]).says(&["20 tokens have no room for", "set `size:` to"]);
+    space.edit("size: 20", "size: 280");
+    space.run(&[]).check(0, &["dev", "ds", "tok"]);
+}
+
 /// A recipe that fetches its texts.
 fn fetching(uri: &str, sha256: &str) -> Space {
     let call = format!("corpus.text(\"{uri}\", sha256: \"{sha256}\"");
