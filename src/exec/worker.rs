@@ -117,6 +117,8 @@ impl Worker {
 
     fn spawn(command: &mut Command, is_guard: bool) -> io::Result<Self> {
         command.process_group(0);
+        // OpenMP's threads wait in a loop otherwise, on cores that others need.
+        command.env("OMP_WAIT_POLICY", "passive");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let (sender, lines) = channel();

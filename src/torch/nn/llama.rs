@@ -12,6 +12,7 @@ use tlm::stage::StageError;
 use crate::nn::config::Config;
 use crate::nn::decode::Cache;
 use crate::nn::layout::{LayerLeaves, Layout, Projection, deinterleave, interleave};
+use crate::nn::product;
 use crate::nn::runtime::fault;
 use crate::nn::weights::{Weights, Writer};
 
@@ -152,10 +153,19 @@ impl Llama {
         turns: &Tensor,
         cache: Option<(&mut Cache, usize)>,
     ) -> Result<Tensor, TchError> {
+        self.attended(&self.project(z, layer.qkv)?, turns, cache)
+    }
+
+    /// The same of queries, keys and values, `[batch, length, (heads + 2 * kv_heads) * head_dim]`.
+    pub(crate) fn attended(
+        &self,
+        qkv: &Tensor,
+        turns: &Tensor,
+        cache: Option<(&mut Cache, usize)>,
+    ) -> Result<Tensor, TchError> {
         let Config { heads, kv_heads, head_dim, .. } = self.config;
-        let (batch, length) = (z.size()[0], z.size()[1]);
-        let all = heads + 2 * kv_heads;
-        let qkv = self.project(z, layer.qkv)?.f_view([batch, length, all, head_dim])?;
+        let (batch, length) = (qkv.size()[0], qkv.size()[1]);
+        let qkv = qkv.f_view([batch, length, heads + 2 * kv_heads, head_dim])?;
         let parts = qkv.f_split_with_sizes([heads + kv_heads, kv_heads], 2)?;
         let turned = parts[0]
             .f_to_kind(Kind::Float)?
@@ -201,7 +211,11 @@ impl Llama {
 
     /// Returns a feed-forward network's inner neurons: `[batch, length, ffn]`.
     pub(crate) fn gated(&self, layer: &LayerLeaves, z: &Tensor) -> Result<Tensor, TchError> {
-        let both = self.project(z, layer.gate_up)?;
+        self.gate(layer, &self.project(z, layer.gate_up)?)
+    }
+
+    /// The same of gate and up projection, end to end.
+    pub(crate) fn gate(&self, layer: &LayerLeaves, both: &Tensor) -> Result<Tensor, TchError> {
         let ffn = self.config.ffn;
         let halves = both.f_split_with_sizes([ffn, ffn], -1)?;
         self.activated(layer, &halves[0])?.f_mul(&halves[1])
@@ -227,7 +241,7 @@ impl Llama {
     pub(crate) fn project(&self, x: &Tensor, with: Projection) -> Result<Tensor, TchError> {
         let cast = |index: usize| self.leaves[index].f_to_kind(self.kind);
         let bias = with.bias.map(cast).transpose()?;
-        x.f_to_kind(self.kind)?.f_linear(&cast(with.weight)?, bias.as_ref())
+        product::linear(&x.f_to_kind(self.kind)?, &cast(with.weight)?, bias.as_ref())
     }
 
     /// Returns the negative log-likelihood of each target token, without a gradient.
@@ -271,6 +285,20 @@ impl Llama {
         scale: f64,
         gradient: &Tensor,
     ) -> Result<f64, TchError> {
+        let is_ours =
+            product::is_ours() && self.kind == Kind::Float && self.device() == Device::Cpu;
+        let backward = if is_ours { Self::backward_by_hand } else { Self::backward_by_graph };
+        backward(self, ids, targets, scale, gradient)
+    }
+
+    /// The same by one graph of everything below the head.
+    pub(crate) fn backward_by_graph(
+        &self,
+        ids: &Tensor,
+        targets: &Tensor,
+        scale: f64,
+        gradient: &Tensor,
+    ) -> Result<f64, TchError> {
         let hidden = self.hidden(ids)?;
         let (nll, d_hidden) = tch::no_grad(|| {
             self.head_backward(&hidden.f_detach()?, &targets.f_reshape([-1, 1])?, scale, gradient)
@@ -290,7 +318,8 @@ impl Llama {
         Ok(nll)
     }
 
-    fn head_backward(
+    /// Returns the summed loss of hidden states, one a row, and the gradient by them; adds that by the head.
+    pub(crate) fn head_backward(
         &self,
         hidden: &Tensor,
         targets: &Tensor,
@@ -312,31 +341,38 @@ impl Llama {
             let minus_one = picked.f_full_like(-1.0)?;
             let d_logits =
                 d_logits.f_scatter_add_(1, &targets, &minus_one)?.f_to_kind(self.kind)?;
-            let d_rows = d_logits.f_mm(&head)?.f_to_kind(Kind::Float)?.f_mul_scalar(scale)?;
+            let d_rows =
+                product::product(&d_logits, &head)?.f_to_kind(Kind::Float)?.f_mul_scalar(scale)?;
             d_hidden.f_narrow(0, start, count)?.f_copy_(&d_rows)?;
             let scaled = rows.f_mul_scalar(scale)?.f_to_kind(self.kind)?;
-            if self.kind == Kind::Float {
-                let _ = d_head.f_addmm_(&d_logits.f_tr()?, &scaled)?;
-            } else {
-                let _ = d_head.f_add_(&d_logits.f_tr()?.f_mm(&scaled)?)?;
-            }
+            product::add_product(&mut d_head, &d_logits.f_tr()?, &scaled)?;
         }
         Ok((nll.f_double_value(&[0])?, d_hidden))
     }
 
     fn log_probabilities(&self, rows: &Tensor, head: &Tensor) -> Result<Tensor, TchError> {
-        let logits = rows.f_to_kind(self.kind)?.f_mm(&head.f_tr()?)?;
+        let logits = product::product(&rows.f_to_kind(self.kind)?, &head.f_tr()?)?;
         logits.f_to_kind(Kind::Float)?.f_log_softmax(-1, Kind::Float)
     }
 
     /// Returns the logits of hidden states in f32, `[rows, vocab]`; for few rows.
     pub(crate) fn logits_of(&self, hidden: &Tensor) -> Result<Tensor, TchError> {
         let head = self.leaves[self.layout.head].f_to_kind(self.kind)?;
-        hidden.f_to_kind(self.kind)?.f_mm(&head.f_tr()?)?.f_to_kind(Kind::Float)
+        product::product(&hidden.f_to_kind(self.kind)?, &head.f_tr()?)?.f_to_kind(Kind::Float)
+    }
+
+    /// Returns a leaf's numbers.
+    pub(crate) fn leaf(&self, index: usize) -> Result<Tensor, TchError> {
+        self.leaves[index].f_detach()
+    }
+
+    /// Returns a leaf as graphs know it.
+    pub(crate) fn graph_leaf(&self, index: usize) -> &Tensor {
+        &self.leaves[index]
     }
 
     /// Returns the part of a buffer like [`Self::flat`] that belongs to a leaf.
-    fn slot(&self, buffer: &Tensor, index: usize) -> Result<Tensor, TchError> {
+    pub(crate) fn slot(&self, buffer: &Tensor, index: usize) -> Result<Tensor, TchError> {
         let leaf = &self.layout.leaves[index];
         buffer.f_narrow(0, leaf.offset, leaf.shape.iter().product())?.f_view(&leaf.shape[..])
     }

@@ -95,3 +95,32 @@ fn gradients_match_pytorch() {
 fn gradients_of_a_tied_and_biased_model_match_pytorch() {
     check_gradients("model_biased", &json("model_train_biased.json"));
 }
+
+/// Checks that gradients by hand are those by one graph, to `tolerance` of the largest of each leaf.
+#[track_caller]
+fn check_by_hand(folder: &Path, tolerance: f32) {
+    let model = open(folder);
+    let rows =
+        (Tensor::arange(4 * 9, (Kind::Int64, Device::Cpu)) * 7).remainder(model.config.vocab);
+    let rows = rows.view([4, 9]);
+    let (inputs, targets) = (rows.narrow(1, 0, 8), rows.narrow(1, 1, 8));
+    let [by_hand, by_graph] = [true, false].map(|is_by_hand| {
+        let gradient = model.flat.ones_like();
+        let backward = if is_by_hand { Llama::backward_by_hand } else { Llama::backward_by_graph };
+        (backward(&model, &inputs, &targets, 0.5, &gradient).unwrap(), gradient)
+    });
+    assert!((by_hand.0 / by_graph.0 - 1.0).abs() < 1e-6, "{} and {}", by_hand.0, by_graph.0);
+    for part in &model.layout.parts {
+        let of = |gradient: &Tensor| {
+            f32_values(&gradient.narrow(0, part.offset, part.shape.iter().product())).unwrap()
+        };
+        check_close(&part.name, &of(&by_hand.1), &of(&by_graph.1), tolerance);
+    }
+}
+
+#[test]
+fn gradients_by_hand_are_those_by_one_graph() {
+    for folder in ["model_plain", "model_biased", "model_pangu"] {
+        check_by_hand(&reference(folder), 2e-6);
+    }
+}

@@ -1,5 +1,7 @@
 //! The loss of each sequence of a dataset under a frozen model, for `rounds.score` and `eval.perplexity`.
 
+use std::time::Instant;
+
 use tch::Kind;
 use tlm::data::array::Array;
 use tlm::stage::{Context, StageError};
@@ -28,10 +30,13 @@ pub(crate) fn sequence_losses(
     let mut scores = Scores::start(context, micro_batch(context, data, model))?;
     while scores.done < data.count {
         scores.rest(context, scores.done * data.length)?;
+        let (start, before) = (Instant::now(), scores.done);
         step(&mut scores, model, data)?;
+        let speed = ((scores.done - before) * data.length) as f64 / start.elapsed().as_secs_f64();
         let tokens = scores.done * data.length;
         context.progress(tokens, Some(data.count * data.length), "tokens");
         context.metric("loss", scores.sum / tokens as f64);
+        context.metric("tokens_per_s", speed.round());
     }
     let sum = scores.sum;
     Ok(SequenceLosses { each: scores.finish()?, sum })
