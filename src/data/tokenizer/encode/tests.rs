@@ -1,3 +1,5 @@
+//! Ids of small tokenizers of every kind, against the crate.
+
 use std::path::PathBuf;
 
 use proptest::prelude::{ProptestConfig, prop, proptest};
