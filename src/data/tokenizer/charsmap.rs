@@ -27,8 +27,8 @@ pub(super) fn check_normalizer(path: &Path, normalizer: &Value) -> Result<(), Da
         let bytes = BASE64_STANDARD.decode(text).unwrap_or_default();
         check_charsmap(path, &bytes)?;
     }
-    let parts = normalizer["normalizers"].as_array().into_iter().flatten();
-    parts.map(|part| check_normalizer(path, part)).collect()
+    let mut parts = normalizer["normalizers"].as_array().into_iter().flatten();
+    parts.try_for_each(|part| check_normalizer(path, part))
 }
 
 fn parts(bytes: &[u8]) -> Option<(Vec<u32>, &str)> {

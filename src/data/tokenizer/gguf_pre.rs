@@ -44,8 +44,8 @@ pub(super) fn splitting(name: &str) -> Option<Splitting> {
         | "jina-v2-code" | "roberta-bpe" | "mpt" | "olmo" | "jais" | "trillion"
         | "granite-docling" => byte_level(true),
         "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" | "minerva-7b"
-        | "mellum2" => sequence(vec![digits(true), byte_level(true)]),
-        "falcon" => sequence(vec![
+        | "mellum2" => sequence(&[digits(true), byte_level(true)]),
+        "falcon" => sequence(&[
             json!({"type": "Punctuation", "behavior": "Contiguous"}),
             byte_level(true),
             digits(false),
@@ -53,7 +53,7 @@ pub(super) fn splitting(name: &str) -> Option<Splitting> {
         ]),
         _ => {
             let patterns = patterns(name)?.iter().map(|pattern| split(pattern));
-            sequence(patterns.chain([byte_level(false)]).collect())
+            sequence(&patterns.chain([byte_level(false)]).collect::<Vec<_>>())
         }
     };
     let nfc = matches!(name, "qwen2" | "qwen35" | "command-r" | "olmo" | "mpt" | "modern-bert");
@@ -84,7 +84,7 @@ fn patterns(name: &str) -> Option<&'static [&'static str]> {
     })
 }
 
-fn sequence(parts: Vec<Value>) -> Value {
+fn sequence(parts: &[Value]) -> Value {
     json!({"type": "Sequence", "pretokenizers": parts})
 }
 

@@ -137,7 +137,7 @@ fn from_merges(folder: &Path, out: &Path) -> Result<(), DataError> {
 fn merges(path: &Path) -> Result<Vec<Value>, DataError> {
     let text = fs::read_to_string(path).map_err(DataError::io("read", path))?;
     let lines = text.lines().enumerate().filter(|(number, line)| {
-        !line.is_empty() && !(*number == 0 && line.starts_with("#version"))
+        !(line.is_empty() || *number == 0 && line.starts_with("#version"))
     });
     let pair = |(number, line): (usize, &str)| {
         let pair = line.split_once(' ').filter(|(_, right)| !right.contains(' '));
