@@ -1,7 +1,7 @@
 """Compacts a vocabulary as the published scripts do (paper section 2.1, `step3`), to compare with `tokenizer.prune`.
 
     python scripts/reference/compact.py reference                      # writes tests/reference/compact.json
-    python scripts/reference/compact.py compare TOKENIZER COUNTS CORPUS PRUNED...     # prints the table of docs/tokenizers.md
+    python scripts/reference/compact.py compare TOKENIZER COUNTS CORPUS PRUNED...     # prints the table of docs/pruning.md
 
 needs tokenizers and zstandard. TOKENIZER is a folder with a `tokenizer.json` as it is converted from a SentencePiece BPE model; COUNTS,
 CORPUS and PRUNED are artifacts of `tokenizer.count`, `corpus.split` (the part held out) and `tokenizer.prune`.

@@ -1,4 +1,4 @@
-"""Collects natural text and code from unpacked packages, for `docs/tokenizers.md`: a line `{"text": ...}` a file.
+"""Collects natural text and code from unpacked packages, for `docs/pruning.md`: a line `{"text": ...}` a file.
 
     python scripts/reference/texts.py OUT FOLDER...      # writes OUT/english.jsonl, OUT/chinese.jsonl, OUT/code.jsonl
 

@@ -89,7 +89,11 @@ pub(super) fn finish(
     rejects: Rejects,
 ) -> Result<(), StageError> {
     let (rejected, empty) = (rejects.count, writer.empty());
-    let counts = [("malformed", rejected), ("empty", empty)];
+    if empty > 0 {
+        // Not in the statistics: a corpus without them is the same one, and what is made of it stays.
+        context.log(format!("left out {} without text", text::plural(empty as usize, "document")));
+    }
+    let counts = [("malformed", rejected)];
     let statistics = Statistics { first: rejects.first, ..Statistics::of(counts) };
     if tell(context, "out", writer, rejected, statistics)? > 0 {
         return Ok(());

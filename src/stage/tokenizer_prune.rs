@@ -6,7 +6,7 @@ use crate::base::Value;
 use crate::data::dataset::write_json;
 use crate::data::tokenizer::counts::read_counts;
 use crate::data::tokenizer::files::{
-    copy_tokenizer, read_tokenizer_config, read_tokenizer_json, write_id_map, write_tokenizer,
+    read_tokenizer_config, read_tokenizer_json, write_id_map, write_tokenizer,
 };
 use crate::data::tokenizer::prune::{Target, prune};
 use crate::stage::{Context, StageError};
@@ -37,7 +37,7 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     })?;
     let pruned = pruned.ok_or(StageError::Interrupted)?;
     let out = context.out_dir("out")?;
-    copy_tokenizer(&folder, &out)?;
+    // The configuration has what other files say; those with old ids are left behind.
     write_tokenizer(&out, &pruned.json, &pruned.config)?;
     write_id_map(&out, &pruned.old_ids)?;
     let report = pruned.report;

@@ -28,7 +28,7 @@ fn a_lock_has_keys_files_and_outputs_and_stays_as_it_is() {
     let split = steps.iter().find(|step| step["name"] == "split").expect("a step");
     assert_eq!(
         (&split["fields"]["params.seed"], &split["fields"]["version"]),
-        (&7.into(), &2.into())
+        (&7.into(), &3.into())
     );
     let shown = space.tlm(&["show", "split"]).out;
     for digest in [&split["key"], &split["outputs"]["train"]] {

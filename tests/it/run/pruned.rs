@@ -35,6 +35,21 @@ fn a_vocabulary_is_pruned_by_size_or_by_coverage() {
 }
 
 #[test]
+fn files_with_old_ids_are_left_behind() {
+    let space = Space::new();
+    space.write("tok/tokenizer.json", space.read("tokenizer.json"));
+    space.write("tok/added_tokens.json", "{\"<x>\": 300}");
+    space.write("tok/special_tokens_map.json", "{\"pad_token\": \"<x>\"}");
+    space.edit("tokenizer.open(\"tokenizer.json\")", "tokenizer.open(\"tok\")");
+    let run = space.run(&["tok"]);
+    assert_eq!(run.code, Some(0), "{run}");
+    let folder = made(&space, "tok");
+    let config = std::fs::read_to_string(folder.join("tokenizer_config.json")).expect("readable");
+    assert!(config.contains("\"pad_token\":\"<x>\""), "{config}");
+    assert!(!folder.join("added_tokens.json").exists());
+}
+
+#[test]
 fn what_can_not_be_kept_is_told() {
     for (arguments, message, help) in [
         ("keep: 270, coverage: 50%", "says where to end; both are given", "give one of them"),
