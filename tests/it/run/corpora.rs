@@ -89,7 +89,7 @@ fn malformed_lines_are_left_out_where_the_recipe_says_so_and_counted() {
     assert_eq!(documents(&space, call), ["good", "also good"]);
     assert_eq!(field(&space, "rejected"), "3");
     let statistics = Statistics::read(&made(&space, "text")).expect("readable").expect("there");
-    let counts = [("bytes", 13), ("documents", 2), ("empty", 0), ("malformed", 3)];
+    let counts = [("bytes", 13), ("documents", 2), ("malformed", 3)];
     assert_eq!(statistics.counts, counts.map(|(name, count)| (name.to_owned(), count)).into());
     let first: Vec<_> = statistics.first.iter().map(|place| (place.file, place.record)).collect();
     assert_eq!(first, [(1, 2), (1, 3), (1, 4)]);
