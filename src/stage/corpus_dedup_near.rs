@@ -6,7 +6,8 @@
 //! in a place with the probability of the documents' Jaccard similarity. Documents that agree in all rows of a band are
 //! compared by the whole signature.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rayon::slice::ParallelSliceMut;
@@ -120,7 +121,8 @@ fn compare(
 ) -> Result<Vec<bool>, StageError> {
     let pool = context.pool()?;
     let size = params.bands * params.rows;
-    let signatures = Array::<u32>::open(&folder.join("all"))?;
+    let signatures = Signatures::open(folder.join("all"), size)?;
+    let (mut own, mut other) = (vec![0; 4 * size], vec![0; 4 * size]);
     let wanted = (params.similarity * size as f64).ceil() as usize;
     let mut removed = vec![false; corpus.documents()];
     let mut compared = 0_u64;
@@ -129,17 +131,20 @@ fn compare(
         pool.install(|| entries.par_sort_unstable());
         for bucket in entries.chunk_by(|a, b| a.0 == b.0) {
             for (at, (_, later)) in bucket.iter().enumerate() {
-                if removed[*later] {
+                if at == 0 || removed[*later] {
                     continue;
                 }
-                let of = |document: usize| signatures.range(document * size, size);
-                removed[*later] = bucket[..at].iter().any(|(_, earlier)| {
+                signatures.read(*later, &mut own)?;
+                for (_, earlier) in &bucket[..at] {
                     compared += 1;
-                    of(*earlier).zip(of(*later)).filter(|(a, b)| a == b).count() >= wanted
-                });
+                    signatures.read(*earlier, &mut other)?;
+                    if equal(&own, &other) >= wanted {
+                        removed[*later] = true;
+                        break;
+                    }
+                }
                 if compared >= COMPARED {
                     compared = 0;
-                    signatures.release(0..signatures.len());
                     if context.interrupted() {
                         return Err(StageError::Interrupted);
                     }
@@ -149,6 +154,31 @@ fn compare(
         context.progress(band as u64 + 1, Some(params.bands as u64), "bands");
     }
     Ok(removed)
+}
+
+/// The signatures of all documents, read one by one: mapped, they would fill the memory, as any document may be asked for.
+struct Signatures {
+    path: PathBuf,
+    file: File,
+    size: usize,
+}
+
+impl Signatures {
+    fn open(path: PathBuf, size: usize) -> Result<Self, DataError> {
+        let file = File::open(&path).map_err(DataError::io("open", &path))?;
+        Ok(Self { path, file, size })
+    }
+
+    fn read(&self, document: usize, out: &mut [u8]) -> Result<(), DataError> {
+        let at = (document * self.size * 4) as u64;
+        self.file.read_exact_at(out, at).map_err(DataError::io("read", &self.path))
+    }
+}
+
+/// Returns in how many places two signatures agree.
+fn equal(a: &[u8], b: &[u8]) -> usize {
+    let ((a, _), (b, _)) = (a.as_chunks::<4>(), b.as_chunks::<4>());
+    a.iter().zip(b).filter(|(a, b)| a == b).count()
 }
 
 /// Returns the hashes of a band with the documents they are of.
