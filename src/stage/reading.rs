@@ -372,7 +372,8 @@ mod tests {
             fs::write(path.with_extension("new"), "text").unwrap();
             fs::rename(path.with_extension("new"), path).unwrap();
         };
-        let ways: [(&dyn Fn(&Path), &str); 5] = [
+        type Change<'a> = &'a dyn Fn(&Path);
+        let ways: [(Change, &str); 5] = [
             (&append, "it had 4 B and has 8 B"),
             (
                 &|path| File::options().write(true).open(path).unwrap().set_len(1).unwrap(),

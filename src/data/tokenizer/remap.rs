@@ -118,7 +118,7 @@ fn texts(json: &Value) -> Option<Texts<'_>> {
 /// Returns the merges, the first ones first.
 fn merges(json: &Value) -> Option<Vec<(&str, &str)>> {
     let pair = |merge| match merge {
-        &Value::String(ref text) => text.split_once(' '),
+        Value::String(text) => text.split_once(' '),
         merge => Some((merge.get(0)?.as_str()?, merge.get(1)?.as_str()?)),
     };
     json["model"]["merges"].as_array()?.iter().map(pair).collect()
