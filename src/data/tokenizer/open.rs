@@ -323,7 +323,7 @@ fn check_added(path: &Path, json: &Value, model: &BTreeSet<&str>) -> Result<(), 
 }
 
 /// Returns the two tokens of a merge, written as a pair or with a blank between them.
-fn merge_parts(merge: &Value) -> Option<(&str, &str)> {
+pub(super) fn merge_parts(merge: &Value) -> Option<(&str, &str)> {
     match merge {
         Value::String(text) => text.split_once(' '),
         _ => Some((merge.get(0)?.as_str()?, merge.get(1)?.as_str()?)),

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::data::error::DataError;
 use crate::data::tokenizer::files::read_tokenizer_json;
+use crate::data::tokenizer::open::merge_parts;
 
 /// Which ids stand for the same text in two tokenizers.
 #[derive(Debug)]
@@ -117,9 +118,5 @@ fn texts(json: &Value) -> Option<Texts<'_>> {
 
 /// Returns the merges, the first ones first.
 fn merges(json: &Value) -> Option<Vec<(&str, &str)>> {
-    let pair = |merge| match merge {
-        Value::String(text) => text.split_once(' '),
-        merge => Some((merge.get(0)?.as_str()?, merge.get(1)?.as_str()?)),
-    };
-    json["model"]["merges"].as_array()?.iter().map(pair).collect()
+    json["model"]["merges"].as_array()?.iter().map(merge_parts).collect()
 }

@@ -54,7 +54,7 @@ fn open(name: &str, bytes: &[u8]) -> Result<Value, DataError> {
 
 #[track_caller]
 fn refused(name: &str, bytes: &[u8], part: &str) {
-    match open(name, bytes).unwrap_err() {
+    match open(name, bytes).expect_err("it is refused") {
         DataError::Invalid { path, message, help } => {
             assert!(message.contains(part) && help.is_some() && path.ends_with(name), "{message}");
         }
