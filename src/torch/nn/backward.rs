@@ -198,7 +198,7 @@ fn gate_backward(both: &Tensor, d: &Tensor) -> Result<Tensor, TchError> {
     let [gate, up] = [0, ffn].map(|start| both.f_narrow(-1, start, ffn));
     let (gate, up) = (gate?, up?);
     let out = both.f_empty_like()?;
-    let _ = out.f_narrow(-1, ffn, ffn)?.f_copy_(&gate.f_silu()?.f_mul_(d)?)?;
+    out.f_narrow(-1, ffn, ffn)?.f_copy_(&gate.f_silu()?.f_mul_(d)?)?;
     let d_gate = d.f_mul(&up)?;
     let _ = gate.f_silu_backward_grad_input(&out.f_narrow(-1, 0, ffn)?, &d_gate)?;
     Ok(out)

@@ -37,11 +37,6 @@ impl Gguf {
         }
         Ok(Self { file, config })
     }
-
-    /// Returns the file, for what is no tensor in it.
-    pub(crate) fn file(&self) -> &data::Gguf {
-        &self.file
-    }
 }
 
 impl Weights for Gguf {
