@@ -183,9 +183,10 @@ fn missing_files_are_named() {
     let source = checkpoint("model_plain");
     fs::remove_file(source.path().join("tokenizer.json")).unwrap();
     check_refused(source.path(), "has no `tokenizer.json`");
-    let list = json!({"model": {"type": "Unigram", "vocab": [["a", 0.0]]}, "added_tokens": []});
-    fs::write(source.path().join("tokenizer.json"), list.to_string()).unwrap();
-    check_refused(source.path(), "`Unigram`, has no map");
+    let twice =
+        json!({"model": {"type": "WordLevel", "vocab": {"a": 0, "b": 0}}, "added_tokens": []});
+    fs::write(source.path().join("tokenizer.json"), twice.to_string()).unwrap();
+    check_refused(source.path(), "tokenizer.json");
 }
 
 #[test]
@@ -266,7 +267,7 @@ fn gguf_files_that_would_be_read_wrongly_are_refused() {
     fails("llama.expert_count", Meta::Count(8), "has experts");
     fails("general.architecture", Meta::Text("gemma"), "architecture `gemma`");
     // Nothing of these is wrong; what is missing next is the tokenizer.
-    let next = "`tokenizer.ggml.model` is missing";
+    let next = "`tokenizer.ggml.tokens` is missing";
     for (name, value) in [
         ("llama.expert_count", Meta::Count(0)),
         ("llama.rope.scale_linear", Meta::Number(1.0)),
