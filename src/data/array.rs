@@ -17,8 +17,6 @@ pub trait Word: Copy {
     fn decode(bytes: &[u8]) -> Self;
     /// Encodes the number.
     fn encode(self, out: &mut impl Write) -> std::io::Result<()>;
-    /// Appends the number, encoded.
-    fn append(self, out: &mut Vec<u8>);
 }
 
 macro_rules! word {
@@ -32,9 +30,6 @@ macro_rules! word {
             }
             fn encode(self, out: &mut impl Write) -> std::io::Result<()> {
                 out.write_all(&self.to_le_bytes())
-            }
-            fn append(self, out: &mut Vec<u8>) {
-                out.extend_from_slice(&self.to_le_bytes());
             }
         }
     )*};
@@ -146,12 +141,11 @@ impl<T: Word> ArrayWriter<T> {
     ///
     /// # Errors
     /// When they can't be written.
-    pub fn extend(&mut self, entries: impl Iterator<Item = T>) -> Result<(), DataError> {
+    pub fn extend(&mut self, mut entries: impl Iterator<Item = T>) -> Result<(), DataError> {
         self.block.clear();
-        for entry in entries {
-            entry.append(&mut self.block);
-        }
-        self.file.write_all(&self.block).map_err(DataError::io("write", &self.path))
+        let encoded = entries.try_for_each(|entry| entry.encode(&mut self.block));
+        let written = encoded.and_then(|()| self.file.write_all(&self.block));
+        written.map_err(DataError::io("write", &self.path))
     }
 
     /// Writes out what is buffered.

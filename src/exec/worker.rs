@@ -107,7 +107,10 @@ impl Handle {
 impl Worker {
     /// Starts a worker program.
     pub(super) fn start(program: &Path, args: &[&str]) -> io::Result<Self> {
-        Self::spawn(Command::new(program).args(args), false)
+        let mut command = Command::new(program);
+        // OpenMP's threads wait in a loop otherwise, on cores that others need.
+        command.args(args).env("OMP_WAIT_POLICY", "passive");
+        Self::spawn(&mut command, false)
     }
 
     /// Starts `tlm worker` under a guard, as commands of recipes may leave programs running.
@@ -117,8 +120,6 @@ impl Worker {
 
     fn spawn(command: &mut Command, is_guard: bool) -> io::Result<Self> {
         command.process_group(0);
-        // OpenMP's threads wait in a loop otherwise, on cores that others need.
-        command.env("OMP_WAIT_POLICY", "passive");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let (sender, lines) = channel();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::data::array::write_array;
 use crate::data::dataset::{read_json, write_json};
@@ -244,6 +244,22 @@ fn checked_id(path: &Path, text: &str, id: &Value) -> Result<u32, DataError> {
     })
 }
 
+/// Returns the two tokens of a merge, written as a pair or with a blank between them.
+pub(super) fn merge_parts(merge: &Value) -> Option<(&str, &str)> {
+    match merge {
+        Value::String(text) => text.split_once(' '),
+        _ => Some((merge.get(0)?.as_str()?, merge.get(1)?.as_str()?)),
+    }
+}
+
+/// Returns an entry of `added_tokens` that is found in the text as it is, wherever it stands.
+pub(super) fn added_token(id: u64, text: &str, special: bool) -> Value {
+    json!({
+        "id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+        "special": special,
+    })
+}
+
 /// Returns the text of a token in `tokenizer_config.json`: a string, or an object with `content`.
 pub fn token_text(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value["content"].as_str())
@@ -251,8 +267,6 @@ pub fn token_text(value: &Value) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn vocabulary(json: &Value) -> Result<Vocabulary, DataError> {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::data::error::DataError;
 use crate::data::gguf::{Gguf, GgufValue};
-use crate::data::tokenizer::files::{MAX_VOCABULARY, write_tokenizer};
+use crate::data::tokenizer::files::{MAX_VOCABULARY, added_token, write_tokenizer};
 use crate::data::tokenizer::gguf_pre::splitting;
 use crate::data::tokenizer::open::mark_texts;
 use crate::data::tokenizer::pieces::{Kind, Model, Piece, Pieces, plain_config};
@@ -38,17 +38,22 @@ pub fn tokenizer_from_gguf(gguf: &Gguf, folder: &Path) -> Result<(), DataError> 
             return Err(invalid(message));
         }
     };
-    // Of a file that doesn't say, llama.cpp assumes this.
-    let flag = |key: &str, default: bool| match gguf.get(&format!("tokenizer.ggml.{key}")) {
-        Some(GgufValue::Bool(value)) => *value,
-        _ => default,
-    };
     if model != "bert" {
-        let (bos, eos) =
-            (flag("add_bos_token", model == "llama"), flag("add_eos_token", model == "t5"));
+        let (bos, eos) = (
+            flag(gguf, "add_bos_token", model == "llama"),
+            flag(gguf, "add_eos_token", model == "t5"),
+        );
         mark_texts(&mut json, &config, bos, eos);
     }
     write_tokenizer(folder, &json, &config)
+}
+
+/// Returns what a file says of the tokenizer, or what llama.cpp assumes where it doesn't.
+fn flag(gguf: &Gguf, key: &str, default: bool) -> bool {
+    match gguf.get(&format!("tokenizer.ggml.{key}")) {
+        Some(GgufValue::Bool(value)) => *value,
+        _ => default,
+    }
 }
 
 fn strings<'a>(gguf: &'a Gguf, key: &str) -> Result<Vec<&'a str>, DataError> {
@@ -125,10 +130,7 @@ fn added_tokens(tokens: &[&str], kinds: &[Kind]) -> Vec<Value> {
             Kind::UserDefined => false,
             Kind::Normal | Kind::Unknown | Kind::Unused | Kind::Byte => return None,
         };
-        Some(json!({
-            "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
-            "normalized": false, "special": special,
-        }))
+        Some(added_token(id as u64, token, special))
     });
     added.collect()
 }
@@ -147,10 +149,6 @@ fn pieces(
         let message = format!("{} tokens, but {} scores", tokens.len(), scores.len());
         return Err(DataError::invalid(gguf.path(), message).help(USE_FOLDER));
     }
-    let flag = |key: &str, default: bool| match gguf.get(&format!("tokenizer.ggml.{key}")) {
-        Some(GgufValue::Bool(value)) => *value,
-        _ => default,
-    };
     let charsmap = gguf.get("tokenizer.ggml.precompiled_charsmap").and_then(GgufValue::as_array);
     let charsmap: Option<Vec<u8>> = charsmap
         .into_iter()
@@ -176,8 +174,8 @@ fn pieces(
         pieces: tokens.iter().zip(kinds).zip(&scores).map(piece).collect(),
         model,
         byte_fallback,
-        dummy_prefix: flag("add_space_prefix", true),
-        single_blanks: flag("remove_extra_whitespaces", false),
+        dummy_prefix: flag(gguf, "add_space_prefix", true),
+        single_blanks: flag(gguf, "remove_extra_whitespaces", false),
         escape_blanks: true,
         charsmap,
         specials: Vec::new(),

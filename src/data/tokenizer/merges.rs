@@ -5,6 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
+use crate::data::tokenizer::files::merge_parts;
+use crate::data::tokenizer::pieces::byte_piece;
 use crate::data::tokenizer::split::char_len;
 
 /// Symbols of the longest word that is merged here: the time grows with the square of their number.
@@ -123,7 +125,7 @@ impl Merges {
         let ids =
             vocab.map(|(piece, id)| Some((piece.as_str(), u32::try_from(id.as_u64()?).ok()?)));
         let ids: HashMap<&str, u32> = ids.collect::<Option<_>>()?;
-        let bytes = (0..=255u8).map(|byte| ids.get(format!("<0x{byte:02X}>").as_str()).copied());
+        let bytes = (0..=255u8).map(|byte| ids.get(byte_piece(byte).as_str()).copied());
         let bytes = model["byte_fallback"].as_bool().unwrap_or(false).then(|| bytes.collect());
         let mut merges = Self {
             pairs: Pairs::new(&[]),
@@ -144,7 +146,7 @@ impl Merges {
         self.parts_unknown = self.bytes.is_some();
         let (mut whole, of_char) = (String::new(), char_bytes());
         for (rank, merge) in list.iter().enumerate() {
-            let (left, right) = parts(merge)?;
+            let (left, right) = merge_parts(merge)?;
             let (first, second) = (*ids.get(left)?, *ids.get(right)?);
             whole.clear();
             whole.extend([left, right]);
@@ -337,12 +339,4 @@ pub(super) fn byte_chars() -> [char; 256] {
 fn first_bytes(char: char, marked: bool) -> impl Iterator<Item = usize> {
     let first = usize::from(char.encode_utf8(&mut [0; 4]).as_bytes()[0]);
     [first].into_iter().chain((marked && char == MARK).then_some(0x20))
-}
-
-fn parts(merge: &Value) -> Option<(&str, &str)> {
-    match merge {
-        Value::String(both) => both.split_once(' '),
-        Value::Array(both) => Some((both.first()?.as_str()?, both.get(1)?.as_str()?)),
-        _ => None,
-    }
 }

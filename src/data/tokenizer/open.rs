@@ -6,17 +6,17 @@ use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use crate::data::dataset::read_json;
 use crate::data::error::DataError;
 use crate::data::gguf::Gguf;
 use crate::data::tokenizer::charsmap::check_normalizer;
 use crate::data::tokenizer::files::{
-    Vocabulary, copy_tokenizer, model_tokens, read_tokenizer_config, read_tokenizer_json,
-    token_text, write_tokenizer,
+    Vocabulary, added_token, copy_tokenizer, merge_parts, model_tokens, read_tokenizer_config,
+    read_tokenizer_json, token_text, write_tokenizer,
 };
 use crate::data::tokenizer::gguf::tokenizer_from_gguf;
+use crate::data::tokenizer::merges::byte_chars;
 use crate::data::tokenizer::pieces::{byte_piece, plain_config};
 use crate::data::tokenizer::sentencepiece::read_sentencepiece;
 
@@ -34,14 +34,18 @@ const SAVE: &str = "open it with transformers' `AutoTokenizer.from_pretrained` a
 /// When the source can't be read or understood, or contradicts itself.
 pub fn open_tokenizer(source: &Path, config: Option<&Path>, out: &Path) -> Result<(), DataError> {
     let config = config.map_or_else(|| Ok(Map::new()), read_json)?;
+    if source.is_dir() && source.join("tokenizer.json").exists() {
+        check(&source.join("tokenizer.json"), &read_tokenizer_json(source)?)?;
+        return copy_tokenizer(source, out);
+    }
     if source.is_dir() {
-        open_folder(source, out)?;
+        convert_folder(source, out)?;
     } else if Gguf::is_gguf(source) {
         tokenizer_from_gguf(&Gguf::open(source)?, out)?;
     } else if is_json(source)? {
         let json: Value = read_json(source)?;
         check(source, &json)?;
-        write_tokenizer(out, &json, &config)?;
+        return write_tokenizer(out, &json, &config);
     } else {
         from_sentencepiece(source, config, out)?;
     }
@@ -58,12 +62,8 @@ fn is_json(source: &Path) -> Result<bool, DataError> {
     Ok(start[..read].trim_ascii_start().first().is_some_and(|&byte| byte == b'{'))
 }
 
-fn open_folder(folder: &Path, out: &Path) -> Result<(), DataError> {
+fn convert_folder(folder: &Path, out: &Path) -> Result<(), DataError> {
     let existing = |name: &&str| folder.join(name).exists();
-    if existing(&"tokenizer.json") {
-        check(&folder.join("tokenizer.json"), &read_tokenizer_json(folder)?)?;
-        return copy_tokenizer(folder, out);
-    }
     if let Some(name) = SENTENCEPIECE.iter().find(|name| existing(name)) {
         return from_sentencepiece(&folder.join(name), read_tokenizer_config(folder)?, out);
     }
@@ -109,7 +109,7 @@ fn from_merges(folder: &Path, out: &Path) -> Result<(), DataError> {
     }
     let path = folder.join("vocab.json");
     let vocab: Map<String, Value> = read_json(&path)?;
-    let mut symbols: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+    let mut symbols = byte_chars();
     symbols.sort_unstable();
     if let Some(symbol) = symbols.iter().find(|symbol| !vocab.contains_key(&symbol.to_string())) {
         let message =
@@ -206,13 +206,6 @@ fn add_tokens(
     }
     added.sort_by_key(|token| token["id"].as_u64());
     Ok(())
-}
-
-fn added_token(id: u64, text: &str, special: bool) -> Value {
-    json!({
-        "id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-        "special": special,
-    })
 }
 
 /// Puts the tokens that the configuration names before and after each text that is encoded with special tokens.
@@ -320,12 +313,4 @@ fn check_added(path: &Path, json: &Value, model: &BTreeSet<&str>) -> Result<(), 
         }
     }
     Ok(())
-}
-
-/// Returns the two tokens of a merge, written as a pair or with a blank between them.
-pub(super) fn merge_parts(merge: &Value) -> Option<(&str, &str)> {
-    match merge {
-        Value::String(text) => text.split_once(' '),
-        _ => Some((merge.get(0)?.as_str()?, merge.get(1)?.as_str()?)),
-    }
 }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::data::error::DataError;
 use crate::data::tokenizer::charsmap::check_charsmap;
+use crate::data::tokenizer::files::added_token;
 
 /// The character that stands for a blank.
 const BLANK: &str = "▁";
@@ -156,10 +157,9 @@ impl Pieces {
             };
             // One with blanks is found in the text whose blanks are replaced already.
             let normalized = !special && self.escape_blanks && piece.text.contains(BLANK);
-            Some(json!({
-                "id": id, "content": piece.text, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": normalized, "special": special,
-            }))
+            let mut token = added_token(id as u64, &piece.text, special);
+            token["normalized"] = json!(normalized);
+            Some(token)
         });
         added.collect()
     }

@@ -11,8 +11,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::data::error::DataError;
-use crate::data::tokenizer::files::read_tokenizer_json;
-use crate::data::tokenizer::open::merge_parts;
+use crate::data::tokenizer::files::{merge_parts, read_tokenizer_json};
 
 /// Which ids stand for the same text in two tokenizers.
 #[derive(Debug)]

@@ -17,7 +17,6 @@ use compact_str::CompactString;
 use serde_json::{Map, Value, json};
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::models::unigram::{Unigram, UnigramTrainer};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{
     AddedToken, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString,
     PreTokenizer, ProgressFormat,
@@ -26,6 +25,7 @@ use unicode_script::{Script, UnicodeScript};
 
 use crate::data::error::DataError;
 use crate::data::tokenizer::files::{read_tokenizer_config, read_tokenizer_json, token_text};
+use crate::data::tokenizer::merges::byte_chars;
 use crate::data::tokenizer::pieces::byte_piece;
 
 /// How often each distinct word occurs.
@@ -168,7 +168,7 @@ impl Retrain {
             word.chars().for_each(|c| *counts.entry(c).or_default() += count);
         }
         if !self.has_blanks {
-            let bytes = ByteLevel::alphabet().into_iter().filter(|_| self.has_bytes);
+            let bytes = byte_chars().into_iter().filter(|_| self.has_bytes);
             return counts.into_keys().chain(bytes).collect();
         }
         let total: u64 = counts.values().sum();

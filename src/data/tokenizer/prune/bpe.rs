@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::data::error::DataError;
+use crate::data::tokenizer::files::merge_parts;
 use crate::data::tokenizer::prune::model::{Origin, Pieces, characters};
 
 pub(super) struct Bpe<'j> {
@@ -35,7 +36,7 @@ impl<'j> Bpe<'j> {
         let mut merged = String::new();
         for (rank, merge) in listed.iter().enumerate() {
             let invalid = |what: &str| DataError::invalid(path, format!("merge {rank} {what}"));
-            let (a, b) = parts(merge).ok_or_else(|| invalid("is no pair of tokens"))?;
+            let (a, b) = merge_parts(merge).ok_or_else(|| invalid("is no pair of tokens"))?;
             merged.clear();
             merged.push_str(a);
             merged.push_str(b.strip_prefix(prefix).unwrap_or(b));
@@ -140,11 +141,4 @@ impl<'j> Bpe<'j> {
 /// Returns the smallest rank and its place, the first of equal ones.
 fn first(ranks: &[Option<u32>]) -> Option<(u32, usize)> {
     ranks.iter().enumerate().filter_map(|(at, rank)| Some(((*rank)?, at))).min()
-}
-
-fn parts(merge: &Value) -> Option<(&str, &str)> {
-    match merge {
-        Value::String(text) => text.split_once(' '),
-        _ => Some((merge.get(0)?.as_str()?, merge.get(1)?.as_str()?)),
-    }
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::data::error::DataError;
 use crate::data::tokenizer::files::{MAX_VOCABULARY, token_text};
+use crate::data::tokenizer::pieces::byte_piece;
 use crate::data::tokenizer::prune::bpe::Bpe;
 use crate::data::tokenizer::prune::unigram::Unigram;
 use crate::data::tokenizer::prune::wordpiece::WordPiece;
@@ -172,7 +173,7 @@ impl<'j> Pieces<'j> {
             texts[at] = text;
             ids.insert(text, id);
         }
-        let byte = |byte: u8| ids.get(&*format!("<0x{byte:02X}>")).copied();
+        let byte = |byte: u8| ids.get(byte_piece(byte).as_str()).copied();
         let falls_back = model["byte_fallback"].as_bool() == Some(true);
         let bytes: Option<Vec<u32>> = (0..=255).map(|b| byte(b).filter(|_| falls_back)).collect();
         Ok(Self { bytes: bytes.unwrap_or_default(), ids, texts })
