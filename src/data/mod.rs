@@ -15,10 +15,13 @@ pub mod losses;
 pub mod mapped;
 pub mod mix;
 pub mod npy;
+pub mod order;
 pub mod rouge;
+pub mod snapshots;
 pub mod statistics;
 pub mod task;
 pub mod tokenizer;
+pub mod train_log;
 pub mod wheel;
 
 pub use corpus::{Corpus, CorpusWriter};

@@ -5,12 +5,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::base::{Digest, Encoder, Value, in_chunks};
+use crate::data::train_log::read_log;
 use crate::exec::Outcome;
 use crate::graph::{Plan, Planned};
 use crate::report::draw::{Format, draw};
-use crate::report::html::{
-    Artifact, Curve, Frequencies, Page, Status, StepCard, read_frequencies, read_log,
-};
+use crate::report::html::{Artifact, Curve, Frequencies, Page, Status, StepCard, read_frequencies};
 use crate::report::number;
 use crate::report::table::{Found, Shown, Source, Table, resolve};
 use crate::sema::steps::{Input, OutputRef, StepId};

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::base::Value;
 use crate::data::Dataset;
-use crate::data::mix::shuffled;
+use crate::data::order::Order;
 use crate::stage::{Context, StageError};
 
 #[derive(Deserialize)]
@@ -26,11 +26,10 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     }
     let data = Dataset::open(context.input("data"))?;
     let count = data.len() as u64;
-    let cut = |part: u64| (u128::from(count) * u128::from(part) / u128::from(parts)) as u64;
-    // The order in which training takes the sequences with this seed, so that it trains on the parts one after the other.
-    let place = |position| shuffled(position, count, seed as u64) as usize;
+    // As training takes them with this seed.
+    let order = Order::new(count, seed, parts, count);
     let ids: Vec<u64> =
-        (cut(part - 1)..cut(part)).map(|position| data.sequence_id(place(position))).collect();
+        order.sequences_of(part - 1).map(|index| data.sequence_id(index as usize)).collect();
     if ids.is_empty() {
         let message = format!("part {part} of {parts} has none of the {count} sequences");
         return Err(StageError::input(message).help("make fewer parts"));

@@ -39,6 +39,8 @@ pub mod tokenizer_inspect;
 pub mod tokenizer_open;
 pub mod tokenizer_prune;
 pub mod tokenizer_retrain;
+pub mod train_kept;
+pub mod train_loss_at;
 pub mod worker;
 
 pub use action::{Action, Event, Failure, FailureKind};

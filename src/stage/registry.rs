@@ -6,7 +6,7 @@ use crate::stage::{
     corpus_parquet, corpus_shuffle, corpus_split, corpus_text, dataset_count, dataset_internevo,
     dataset_pack, dataset_part, dataset_remap, rounds_resample, source_adopt, source_fetch,
     source_unpack, tokenizer_count, tokenizer_coverage, tokenizer_inspect, tokenizer_open,
-    tokenizer_prune, tokenizer_retrain,
+    tokenizer_prune, tokenizer_retrain, train_kept, train_loss_at,
 };
 
 /// All stages that `tlm worker` runs.
@@ -36,6 +36,8 @@ pub const REGISTRY: Registry = &[
     ("tokenizer.open", tokenizer_open::run),
     ("tokenizer.prune", tokenizer_prune::run),
     ("tokenizer.retrain", tokenizer_retrain::run),
+    ("train.kept", train_kept::run),
+    ("train.loss_at", train_loss_at::run),
 ];
 
 impl From<DataError> for StageError {

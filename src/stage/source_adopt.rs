@@ -42,7 +42,11 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     Ok(())
 }
 
-fn copy(source: &Path, out: &Path, context: &mut Context) -> Result<(), StageError> {
+/// Copies a file or folder, sharing its blocks where the file system can.
+///
+/// # Errors
+/// When it can't be read or written, or the stage is stopped.
+pub(super) fn copy(source: &Path, out: &Path, context: &mut Context) -> Result<(), StageError> {
     let mut done = 0;
     for entry in WalkDir::new(source) {
         if context.interrupted() {

@@ -10,9 +10,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tlm::base::{Digest, Value};
+use tlm::data::train_log::Point;
 use tlm::exec::Estimate;
 use tlm::report::draw::{Format, draw};
-use tlm::report::html::{self, Artifact, Curve, Frequencies, Page, Point, Status, StepCard};
+use tlm::report::html::{self, Artifact, Curve, Frequencies, Page, Status, StepCard};
 use tlm::report::jsonl::{Line, StepName, cells, json};
 use tlm::report::summary::{self, Flops, PlanLine, PlanState, summary};
 use tlm::report::{Found, Shown, Source, StepFacts, Table, Terminal, resolve};

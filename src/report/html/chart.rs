@@ -13,8 +13,9 @@ use plotters::prelude::{
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{ShapeStyle, TextStyle};
 
+use crate::data::train_log::Point;
 use crate::report::html::HtmlError;
-use crate::report::html::curves::{Curve, Point, smooth, thin};
+use crate::report::html::curves::{Curve, smooth, thin};
 use crate::report::html::frequencies::Frequencies;
 use crate::report::number::{compact, decimals};
 

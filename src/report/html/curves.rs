@@ -1,8 +1,6 @@
-//! Loss curves: read from a `TrainLog`, smoothed, thinned out.
+//! Loss curves: smoothed, thinned out.
 
-use std::path::Path;
-
-use serde::Deserialize;
+use crate::data::train_log::Point;
 
 /// A training step's loss over its tokens.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -11,31 +9,6 @@ pub struct Curve {
     pub name: String,
     /// As logged.
     pub points: Vec<Point>,
-}
-
-/// One optimiser step.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-pub struct Point {
-    /// Tokens trained so far.
-    pub tokens: f64,
-    /// Loss in nats per token.
-    pub loss: f64,
-}
-
-/// Returns the points of `log.jsonl` in a `TrainLog` folder.
-///
-/// # Errors
-/// When the file can't be read.
-pub fn read_log(folder: &Path) -> std::io::Result<Vec<Point>> {
-    std::fs::read_to_string(folder.join("log.jsonl")).map(|text| parse_log(&text))
-}
-
-/// Returns the points of a log; lines without tokens and a finite loss are passed over.
-pub fn parse_log(text: &str) -> Vec<Point> {
-    text.lines()
-        .filter_map(|line| serde_json::from_str::<Point>(line).ok())
-        .filter(|point| point.loss.is_finite() && point.tokens.is_finite())
-        .collect()
 }
 
 /// Returns the running mean over about a twentieth of the curve, centred, so that it does not lag. Two passes leave
@@ -70,12 +43,6 @@ pub(super) fn thin<T: Copy>(points: &[T], most: usize) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_log_with_bad_lines_gives_the_good_ones() {
-        let log = "{\"step\":1,\"tokens\":10,\"loss\":2.5,\"lr\":1e-3}\n{\"tokens\":20,\"loss\":null}\nhalf a li";
-        assert_eq!(parse_log(log), [Point { tokens: 10.0, loss: 2.5 }]);
-    }
 
     #[test]
     fn smoothing_keeps_both_ends() {

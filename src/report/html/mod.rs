@@ -19,7 +19,7 @@ use minijinja::{AutoEscape, Environment, Value, context};
 use crate::base::text::{bytes, duration};
 use crate::report::table::{Shown, Source, Table};
 
-pub use curves::{Curve, Point, parse_log, read_log};
+pub use curves::Curve;
 pub use frequencies::{Frequencies, read_frequencies};
 pub use page::{Artifact, Page, Status, StepCard};
 

@@ -113,6 +113,8 @@ pub(crate) enum Schedule {
     Cosine,
     Linear,
     Constant,
+    /// Warm-up, stable, decay (MiniCPM, arXiv 2404.06395).
+    Wsd,
 }
 
 /// The learning rate of each step.
@@ -125,6 +127,8 @@ pub(crate) struct Course {
     pub(crate) warmup: u64,
     pub(crate) steps: u64,
     pub(crate) schedule: Schedule,
+    /// Over so many of the last steps the rate falls under [`Schedule::Wsd`]; before, it keeps the peak.
+    pub(crate) decay: u64,
 }
 
 impl Course {
@@ -139,8 +143,11 @@ impl Course {
             Schedule::Cosine => (1.0 + (std::f64::consts::PI * part).cos()) / 2.0,
             Schedule::Linear => 1.0 - part,
             Schedule::Constant => 1.0,
+            Schedule::Wsd => {
+                (self.steps - 1).saturating_sub(step) as f64 / self.decay.max(1) as f64
+            }
         };
-        self.peak * (self.end + (1.0 - self.end) * left)
+        self.peak * (self.end + (1.0 - self.end) * left.min(1.0))
     }
 }
 
@@ -150,18 +157,20 @@ mod tests {
 
     #[test]
     fn the_first_step_after_the_warm_up_has_the_peak_and_the_last_one_the_end() {
-        let check = |warmup, steps, expected: &[f64]| {
-            let course = Course { peak: 1.0, end: 0.1, warmup, steps, schedule: Schedule::Linear };
+        let check = |schedule, warmup, steps, expected: &[f64]| {
+            let course = Course { peak: 1.0, end: 0.1, warmup, steps, schedule, decay: 3 };
             let rates: Vec<f64> = (0..steps).map(|step| course.at(step)).collect();
             assert!(
                 rates.iter().zip(expected).all(|(got, expected)| (got - expected).abs() < 1e-12),
                 "{rates:?}"
             );
         };
-        check(2, 5, &[0.5, 1.0, 1.0, 0.55, 0.1]);
-        check(0, 2, &[1.0, 0.1]);
-        check(1, 2, &[1.0, 1.0]);
-        check(0, 1, &[1.0]);
-        check(3, 3, &[1.0 / 3.0, 2.0 / 3.0, 1.0]);
+        check(Schedule::Linear, 2, 5, &[0.5, 1.0, 1.0, 0.55, 0.1]);
+        check(Schedule::Linear, 0, 2, &[1.0, 0.1]);
+        check(Schedule::Linear, 1, 2, &[1.0, 1.0]);
+        check(Schedule::Linear, 0, 1, &[1.0]);
+        check(Schedule::Linear, 3, 3, &[1.0 / 3.0, 2.0 / 3.0, 1.0]);
+        check(Schedule::Wsd, 2, 7, &[0.5, 1.0, 1.0, 1.0, 0.7, 0.4, 0.1]);
+        check(Schedule::Wsd, 0, 3, &[0.7, 0.4, 0.1]);
     }
 }

@@ -52,8 +52,12 @@ impl Llama {
     /// Writes `config.json` and `model.safetensors` into a folder.
     pub(crate) fn save(&self, folder: &Path) -> Result<(), StageError> {
         self.config.write(folder)?;
-        let path = folder.join("model.safetensors");
-        let mut writer = Writer::create(&path, self.config.tensors(), ("format", "pt"))?;
+        self.save_weights(&folder.join("model.safetensors"))
+    }
+
+    /// Writes `model.safetensors`, or what becomes one.
+    pub(crate) fn save_weights(&self, path: &Path) -> Result<(), StageError> {
+        let mut writer = Writer::create(path, self.config.tensors(), ("format", "pt"))?;
         for part in &self.layout.parts {
             let count = part.shape.iter().product();
             let value = self

@@ -8,6 +8,7 @@ mod importance;
 mod inherit;
 mod init;
 mod journal;
+mod keep;
 mod losses;
 mod open;
 mod perplexity;
@@ -54,6 +55,7 @@ pub(crate) const REGISTRY: Registry = &[
     ("model.spread", spread::run),
     ("rounds.score", score::run),
     ("sample", sample::run),
+    ("train.keep", keep::run),
     ("train.run", train::run),
 ];
 

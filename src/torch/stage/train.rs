@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::json;
 use tch::Tensor;
-use tlm::base::Value;
-use tlm::data::mix::{shuffled, splitmix};
+use tlm::base::{Digest, Value};
+use tlm::data::order::Order;
+use tlm::data::snapshots::Snapshots;
 use tlm::data::tokenizer::files::copy_tokenizer;
 use tlm::stage::{Context, StageError};
 
@@ -17,17 +18,18 @@ use crate::nn::runtime::{all_finite, fault};
 use crate::nn::sequences::Sequences;
 use crate::stage::journal::Journal;
 use crate::stage::state::{Origin, tell_unusable};
-use crate::stage::train_state::{self, Position};
+use crate::stage::train_state::{self, Position, kept_file};
 use crate::stage::{UNSAVED, check_not_empty, load, micro_batch, open_data};
 
 #[derive(Deserialize)]
-struct Params {
+pub(super) struct Params {
     tokens: u64,
     batch: u64,
     lr: f64,
     lr_end: f64,
     warmup: f64,
     schedule: Schedule,
+    decay: f64,
     weight_decay: f64,
     beta1: f64,
     beta2: f64,
@@ -37,15 +39,34 @@ struct Params {
     seed: i64,
 }
 
-/// Trains, from the state folder's position if it has one.
+/// What `train.keep` does besides.
+#[derive(Clone, Copy, Deserialize)]
+pub(super) struct Keeping {
+    /// Models to keep; none are by `train.run`.
+    pub(super) snapshots: u64,
+    /// Parts of the data to see one after the other.
+    pub(super) parts: u64,
+}
+
+/// Runs `train.run`.
 pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
-    let params: Params = context.params()?;
-    check_hyper(&params)?;
+    let params = context.params()?;
+    train(context, &params, Keeping { snapshots: 0, parts: 1 })
+}
+
+/// Trains, from the state folder's position if it has one.
+pub(super) fn train(
+    context: &mut Context,
+    params: &Params,
+    keeping: Keeping,
+) -> Result<(), StageError> {
+    check_hyper(params)?;
     let model = load(context, "init", &params.dtype)?;
     let data = open_data(context, &model)?;
-    let mut run = Run::new(context, &params, model, data)?;
+    let mut run = Run::new(context, params, keeping, model, data)?;
     while run.position.step < run.course.steps {
         let stopped = context.interrupted() || !run.step(context)?;
+        run.keep_if_due(context)?;
         if stopped || run.save_is_due() {
             run.save(context)?;
         }
@@ -65,7 +86,9 @@ struct Run {
     course: Course,
     position: Position,
     log: Journal,
-    seed: u64,
+    order: Order,
+    /// Models to keep.
+    snapshots: u64,
     /// Sequences in an optimiser step.
     batch: u64,
     saved: Instant,
@@ -77,10 +100,12 @@ impl Run {
     fn new(
         context: &mut Context,
         params: &Params,
+        keeping: Keeping,
         model: Llama,
         data: Sequences,
     ) -> Result<Self, StageError> {
-        check(params, &data)?;
+        let Keeping { snapshots, parts } = keeping;
+        check(params, keeping, &data)?;
         let hyper = Hyper {
             beta1: params.beta1,
             beta2: params.beta2,
@@ -98,11 +123,14 @@ impl Run {
             warmup: (params.warmup * steps as f64).round() as u64,
             steps,
             schedule: params.schedule,
+            decay: (params.decay * steps as f64).round() as u64,
         };
+        let batch = params.batch / data.length;
         Ok(Self {
             gradient: model.flat.f_zeros_like().map_err(fault)?,
-            batch: params.batch / data.length,
-            seed: splitmix(u64::from_le_bytes(params.seed.to_le_bytes())),
+            order: Order::new(data.count, params.seed, parts, steps * batch),
+            batch,
+            snapshots,
             saved: Instant::now(),
             saved_step: position.step,
             last_step: Duration::ZERO,
@@ -162,8 +190,7 @@ impl Run {
                 return Ok(None);
             }
             let end = (done + self.position.origin.micro_batch).min(self.batch);
-            let indices: Vec<u64> =
-                (done..end).map(|at| shuffled(first + at, self.data.count, self.seed)).collect();
+            let indices: Vec<u64> = (done..end).map(|at| self.order.at(first + at)).collect();
             let (inputs, targets) = self.data.batch(&indices, self.model.device())?;
             nll += self.model.backward(&inputs, &targets, scale, &self.gradient).map_err(fault)?;
             done = end;
@@ -206,6 +233,44 @@ impl Run {
         Ok(())
     }
 
+    /// Keeps the model, if another part of the training is over, in the state folder until the end.
+    fn keep_if_due(&mut self, context: &Context) -> Result<(), StageError> {
+        let number = self.position.kept.len() as u64 + 1;
+        if number > self.snapshots || self.position.step < self.snapshot_step(number) {
+            return Ok(());
+        }
+        let path = kept_file(context.state_dir(), number);
+        self.model.save_weights(&path)?;
+        let digest = Digest::of_file(&path).map_err(|e| StageError::io("read", &path, &e))?;
+        self.position.kept.push(digest);
+        Ok(())
+    }
+
+    /// Returns after which step a model is kept, counted from 1.
+    fn snapshot_step(&self, number: u64) -> u64 {
+        (self.course.steps * number).div_ceil(self.snapshots)
+    }
+
+    fn publish_kept(&self, context: &Context) -> Result<(), StageError> {
+        let out = context.out_dir("snapshots")?;
+        let numbers = 1..=self.snapshots;
+        for number in numbers.clone() {
+            let folder = Snapshots::folder(&out, number);
+            fs::create_dir(&folder).map_err(|e| StageError::io("create", &folder, &e))?;
+            self.model.config.write(&folder)?;
+            copy_tokenizer(context.input("init"), &folder)?;
+            let (kept, to) =
+                (kept_file(context.state_dir(), number), folder.join("model.safetensors"));
+            // The state stays whole until the step is done.
+            fs::hard_link(&kept, &to)
+                .or_else(|_| fs::copy(&kept, &to).map(|_| ()))
+                .map_err(|e| StageError::io("write", &to, &e))?;
+        }
+        let size = self.batch * self.data.length;
+        let tokens = numbers.map(|number| self.snapshot_step(number) * size).collect();
+        Ok(Snapshots { tokens, params: self.model.config.params() }.write(&out)?)
+    }
+
     fn publish(self, context: &mut Context) -> Result<(), StageError> {
         if !all_finite(&self.model.flat).map_err(fault)? {
             let steps = self.position.step;
@@ -215,6 +280,9 @@ impl Run {
             [] => self.untrained_loss()?,
             last => last.iter().sum::<f64>() / last.len() as f64,
         };
+        if self.snapshots > 0 {
+            self.publish_kept(context)?;
+        }
         let out = context.out_dir("model")?;
         self.model.save(&out)?;
         copy_tokenizer(context.input("init"), &out)?;
@@ -230,8 +298,7 @@ impl Run {
         let mut nll = 0.0;
         // One at a time, so that the bits don't depend on how many fit at once.
         for at in 0..count {
-            let index = shuffled(at, self.data.count, self.seed);
-            let (inputs, targets) = self.data.batch(&[index], self.model.device())?;
+            let (inputs, targets) = self.data.batch(&[self.order.at(at)], self.model.device())?;
             nll += self
                 .model
                 .nll(&inputs, &targets)
@@ -242,7 +309,7 @@ impl Run {
     }
 }
 
-fn check(params: &Params, data: &Sequences) -> Result<(), StageError> {
+fn check(params: &Params, keeping: Keeping, data: &Sequences) -> Result<(), StageError> {
     // Nothing is read for zero tokens, so an empty selection is no hindrance.
     if params.tokens > 0 {
         check_not_empty(data)?;
@@ -254,6 +321,16 @@ fn check(params: &Params, data: &Sequences) -> Result<(), StageError> {
             params.batch, data.length
         ))
         .help(format!("use `batch: {nearest} tokens`")));
+    }
+    let steps = params.tokens.div_ceil(params.batch);
+    if keeping.snapshots > steps {
+        let message = format!("`snapshots` is {}, but there are {steps} steps", keeping.snapshots);
+        return Err(StageError::input(message).help("keep fewer models, or train more tokens"));
+    }
+    if keeping.parts > 1 && keeping.parts > data.count {
+        let message =
+            format!("`parts` is {}, but there are {} sequences", keeping.parts, data.count);
+        return Err(StageError::input(message).help("make fewer parts"));
     }
     Ok(())
 }
@@ -292,5 +369,5 @@ fn resume(
     }
     let log = Journal::create(context.state_dir().join("log.jsonl"))?;
     let origin = Origin::new(context, micro_batch);
-    Ok((Position { origin, step: 0, losses: Vec::new() }, log))
+    Ok((Position { origin, step: 0, losses: Vec::new(), kept: Vec::new() }, log))
 }

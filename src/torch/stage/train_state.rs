@@ -1,6 +1,6 @@
 //! A training run's resume state: parameters, optimiser and position in one safetensors file, and the log beside it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -22,6 +22,9 @@ pub(crate) struct Position {
     pub(crate) step: u64,
     /// Losses of the last steps, newest last.
     pub(crate) losses: Vec<f64>,
+    /// Digests of the models kept so far, in order.
+    #[serde(default)]
+    pub(crate) kept: Vec<Digest>,
 }
 
 /// What the file says besides its tensors.
@@ -64,6 +67,11 @@ pub(crate) fn save(
     replace(folder, &fresh, &folder.join(FILE))
 }
 
+/// Returns where the state folder has a model that was kept, counted from 1.
+pub(crate) fn kept_file(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("kept-{number}.safetensors"))
+}
+
 /// Returns the saved state; none where there is none. Fails with the reason where there is one that can't be used.
 pub(crate) fn find(context: &Context, model: &Llama) -> Result<Option<Saved>, String> {
     let folder = context.state_dir();
@@ -80,6 +88,11 @@ pub(crate) fn find(context: &Context, model: &Llama) -> Result<Option<Saved>, St
     };
     if header.digests.len() != TENSORS.len() || !TENSORS.iter().zip(&header.digests).all(same) {
         return Err(damaged());
+    }
+    for (number, digest) in (1..).zip(&header.position.kept) {
+        if Digest::of_file(&kept_file(folder, number)).ok() != Some(*digest) {
+            return Err(format!("model {number} of those it kept is damaged or missing"));
+        }
     }
     let log = Journal::reopen(folder.join("log.jsonl"), &header.log)
         .ok_or("its log is damaged or missing")?;

@@ -42,7 +42,7 @@ const PLAIN_CODE: [(&str, &str); 4] = [
 ];
 
 /// Stages whose bits depend on the kind of CPU.
-const INEXACT: [&str; 1] = ["train.run"];
+const INEXACT: [&str; 2] = ["train.keep", "train.run"];
 
 /// Stages that tell how long something took.
 const MEASURING: [&str; 1] = ["eval.speed"];
@@ -90,7 +90,7 @@ fn made(recipe: &str) -> Made {
                 Json::String(digest) if !is_exact => {
                     let object = format!(".tlm/objects/{}/{digest}", &digest[..2]);
                     lines.extend(
-                        contents(&space.path(&object)).map(|line| format!("{name} {line}")),
+                        contents(&space.path(&object)).iter().map(|line| format!("{name} {line}")),
                     );
                 }
                 Json::Number(number) if !is_exact && number.is_f64() => {
@@ -105,11 +105,15 @@ fn made(recipe: &str) -> Made {
     made
 }
 
-/// Returns what is in the files of a folder: of tensors and logs the numbers, of others the digest.
-fn contents(folder: &Path) -> impl Iterator<Item = String> {
+/// Returns what is in the files of a folder and those inside: of tensors and logs the numbers, of others the digest.
+fn contents(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("a folder");
     let file = |entry: std::io::Result<std::fs::DirEntry>| {
         let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            let name = path.file_name().expect("a name").to_str().expect("text");
+            return contents(&path).iter().map(|line| format!("{name}/{line}")).collect();
+        }
         let name = path.file_name().expect("a name").to_str().expect("text").to_owned();
         let bytes = std::fs::read(&path).expect("readable");
         match &*name {
@@ -118,7 +122,7 @@ fn contents(folder: &Path) -> impl Iterator<Item = String> {
             _ => vec![format!("{name} {}", Digest::of(&bytes))],
         }
     };
-    entries.flat_map(file)
+    entries.flat_map(file).collect()
 }
 
 /// Of each tensor the sum of all sizes, weighted so that a number in another place makes a difference.

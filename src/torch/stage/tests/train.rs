@@ -13,9 +13,16 @@ use crate::stage::tests::{
 
 pub(super) fn train_params(tokens: u64, batch: u64) -> serde_json::Value {
     json!({
-        "tokens": tokens, "batch": batch, "lr": 0.01, "lr_end": 0.1, "warmup": 0.2, "schedule": "cosine",
+        "tokens": tokens, "batch": batch, "lr": 0.01, "lr_end": 0.1, "warmup": 0.2, "schedule": "cosine", "decay": 0.1,
         "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "clip": 1.0, "dtype": "f32", "seed": 0,
     })
+}
+
+fn keep_params(tokens: u64, batch: u64, snapshots: u64, parts: u64) -> serde_json::Value {
+    let mut params = train_params(tokens, batch);
+    params["snapshots"] = json!(snapshots);
+    params["parts"] = json!(parts);
+    params
 }
 
 fn log(bench: &Bench) -> Vec<serde_json::Value> {
@@ -240,4 +247,60 @@ fn training_says_what_is_wrong() {
     params["lr"] = json!(1e30);
     params["clip"] = json!(0.0);
     Bench::new(params, &inputs).fails("train.run", "at step");
+}
+
+#[test]
+fn what_is_kept_is_the_model_after_equal_parts_of_the_training() {
+    let (data, init) = (long_data(), checkpoint("model_biased"));
+    let inputs: [(&str, &Path); 2] = [("init", init.path()), ("data", data.path())];
+    let file = |folder: &Path, name: &str| fs::read(folder.join(name)).unwrap();
+    let whole = Bench::new(train_params(64 * 8, 64), &inputs);
+    whole.done("train.run");
+    let weights = file(&whole.path("model"), "model.safetensors");
+    let check = |bench: &Bench, said: &str| {
+        let events = bench.done("train.keep");
+        assert!(events.contains(said), "{said}: {events}");
+        assert!(file(&bench.path("model"), "model.safetensors") == weights, "{said}");
+        assert!(file(&bench.path("log"), "log.jsonl") == file(&whole.path("log"), "log.jsonl"));
+        let kept = bench.path("snapshots");
+        let told: serde_json::Value =
+            serde_json::from_slice(&file(&kept, "snapshots.json")).unwrap();
+        assert_eq!(told["tokens"], json!([192, 384, 512]), "{said}");
+        assert!(file(&kept, "3/model.safetensors") == weights, "{said}");
+        ["1", "2"].map(|name| file(&kept.join(name), "model.safetensors"))
+    };
+    let bench = Bench::new(keep_params(64 * 8, 64, 3, 1), &inputs);
+    let first = check(&bench, "\"model.params\"");
+    for name in ["1", "2", "3"] {
+        assert_eq!(
+            open(&bench.path("snapshots").join(name)).config.depth,
+            open(init.path()).config.depth
+        );
+    }
+    assert!(first[0] != first[1] && first[1] != weights);
+    // Steps 3, 6 and 8 are kept; it stops after 4 and 7 steps.
+    bench.stopped("train.keep", 4);
+    bench.stopped("train.keep", 3);
+    assert!(check(&bench, "resumes after step 7") == first);
+    let bench = Bench::new(keep_params(64 * 8, 64, 3, 1), &inputs);
+    bench.stopped("train.keep", 4);
+    fs::write(bench.state("kept-1.safetensors"), "damaged").unwrap();
+    assert!(check(&bench, "model 1 of those it kept is damaged or missing") == first);
+}
+
+#[test]
+fn parts_of_the_data_are_seen_one_after_the_other() {
+    let (data, init) = (long_data(), checkpoint("model_plain"));
+    let inputs: [(&str, &Path); 2] = [("init", init.path()), ("data", data.path())];
+    let losses = |parts| {
+        let mut params = keep_params(64 * 6, 64, 1, parts);
+        params["lr"] = json!(0.0);
+        let bench = Bench::new(params, &inputs);
+        bench.done("train.keep");
+        log(&bench).iter().map(|line| line["loss"].as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_ne!(losses(1), losses(3));
+    let fails = |params, said| Bench::new(params, &inputs).fails("train.keep", said);
+    fails(keep_params(64 * 6, 64, 7, 1), "`snapshots` is 7, but there are 6 steps");
+    fails(keep_params(64 * 6, 64, 1, 1000), "`parts` is 1000, but there are");
 }
