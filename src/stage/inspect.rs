@@ -9,9 +9,11 @@ use walkdir::WalkDir;
 use crate::base::Value;
 use crate::data::error::DataError;
 use crate::data::mapped::Mapped;
+use crate::data::snapshots::Snapshots;
 use crate::data::tokenizer::counts::sum_of_counts;
 use crate::data::tokenizer::files::Vocabulary;
 use crate::data::tokenizer::open::open_tokenizer;
+use crate::data::train_log::read_log;
 use crate::data::{Corpus, Dataset, Losses};
 use crate::stage::{Context, StageError};
 
@@ -40,6 +42,8 @@ pub(super) fn tell(
             vec![("tokens", whole(tokens)), ("sequences", whole(meta.sequences))]
         }
         "Losses" => vec![("mean", Value::Float(Losses::open(path)?.mean()?))],
+        "TrainLog" => read_log(path).map(|_| Vec::new())?,
+        "Snapshots" => Snapshots::open(path).map(|_| Vec::new())?,
         "Checkpoint" => vec![("params", whole(params(path)?))],
         _ => Vec::new(),
     };
