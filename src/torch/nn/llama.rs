@@ -11,7 +11,7 @@ use tlm::stage::StageError;
 
 use crate::nn::config::Config;
 use crate::nn::decode::Cache;
-use crate::nn::layout::{LayerLeaves, Layout, Projection, deinterleave, interleave};
+use crate::nn::layout::{LayerLeaves, Layout, Part, Projection, deinterleave, interleave};
 use crate::nn::product;
 use crate::nn::runtime::fault;
 use crate::nn::weights::{Weights, Writer};
@@ -49,6 +49,14 @@ impl Llama {
         Ok(Self { config, layout, flat, leaves, kind })
     }
 
+    /// Returns a model of the same shape with a buffer of its own, of zeros.
+    pub(crate) fn twin(&self) -> Result<Self, TchError> {
+        let (config, layout) = (self.config.clone(), Layout::of(&self.config));
+        let flat = self.flat.f_zeros_like()?;
+        let leaves = leaves(&layout, &flat)?;
+        Ok(Self { config, layout, flat, leaves, kind: self.kind })
+    }
+
     /// Writes `config.json` and `model.safetensors` into a folder.
     pub(crate) fn save(&self, folder: &Path) -> Result<(), StageError> {
         self.config.write(folder)?;
@@ -59,18 +67,16 @@ impl Llama {
     pub(crate) fn save_weights(&self, path: &Path) -> Result<(), StageError> {
         let mut writer = Writer::create(path, self.config.tensors(), ("format", "pt"))?;
         for part in &self.layout.parts {
-            let count = part.shape.iter().product();
-            let value = self
-                .flat
-                .f_narrow(0, part.offset, count)
-                .and_then(|slot| slot.f_reshape(&part.shape[..]))
-                .and_then(|rows| {
-                    if part.rotary { deinterleave(&rows, self.config.head_dim) } else { Ok(rows) }
-                })
-                .map_err(fault)?;
-            writer.push(&part.name, &value)?;
+            writer.push(&part.name, &self.value(part).map_err(fault)?)?;
         }
         writer.finish()
+    }
+
+    /// Returns a tensor of the checkpoint.
+    fn value(&self, part: &Part) -> Result<Tensor, TchError> {
+        let count = part.shape.iter().product();
+        let rows = self.flat.f_narrow(0, part.offset, count)?.f_reshape(&part.shape[..])?;
+        if part.rotary { deinterleave(&rows, self.config.head_dim) } else { Ok(rows) }
     }
 
     /// Returns what matrix products are done in.
@@ -392,6 +398,14 @@ impl Llama {
     #[cfg(test)]
     pub(crate) fn logits(&self, ids: &Tensor) -> Result<Tensor, TchError> {
         tch::no_grad(|| self.logits_of(&self.hidden(ids)?))
+    }
+}
+
+impl Weights for Llama {
+    fn load(&self, name: &str, _shape: &[i64]) -> Result<Tensor, StageError> {
+        let part = self.layout.parts.iter().find(|part| part.name == name);
+        let value = self.value(part.expect("the model has what its config says"));
+        value.and_then(|value| value.f_to_device(Device::Cpu)).map_err(fault)
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod gguf;
 pub(crate) mod importance;
 pub(crate) mod layout;
 pub(crate) mod llama;
+pub(crate) mod masks;
 pub(crate) mod product;
 pub(crate) mod quant;
 pub(crate) mod runtime;

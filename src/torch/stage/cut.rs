@@ -29,5 +29,5 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
     write_selection(&context.out_dir("out")?, "importance", &donor, &selection)?;
     let weights = Safetensors::open(&folder)?;
     let cutter = Cutter::new(&donor, &weights, &selection, None);
-    write_checkpoint(context, &target, &folder, |name, _| cutter.cut(name))
+    write_checkpoint(context, "out", &target, &folder, |name, _| cutter.cut(name))
 }

@@ -29,7 +29,7 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
     }
     let weights = Safetensors::open(&folder)?;
     let target = Config { kv_heads, ..model.clone() };
-    write_checkpoint(context, &target, &folder, |name, shape| {
+    write_checkpoint(context, "out", &target, &folder, |name, shape| {
         if !name.contains(".k_proj.") && !name.contains(".v_proj.") {
             return weights.load(name, shape);
         }

@@ -55,6 +55,17 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
         Criterion::Taylor => by_gradient(context, &params, &model, &data)?,
         Criterion::Activation => by_activation(context, &params, &model, &data)?,
     };
+    let criterion = format!("{:?}", params.criterion).to_lowercase();
+    write(&context.out_dir("out")?, criterion, &model.config, importance)
+}
+
+/// Writes `importance.json` into a folder.
+pub(crate) fn write(
+    out: &Path,
+    criterion: String,
+    donor: &Config,
+    importance: Importance,
+) -> Result<(), StageError> {
     let each = |get: fn(&LayerImportance) -> &Vec<f64>| {
         importance.within.iter().map(get).cloned().collect::<Vec<_>>()
     };
@@ -62,8 +73,8 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
     let all_finite = |layers: &[Vec<f64>]| layers.iter().all(|numbers| finite(numbers));
     let stored = Stored {
         format: 1,
-        criterion: format!("{:?}", params.criterion).to_lowercase(),
-        donor: Shapes::of(&model.config),
+        criterion,
+        donor: Shapes::of(donor),
         heads: each(|layer| &layer.heads),
         kv_heads: each(|layer| &layer.kv_heads),
         neurons: each(|layer| &layer.neurons),
@@ -80,7 +91,7 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
         )
         .help("use a model that has not diverged"));
     }
-    let path = context.out_dir("out")?.join("importance.json");
+    let path = out.join("importance.json");
     let text = serde_json::to_string(&stored).expect("plain data");
     fs::write(&path, text + "\n").map_err(|e| StageError::io("write", &path, &e))
 }

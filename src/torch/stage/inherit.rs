@@ -59,7 +59,7 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
     let criterion = format!("{:?}", params.criterion).to_lowercase();
     write_selection(&context.out_dir("out")?, &criterion, &donor, &selection)?;
     let cutter = Cutter::new(&donor, &weights, &selection, rows);
-    write_checkpoint(context, &target, &tokens, |name, _| cutter.cut(name))
+    write_checkpoint(context, "out", &target, &tokens, |name, _| cutter.cut(name))
 }
 
 /// Returns the donor's embedding row of each token, by the tokens' texts; none where all rows stay as they are.

@@ -84,7 +84,7 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
     let config = config(&params.shape, &Vocabulary::open(&folder)?)?;
     let seed = splitmix(u64::from_le_bytes(params.seed.to_le_bytes()));
     tch::manual_seed(i64::from_le_bytes(seed.to_le_bytes()));
-    write_checkpoint(context, &config, &folder, |name, shape| {
+    write_checkpoint(context, "out", &config, &folder, |name, shape| {
         random(name, shape, params.std * params.law.factor(name, config.depth)).map_err(fault)
     })
 }

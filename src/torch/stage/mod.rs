@@ -9,6 +9,7 @@ mod inherit;
 mod init;
 mod journal;
 mod keep;
+mod learn_masks;
 mod losses;
 mod open;
 mod perplexity;
@@ -51,6 +52,7 @@ pub(crate) const REGISTRY: Registry = &[
     ("model.importance", importance::run),
     ("model.inherit", inherit::run),
     ("model.init", init::run),
+    ("model.learn_masks", learn_masks::run),
     ("model.open", open::run),
     ("model.spread", spread::run),
     ("rounds.score", score::run),
@@ -115,39 +117,40 @@ fn check_not_empty(data: &Sequences) -> Result<(), StageError> {
         .help("give `rounds.resample` a `rate` that draws at least one unit"))
 }
 
-/// Writes the checkpoint `out`: each tensor as `make` makes it, by name and shape; its tokenizer comes from `tokens`.
+/// Writes the checkpoint `name`: each tensor as `make` makes it, by name and shape; its tokenizer comes from `tokens`.
 ///
 /// # Errors
 /// When a number is not finite: such a model is never published.
 fn write_checkpoint(
     context: &mut Context,
+    name: &str,
     config: &Config,
     tokens: &Path,
     mut make: impl FnMut(&str, &[i64]) -> Result<Tensor, StageError>,
 ) -> Result<(), StageError> {
-    let out = context.out_dir("out")?;
+    let out = context.out_dir(name)?;
     config.write(&out)?;
     let path = out.join("model.safetensors");
     let mut writer = Writer::create(&path, config.tensors(), ("format", "pt"))?;
     let (mut done, total) = (0, config.params());
-    for (name, shape) in config.tensors() {
+    for (tensor_name, shape) in config.tensors() {
         if context.interrupted() {
             return Err(StageError::Interrupted);
         }
-        let tensor = make(&name, &shape)?;
+        let tensor = make(&tensor_name, &shape)?;
         if !runtime::all_finite(&tensor).map_err(fault)? {
             return Err(StageError::input(format!(
-                "tensor `{name}` has numbers that are not finite"
+                "tensor `{tensor_name}` has numbers that are not finite"
             ))
             .help("use a model that has not diverged; if this one was fetched, fetch it again"));
         }
-        writer.push(&name, &tensor)?;
+        writer.push(&tensor_name, &tensor)?;
         done += tensor.numel() as u64;
         context.progress(done, Some(total as u64), "params");
     }
     writer.finish()?;
     copy_tokenizer(tokens, &out)?;
-    context.output("out.params", Value::Int(total))
+    context.output(&format!("{name}.params"), Value::Int(total))
 }
 
 /// Returns how many sequences go through the model at once.

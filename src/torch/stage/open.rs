@@ -59,7 +59,7 @@ fn write(
     weights: &dyn Weights,
     tokens: &Path,
 ) -> Result<(), StageError> {
-    write_checkpoint(context, config, tokens, |name, shape| weights.load(name, shape))?;
+    write_checkpoint(context, "out", config, tokens, |name, shape| weights.load(name, shape))?;
     let size = Vocabulary::open(tokens)?.size();
     context.output("out.tokenizer.size", Value::Int(size as i64))
 }

@@ -8,6 +8,7 @@ mod importance;
 mod inherit;
 mod losses;
 mod made;
+mod masks;
 mod open;
 mod train;
 mod written;

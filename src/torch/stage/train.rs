@@ -6,37 +6,37 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::json;
 use tch::Tensor;
-use tlm::base::{Digest, Value};
+use tlm::base::Value;
 use tlm::data::order::Order;
-use tlm::data::snapshots::Snapshots;
 use tlm::data::tokenizer::files::copy_tokenizer;
 use tlm::stage::{Context, StageError};
 
 use crate::nn::adamw::{AdamW, Course, Hyper, Schedule};
 use crate::nn::llama::Llama;
+use crate::nn::masks::Learner;
 use crate::nn::runtime::{all_finite, fault};
 use crate::nn::sequences::Sequences;
 use crate::stage::journal::Journal;
 use crate::stage::state::{Origin, tell_unusable};
-use crate::stage::train_state::{self, Position, kept_file};
+use crate::stage::train_state::{self, Position, Tensors};
 use crate::stage::{UNSAVED, check_not_empty, load, micro_batch, open_data};
 
 #[derive(Deserialize)]
 pub(super) struct Params {
-    tokens: u64,
-    batch: u64,
-    lr: f64,
-    lr_end: f64,
-    warmup: f64,
-    schedule: Schedule,
-    decay: f64,
-    weight_decay: f64,
-    beta1: f64,
-    beta2: f64,
-    eps: f64,
-    clip: f64,
-    dtype: String,
-    seed: i64,
+    pub(super) tokens: u64,
+    pub(super) batch: u64,
+    pub(super) lr: f64,
+    pub(super) lr_end: f64,
+    pub(super) warmup: f64,
+    pub(super) schedule: Schedule,
+    pub(super) decay: f64,
+    pub(super) weight_decay: f64,
+    pub(super) beta1: f64,
+    pub(super) beta2: f64,
+    pub(super) eps: f64,
+    pub(super) clip: f64,
+    pub(super) dtype: String,
+    pub(super) seed: i64,
 }
 
 /// What `train.keep` does besides.
@@ -48,10 +48,15 @@ pub(super) struct Keeping {
     pub(super) parts: u64,
 }
 
+impl Keeping {
+    /// What `train.run` keeps.
+    pub(super) const NOTHING: Self = Self { snapshots: 0, parts: 1 };
+}
+
 /// Runs `train.run`.
 pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
     let params = context.params()?;
-    train(context, &params, Keeping { snapshots: 0, parts: 1 })
+    train(context, &params, Keeping::NOTHING)
 }
 
 /// Trains, from the state folder's position if it has one.
@@ -60,35 +65,34 @@ pub(super) fn train(
     params: &Params,
     keeping: Keeping,
 ) -> Result<(), StageError> {
-    check_hyper(params)?;
     let model = load(context, "init", &params.dtype)?;
-    let data = open_data(context, &model)?;
-    let mut run = Run::new(context, params, keeping, model, data)?;
-    while run.position.step < run.course.steps {
-        let stopped = context.interrupted() || !run.step(context)?;
-        run.keep_if_due(context)?;
-        if stopped || run.save_is_due() {
-            run.save(context)?;
-        }
-        if stopped {
-            return Err(StageError::Interrupted);
-        }
-    }
+    let mut run = Run::new(context, params, keeping, model, None)?;
+    run.go(context)?;
     run.publish(context)
 }
 
+/// Masks that are learned along with the model.
+pub(super) struct Learning {
+    pub(super) learner: Learner,
+    /// Their peak learning rate.
+    pub(super) lr: f64,
+    /// The part of the steps over which the shape shrinks.
+    pub(super) shrinking: f64,
+}
+
 /// A training run at some step.
-struct Run {
-    model: Llama,
+pub(super) struct Run {
+    pub(super) model: Llama,
+    pub(super) learning: Option<Learning>,
     data: Sequences,
     optimiser: AdamW,
     gradient: Tensor,
-    course: Course,
-    position: Position,
+    pub(super) course: Course,
+    pub(super) position: Position,
     log: Journal,
     order: Order,
     /// Models to keep.
-    snapshots: u64,
+    pub(super) snapshots: u64,
     /// Sequences in an optimiser step.
     batch: u64,
     saved: Instant,
@@ -97,13 +101,15 @@ struct Run {
 }
 
 impl Run {
-    fn new(
+    pub(super) fn new(
         context: &mut Context,
         params: &Params,
         keeping: Keeping,
         model: Llama,
-        data: Sequences,
+        learning: Option<Learning>,
     ) -> Result<Self, StageError> {
+        check_hyper(params)?;
+        let data = open_data(context, &model)?;
         let Keeping { snapshots, parts } = keeping;
         check(params, keeping, &data)?;
         let hyper = Hyper {
@@ -115,7 +121,13 @@ impl Run {
         };
         let mut optimiser = AdamW::new(&model.flat, model.layout.decayed, hyper).map_err(fault)?;
         let micro = micro_batch(context, &data, &model);
-        let (position, log) = resume(context, &model, &mut optimiser, micro)?;
+        let held = held(&model, &optimiser, learning.as_ref());
+        let (position, log) = resume(context, &held, micro)?;
+        optimiser.steps = position.step;
+        let mut learning = learning;
+        if let Some(learning) = &mut learning {
+            learning.learner.moments.steps = position.step;
+        }
         let steps = params.tokens.div_ceil(params.batch);
         let course = Course {
             peak: params.lr,
@@ -135,6 +147,7 @@ impl Run {
             saved_step: position.step,
             last_step: Duration::ZERO,
             model,
+            learning,
             data,
             optimiser,
             course,
@@ -143,17 +156,45 @@ impl Run {
         })
     }
 
+    /// Trains to the end.
+    pub(super) fn go(&mut self, context: &mut Context) -> Result<(), StageError> {
+        while self.position.step < self.course.steps {
+            let stopped = context.interrupted() || !self.step(context)?;
+            self.keep_if_due(context)?;
+            if stopped || self.save_is_due() {
+                self.save(context)?;
+            }
+            if stopped {
+                return Err(StageError::Interrupted);
+            }
+        }
+        if all_finite(&self.model.flat).map_err(fault)? {
+            return Ok(());
+        }
+        let steps = self.position.step;
+        Err(self.diverged(&format!("the weights are not finite after {steps} steps")))
+    }
+
+    /// Returns tokens in an optimiser step.
+    pub(super) fn step_tokens(&self) -> u64 {
+        self.batch * self.data.length
+    }
+
     /// Does one step; returns false if it was interrupted, with nothing changed.
     fn step(&mut self, context: &mut Context) -> Result<bool, StageError> {
         let start = Instant::now();
         let step = self.position.step;
+        if let Some(Learning { learner, .. }) = &mut self.learning {
+            learner.draw(&self.model, step).map_err(fault)?;
+        }
         let Some(nll) = self.accumulate(context)? else {
             return Ok(false);
         };
-        let tokens = self.batch * self.data.length;
+        let tokens = self.step_tokens();
         let loss = nll / tokens as f64;
         self.check_finite("loss", loss)?;
         let lr = self.course.at(step);
+        self.learn(step)?;
         let norm = self.optimiser.step(&self.model.flat, &self.gradient, lr).map_err(fault)?;
         self.check_finite("gradient norm", norm)?;
         self.position.step += 1;
@@ -164,13 +205,19 @@ impl Run {
         self.last_step = start.elapsed();
         let speed = tokens as f64 / self.last_step.as_secs_f64();
         let done = self.position.step * tokens;
-        let line = json!({
+        let mut line = json!({
             "step": self.position.step,
             "tokens": done,
             "loss": loss,
             "lr": lr,
             "grad_norm": norm,
         });
+        if let Some(Learning { learner, .. }) = &self.learning {
+            for (unit, size) in learner.masks().sizes().map_err(fault)? {
+                line[unit.name()] = json!(size);
+                context.metric(unit.name(), size);
+            }
+        }
         self.log.append(format!("{line}\n").as_bytes())?;
         context.metric("loss", loss);
         context.metric("tokens_per_s", speed.round());
@@ -178,11 +225,22 @@ impl Run {
         Ok(true)
     }
 
+    /// Lets masks learn from the gradient, which becomes that by the weights.
+    fn learn(&mut self, step: u64) -> Result<(), StageError> {
+        let Some(Learning { learner, lr, shrinking }) = &mut self.learning else { return Ok(()) };
+        let shrinking = (self.course.steps as f64 * *shrinking).max(1.0);
+        let shrunk = ((step + 1) as f64 / shrinking).min(1.0);
+        let lr = *lr * self.course.at(step) / self.course.peak;
+        learner.learn(&self.model, &self.gradient, shrunk, lr).map_err(fault)
+    }
+
     /// Fills the gradient of the mean loss over one batch and returns the summed loss; none when interrupted.
     fn accumulate(&mut self, context: &Context) -> Result<Option<f64>, StageError> {
         let _ = self.gradient.f_zero_().map_err(fault)?;
         let first = self.position.step * self.batch;
         let scale = 1.0 / (self.batch * self.data.length) as f64;
+        let masked = self.learning.as_ref().map(|learning| learning.learner.masked());
+        let model = masked.unwrap_or(&self.model);
         let mut nll = 0.0;
         let mut done = 0;
         while done < self.batch {
@@ -191,8 +249,8 @@ impl Run {
             }
             let end = (done + self.position.origin.micro_batch).min(self.batch);
             let indices: Vec<u64> = (done..end).map(|at| self.order.at(first + at)).collect();
-            let (inputs, targets) = self.data.batch(&indices, self.model.device())?;
-            nll += self.model.backward(&inputs, &targets, scale, &self.gradient).map_err(fault)?;
+            let (inputs, targets) = self.data.batch(&indices, model.device())?;
+            nll += model.backward(&inputs, &targets, scale, &self.gradient).map_err(fault)?;
             done = end;
         }
         Ok(Some(nll))
@@ -225,7 +283,8 @@ impl Run {
         if self.position.step > self.saved_step {
             let log = self.log.mark()?;
             let folder = context.state_dir();
-            train_state::save(folder, &self.model, &self.optimiser, &self.position, log)?;
+            let held = held(&self.model, &self.optimiser, self.learning.as_ref());
+            train_state::save(folder, &held, &self.position, log)?;
             self.saved_step = self.position.step;
         }
         self.saved = Instant::now();
@@ -233,62 +292,25 @@ impl Run {
         Ok(())
     }
 
-    /// Keeps the model, if another part of the training is over, in the state folder until the end.
-    fn keep_if_due(&mut self, context: &Context) -> Result<(), StageError> {
-        let number = self.position.kept.len() as u64 + 1;
-        if number > self.snapshots || self.position.step < self.snapshot_step(number) {
-            return Ok(());
-        }
-        let path = kept_file(context.state_dir(), number);
-        self.model.save_weights(&path)?;
-        let digest = Digest::of_file(&path).map_err(|e| StageError::io("read", &path, &e))?;
-        self.position.kept.push(digest);
-        Ok(())
-    }
-
-    /// Returns after which step a model is kept, counted from 1.
-    fn snapshot_step(&self, number: u64) -> u64 {
-        (self.course.steps * number).div_ceil(self.snapshots)
-    }
-
-    fn publish_kept(&self, context: &Context) -> Result<(), StageError> {
-        let out = context.out_dir("snapshots")?;
-        let numbers = 1..=self.snapshots;
-        for number in numbers.clone() {
-            let folder = Snapshots::folder(&out, number);
-            fs::create_dir(&folder).map_err(|e| StageError::io("create", &folder, &e))?;
-            self.model.config.write(&folder)?;
-            copy_tokenizer(context.input("init"), &folder)?;
-            let (kept, to) =
-                (kept_file(context.state_dir(), number), folder.join("model.safetensors"));
-            // The state stays whole until the step is done.
-            fs::hard_link(&kept, &to)
-                .or_else(|_| fs::copy(&kept, &to).map(|_| ()))
-                .map_err(|e| StageError::io("write", &to, &e))?;
-        }
-        let size = self.batch * self.data.length;
-        let tokens = numbers.map(|number| self.snapshot_step(number) * size).collect();
-        Ok(Snapshots { tokens, params: self.model.config.params() }.write(&out)?)
-    }
-
     fn publish(self, context: &mut Context) -> Result<(), StageError> {
-        if !all_finite(&self.model.flat).map_err(fault)? {
-            let steps = self.position.step;
-            return Err(self.diverged(&format!("the weights are not finite after {steps} steps")));
-        }
-        let loss = match self.position.losses.as_slice() {
-            [] => self.untrained_loss()?,
-            last => last.iter().sum::<f64>() / last.len() as f64,
-        };
         if self.snapshots > 0 {
             self.publish_kept(context)?;
         }
         let out = context.out_dir("model")?;
         self.model.save(&out)?;
         copy_tokenizer(context.input("init"), &out)?;
+        context.output("model.params", Value::Int(self.model.config.params()))?;
+        self.publish_log(context)
+    }
+
+    /// Publishes the log and the loss.
+    pub(super) fn publish_log(self, context: &mut Context) -> Result<(), StageError> {
+        let loss = match self.position.losses.as_slice() {
+            [] => self.untrained_loss()?,
+            last => last.iter().sum::<f64>() / last.len() as f64,
+        };
         let log = context.out_dir("log")?.join("log.jsonl");
         fs::copy(self.log.finish()?, &log).map_err(|e| StageError::io("write", &log, &e))?;
-        context.output("model.params", Value::Int(self.model.config.params()))?;
         context.output("loss", Value::Float(loss))
     }
 
@@ -350,16 +372,31 @@ fn check_hyper(params: &Params) -> Result<(), StageError> {
         .help("give `eps` a small number, such as 1e-8"))
 }
 
-/// Returns where the run stands, and its log there; puts a saved state into model and optimiser.
+/// Returns what a saved state holds.
+fn held(model: &Llama, optimiser: &AdamW, learning: Option<&Learning>) -> Tensors {
+    let same = Tensor::shallow_clone;
+    let mut held = vec![
+        ("mean", same(&optimiser.mean)),
+        ("param", same(&model.flat)),
+        ("square", same(&optimiser.square)),
+    ];
+    if let Some(Learning { learner, .. }) = learning {
+        held.push(("mask_mean", same(&learner.moments.mean)));
+        held.push(("mask_param", same(learner.odds())));
+        held.push(("mask_square", same(&learner.moments.square)));
+    }
+    held
+}
+
+/// Returns where the run stands, and its log there; puts a saved state into what it holds.
 fn resume(
     context: &mut Context,
-    model: &Llama,
-    optimiser: &mut AdamW,
+    held: &Tensors,
     micro_batch: u64,
 ) -> Result<(Position, Journal), StageError> {
-    match train_state::find(context, model) {
+    match train_state::find(context, held) {
         Ok(Some(mut saved)) => {
-            saved.restore(model, optimiser)?;
+            saved.restore(held)?;
             context.log(format!("resumes after step {}", saved.position.step));
             saved.position.origin.go_on(context);
             return Ok((saved.position, saved.log));

@@ -7,8 +7,6 @@ use tch::Tensor;
 use tlm::base::Digest;
 use tlm::stage::{Context, StageError};
 
-use crate::nn::adamw::AdamW;
-use crate::nn::llama::Llama;
 use crate::nn::runtime::{f32_bytes, fault};
 use crate::nn::weights::{Safetensors, Weights, Writer};
 use crate::stage::journal::{Journal, Mark};
@@ -44,25 +42,24 @@ pub(crate) struct Saved {
 }
 
 const FILE: &str = "state.safetensors";
-const TENSORS: [&str; 3] = ["mean", "param", "square"];
+
+/// What a state holds, by name.
+pub(crate) type Tensors = Vec<(&'static str, Tensor)>;
 
 /// Saves a state. Whatever happens meanwhile, the folder holds the old one or the new one.
 pub(crate) fn save(
     folder: &Path,
-    model: &Llama,
-    optimiser: &AdamW,
+    tensors: &Tensors,
     position: &Position,
     log: Mark,
 ) -> Result<(), StageError> {
-    let shape = vec![model.layout.total];
-    let names = TENSORS.map(|name| (name.to_owned(), shape.clone())).to_vec();
-    let tensors = [&optimiser.mean, &model.flat, &optimiser.square];
-    let digest = |tensor: &&Tensor| f32_bytes(tensor).map(|bytes| Digest::of(&bytes));
+    let names = tensors.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.size())).collect();
+    let digest = |(_, tensor): &(_, Tensor)| f32_bytes(tensor).map(|bytes| Digest::of(&bytes));
     let digests = tensors.iter().map(digest).collect::<Result<_, _>>().map_err(fault)?;
     let header = Header { position: position.clone(), log, digests };
     let fresh = folder.join("state.new");
     let mut writer = Writer::create(&fresh, names, ("header", &seal(&header)))?;
-    TENSORS.iter().zip(tensors).try_for_each(|(name, tensor)| writer.push(name, tensor))?;
+    tensors.iter().try_for_each(|(name, tensor)| writer.push(name, tensor))?;
     writer.finish()?;
     replace(folder, &fresh, &folder.join(FILE))
 }
@@ -73,7 +70,7 @@ pub(crate) fn kept_file(folder: &Path, number: u64) -> PathBuf {
 }
 
 /// Returns the saved state; none where there is none. Fails with the reason where there is one that can't be used.
-pub(crate) fn find(context: &Context, model: &Llama) -> Result<Option<Saved>, String> {
+pub(crate) fn find(context: &Context, wanted: &Tensors) -> Result<Option<Saved>, String> {
     let folder = context.state_dir();
     let path = folder.join(FILE);
     if !path.exists() {
@@ -83,10 +80,10 @@ pub(crate) fn find(context: &Context, model: &Llama) -> Result<Option<Saved>, St
     let tensors = Safetensors::open_file(&path).map_err(|_| damaged())?;
     let header: Header = unseal(tensors.metadata("header").ok_or_else(damaged)?)?;
     header.position.origin.check(context)?;
-    let same = |(name, digest): (&&str, &Digest)| {
-        tensors.shape(name) == Some(&[model.layout.total]) && tensors.digest(name) == Some(*digest)
+    let same = |((name, tensor), digest): (&(&str, Tensor), &Digest)| {
+        tensors.shape(name) == Some(&tensor.size()[..]) && tensors.digest(name) == Some(*digest)
     };
-    if header.digests.len() != TENSORS.len() || !TENSORS.iter().zip(&header.digests).all(same) {
+    if header.digests.len() != wanted.len() || !wanted.iter().zip(&header.digests).all(same) {
         return Err(damaged());
     }
     for (number, digest) in (1..).zip(&header.position.kept) {
@@ -100,14 +97,12 @@ pub(crate) fn find(context: &Context, model: &Llama) -> Result<Option<Saved>, St
 }
 
 impl Saved {
-    /// Puts the tensors into a fresh run.
-    pub(crate) fn restore(&self, model: &Llama, optimiser: &mut AdamW) -> Result<(), StageError> {
-        let targets = [&optimiser.mean, &model.flat, &optimiser.square];
-        for (name, target) in TENSORS.iter().zip(targets) {
-            let value = self.tensors.load(name, &[model.layout.total])?;
+    /// Puts the tensors into those of a fresh run.
+    pub(crate) fn restore(&self, into: &Tensors) -> Result<(), StageError> {
+        for (name, target) in into {
+            let value = self.tensors.load(name, &target.size())?;
             tch::no_grad(|| target.shallow_clone().f_copy_(&value)).map_err(fault)?;
         }
-        optimiser.steps = self.position.step;
         Ok(())
     }
 }
