@@ -13,8 +13,7 @@ use crate::syntax::parse;
 const HEAD: &str = "# The standard library
 
 Written by `tlm doc --markdown` from `stdlib/*.tlm`; `tlm doc NAME` shows a part of it. A signature has what must be given:
-inputs by position, then parameters by name; `...` where there are more, with defaults. Ranges include both ends. What is planned
-can be checked and planned with; it can't run yet.
+inputs by position, then parameters by name; `...` where there are more, with defaults. Ranges include both ends.
 ";
 
 /// The modules of the standard library in the order of their names.
@@ -60,13 +59,6 @@ pub(super) fn about(text: &str) -> String {
     comment.join("\n")
 }
 
-impl Entry {
-    /// Returns whether recipes can plan with it, but not run it yet.
-    fn is_planned(&self) -> bool {
-        matches!(&self.kind, ItemKind::Stage(stage) if stage.version.node == 0)
-    }
-}
-
 impl Library {
     fn read() -> Self {
         let mut sources = SourceMap::default();
@@ -100,9 +92,7 @@ impl Library {
         for module in &self.modules {
             out += &format!("{}: {}\n", module.name, module.about);
             for entry in &module.entries {
-                let planned = if entry.is_planned() { " (planned)" } else { "" };
-                out +=
-                    &format!("  {:wide$}  {}{planned}\n", entry.name, first_sentence(&entry.doc));
+                out += &format!("  {:wide$}  {}\n", entry.name, first_sentence(&entry.doc));
             }
         }
         out
@@ -170,10 +160,7 @@ impl Library {
         let mut out = format!("    {signature}\n\n{doc}\n");
         out += &self.parameters("Parameters", &stage.params);
         out += &format!("\nResult:\n\n{}\n", self.result(&stage.result));
-        out += &match stage.version.node {
-            0 => "Planned; can't run yet. ".to_owned(),
-            version => format!("Version {version}. "),
-        };
+        out += &format!("Version {}. ", stage.version.node);
         out += match stage.tensor {
             true => {
                 "Run by `tlm-torch`; the class of its numerics is part of the key (`cache.md`).\n"

@@ -29,7 +29,6 @@ const PAGES: &[(&str, &str)] = pages! {
     "eval.unknown_scheme"
     "exec.never_fits"
     "exec.no_worker"
-    "exec.not_made"
     "graph.bad_pattern"
     "graph.missing_file"
     "graph.unreadable"

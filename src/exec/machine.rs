@@ -1,6 +1,5 @@
 //! What there is to run on, and whether a step can ever fit.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::base::{World, text};
@@ -89,11 +88,6 @@ fn has_cuda(world: &World) -> bool {
 pub fn fits(plan: &Plan, machine: &Machine) -> Vec<Diagnostic> {
     let due = || plan.due().iter().filter_map(|id| plan.get(*id));
     let mut found: Vec<_> = due().filter_map(|planned| never_fits(planned, machine)).collect();
-    // Without them no worker could do anything.
-    if let Some(planned) = due().find(|planned| planned.step.stage().version == 0) {
-        found.push(not_made(planned, due()));
-        return found;
-    }
     if let Some(planned) = due().find(|planned| planned.step.stage().tensor)
         && !machine.torch.exists()
     {
@@ -110,17 +104,6 @@ pub fn fits(plan: &Plan, machine: &Machine) -> Vec<Diagnostic> {
         );
     }
     found
-}
-
-/// Version 0 is that of a stage which recipes can plan with, but which is still to be written.
-fn not_made<'p>(first: Planned<'p>, due: impl Iterator<Item = Planned<'p>>) -> Diagnostic {
-    let planned = due.map(|planned| planned.step.stage()).filter(|stage| stage.version == 0);
-    let names: BTreeSet<_> = planned.map(|stage| format!("`{}`", stage.name)).collect();
-    let names: Vec<_> = names.into_iter().collect();
-    let message = format!("this tlm can plan {}, but not run it yet", names.join(", "));
-    Diagnostic::error("tlm::exec::not_made", message)
-        .label(first.step.span(), "this step needs it")
-        .help("leave it out, or declare a stage of your own with `shell`")
 }
 
 fn never_fits(planned: Planned<'_>, machine: &Machine) -> Option<Diagnostic> {

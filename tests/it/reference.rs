@@ -42,7 +42,6 @@ fn what_is_in_the_library_is_shown_by_name() {
     );
     check(&["doc", "eval.ablation"], 0, &["Result: a record of `arc_e`, `hellaswag`, `c3`."]);
     check(&["doc", "model.b0_shape"], 0, &["model.b0_shape = shape(depth: 20, width: 1792)"]);
-    check(&["doc", "model.learn_masks"], 0, &["Planned; can't run yet."]);
     check(&["doc", "train.rnu"], 2, &["did you mean `train.run`?"]);
 }
 

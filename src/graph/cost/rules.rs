@@ -26,7 +26,7 @@ pub(super) fn rule(call: &Call<'_>) -> (Facts, Known<f64>) {
         "model.gqa" => free(Facts { shape: grouped(call), ..later }),
         "model.importance" => (later, measuring(call)),
         "model.init" => free(Facts { shape: made(call), ..later }),
-        "model.learn_masks" => (later, training(call, "donor")),
+        "model.learn_masks" => (Facts { shape: cut(call), ..later }, training(call, "donor")),
         "model.open" | "source.adopt" => free(Facts { shape: call.local_model(), ..later }),
         "model.gguf" | "model.spread" => free(later),
         "rounds.resample" => {

@@ -398,7 +398,7 @@ impl Learner {
     /// Puts the model under gates. A smaller model's RMSNorm takes the mean over the dimensions that are open, which gains and
     /// epsilon make up for.
     fn put(&mut self, model: &Llama, gated: &[Gated], part: f64) -> Result<(), TchError> {
-        let _ = self.masked.flat.f_copy_(&model.flat)?;
+        self.masked.flat.f_copy_(&model.flat)?;
         gated.iter().try_for_each(|gated| gated.multiply(&self.masked, &self.masked.flat))?;
         scale_norms(&self.masked, &self.masked.flat, part)?;
         self.masked.config.eps = model.config.eps * part;

@@ -42,7 +42,7 @@ const PLAIN_CODE: [(&str, &str); 4] = [
 ];
 
 /// Stages whose bits depend on the kind of CPU.
-const INEXACT: [&str; 2] = ["train.keep", "train.run"];
+const INEXACT: [&str; 3] = ["model.learn_masks", "train.keep", "train.run"];
 
 /// Stages that tell how long something took.
 const MEASURING: [&str; 1] = ["eval.speed"];
@@ -118,6 +118,7 @@ fn contents(folder: &Path) -> Vec<String> {
         let bytes = std::fs::read(&path).expect("readable");
         match &*name {
             "model.safetensors" => tensors(&bytes),
+            "importance.json" => weights(&serde_json::from_slice(&bytes).expect("JSON")),
             "log.jsonl" => logged(std::str::from_utf8(&bytes).expect("text")),
             _ => vec![format!("{name} {}", Digest::of(&bytes))],
         }
@@ -136,6 +137,20 @@ fn tensors(bytes: &[u8]) -> Vec<String> {
         format!("{name} {:?} ~{sum}", tensor.shape())
     };
     tensors.tensors().into_iter().map(line).collect()
+}
+
+/// Of each list of numbers the sum of all sizes; the rest as it is.
+fn weights(importance: &Json) -> Vec<String> {
+    fn sum(value: &Json) -> f64 {
+        let of_list = |list: &Vec<Json>| list.iter().map(sum).sum();
+        value.as_array().map_or_else(|| value.as_f64().expect("a number").abs(), of_list)
+    }
+    let fields = importance.as_object().expect("fields").iter();
+    let line = |(name, value): (&String, &Json)| match value.is_array() {
+        true => format!("{name} ~{}", sum(value)),
+        false => format!("{name} {value}"),
+    };
+    fields.map(line).collect()
 }
 
 fn logged(text: &str) -> Vec<String> {
