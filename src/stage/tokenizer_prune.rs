@@ -5,9 +5,7 @@ use serde::Deserialize;
 use crate::base::Value;
 use crate::data::dataset::write_json;
 use crate::data::tokenizer::counts::read_counts;
-use crate::data::tokenizer::files::{
-    read_tokenizer_config, read_tokenizer_json, write_id_map, write_tokenizer,
-};
+use crate::data::tokenizer::files::{Files, write_id_map, write_tokenizer};
 use crate::data::tokenizer::prune::{Target, prune};
 use crate::stage::{Context, StageError};
 
@@ -23,22 +21,20 @@ struct Params {
 /// When the tokenizer can't be pruned to that size.
 pub fn run(context: &mut Context) -> Result<(), StageError> {
     let target = target(&context.params()?)?;
-    let folder = context.input("tokenizer").to_owned();
-    let (path, json) = (folder.join("tokenizer.json"), read_tokenizer_json(&folder)?);
-    let config = read_tokenizer_config(&folder)?;
+    let files = Files::read(context.input("tokenizer"))?;
     let counts = read_counts(context.input("counts"))?;
     let total = match target {
         Target::Keep(keep) => Some(keep as u64),
         Target::Coverage(_) => None,
     };
-    let pruned = prune(&path, json, config, &counts, target, |kept| {
+    let pruned = prune(files, &counts, target, |kept| {
         context.progress(kept, total, "tokens");
         !context.interrupted()
     })?;
     let pruned = pruned.ok_or(StageError::Interrupted)?;
     let out = context.out_dir("out")?;
     // The configuration has what other files say; those with old ids are left behind.
-    write_tokenizer(&out, &pruned.json, &pruned.config)?;
+    write_tokenizer(&out, &pruned.files.json, &pruned.files.config)?;
     write_id_map(&out, &pruned.old_ids)?;
     let report = pruned.report;
     write_json(&out.join("report.json"), &report)?;

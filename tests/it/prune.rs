@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use tlm::data::tokenizer::files::Files;
 use tlm::data::tokenizer::prune::{Target, prune};
 
 #[derive(Deserialize)]
@@ -32,7 +33,8 @@ fn pruning_is_the_published_algorithm_where_that_orphans_nothing() {
     let mut differing = 0;
     for case in reference.cases {
         let (json, counts) = (reference.tokenizer.clone(), &reference.counts[&case.counts]);
-        let pruned = prune(&path, json, Map::new(), counts, Target::Keep(case.keep), |_| true);
+        let files = Files { path: path.clone(), json, config: Map::new() };
+        let pruned = prune(files, counts, Target::Keep(case.keep), |_| true);
         let pruned = pruned.unwrap().expect("not stopped");
         assert_eq!((pruned.old_ids.len(), pruned.report.orphans), (case.keep, 0));
         if case.orphans == 0 {

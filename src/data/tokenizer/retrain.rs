@@ -24,7 +24,7 @@ use tokenizers::{
 use unicode_script::{Script, UnicodeScript};
 
 use crate::data::error::DataError;
-use crate::data::tokenizer::files::{read_tokenizer_config, read_tokenizer_json, token_text};
+use crate::data::tokenizer::files::{Files, token_text};
 use crate::data::tokenizer::merges::{MARK, byte_chars};
 use crate::data::tokenizer::pieces::byte_piece;
 
@@ -69,10 +69,9 @@ impl Retrain {
     /// # Errors
     /// When its files can't be read, or its model is of a type that can't be trained.
     pub fn open(folder: &Path) -> Result<Self, DataError> {
-        let path = folder.join("tokenizer.json");
-        let (json, config) = (read_tokenizer_json(folder)?, read_tokenizer_config(folder)?);
-        let inner = tokenizers::Tokenizer::from_file(&path)
-            .map_err(|error| DataError::invalid(&path, format!("not a tokenizer: {error}")))?;
+        let files = Files::read(folder)?;
+        let inner = files.load()?;
+        let Files { path, json, config } = files;
         let kind = match json["model"]["type"].as_str() {
             Some("BPE") => Kind::Bpe,
             Some("WordPiece") => Kind::WordPiece,

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::data::error::DataError;
-use crate::data::tokenizer::files::{MAX_VOCABULARY, token_text};
+use crate::data::tokenizer::files::{Files, MAX_VOCABULARY, token_text};
 use crate::data::tokenizer::pieces::byte_piece;
 use crate::data::tokenizer::prune::bpe::Bpe;
 use crate::data::tokenizer::prune::unigram::Unigram;
@@ -41,11 +41,8 @@ enum Kind<'j> {
 }
 
 impl<'j> Model<'j> {
-    pub(super) fn read(
-        path: &Path,
-        json: &'j Value,
-        config: &Map<String, Value>,
-    ) -> Result<Self, DataError> {
+    pub(super) fn read(files: &'j Files) -> Result<Self, DataError> {
+        let Files { path, json, config } = files;
         let model = &json["model"];
         let pieces = Pieces::read(path, model)?;
         let (special, added) = (special(json, config, &pieces), added(json));
