@@ -20,7 +20,11 @@ struct Params {
 /// # Errors
 /// When the tokenizer can't be pruned to that size.
 pub fn run(context: &mut Context) -> Result<(), StageError> {
-    let target = target(&context.params()?)?;
+    let params: Params = context.params()?;
+    let target = match (params.keep, params.coverage) {
+        (Some(keep), _) => Target::Keep(keep),
+        (None, coverage) => Target::Coverage(coverage.expect("a call gives one of the two")),
+    };
     let files = Files::read(context.input("tokenizer"))?;
     let counts = read_counts(context.input("counts"))?;
     let total = match target {
@@ -47,16 +51,4 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     ));
     context.output("out.size", Value::Int(report.tokens as i64))?;
     Ok(())
-}
-
-fn target(params: &Params) -> Result<Target, StageError> {
-    match (params.keep, params.coverage) {
-        (Some(keep), None) => Ok(Target::Keep(keep)),
-        (None, Some(coverage)) => Ok(Target::Coverage(coverage)),
-        (keep, _) => {
-            let given = if keep.is_some() { "both are" } else { "none is" };
-            Err(StageError::input(format!("`keep` or `coverage` says where to end; {given} given"))
-                .help("give one of them: `keep: 48k` or `coverage: 98%`"))
-        }
-    }
 }
