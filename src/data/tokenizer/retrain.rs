@@ -24,7 +24,7 @@ use tokenizers::{
 use unicode_script::{Script, UnicodeScript};
 
 use crate::data::error::DataError;
-use crate::data::tokenizer::files::{Files, token_text};
+use crate::data::tokenizer::files::{Files, read_as_it_is, token_text};
 use crate::data::tokenizer::merges::{MARK, byte_chars};
 use crate::data::tokenizer::pieces::byte_piece;
 
@@ -304,6 +304,7 @@ impl Retrain {
         renumber_post_processor(&mut self.json["post_processor"], &ids);
         // It names tokens by their old ids, and says no more than `added_tokens`.
         self.config.remove("added_tokens_decoder");
+        read_as_it_is(&mut self.config);
     }
 }
 
@@ -544,7 +545,12 @@ mod tests {
         let end = first.iter().position(|text| *text == "</s>").unwrap();
         assert_eq!(json["post_processor"]["special_tokens"]["</s>"]["ids"], json!([end]));
         assert_eq!(json["added_tokens"][1]["id"], json!(end));
-        assert_eq!(Value::Object(config), json!({"eos_token": "</s>", "chat_template": "x"}));
+        assert_eq!(
+            Value::Object(config),
+            json!({
+                "eos_token": "</s>", "chat_template": "x", "tokenizer_class": "PreTrainedTokenizerFast",
+            })
+        );
         let small = run(1, first.len()).unwrap_err().to_string();
         assert!(small.contains("have no room for"), "{small}");
         let large = run(1, 5000).unwrap_err().to_string();

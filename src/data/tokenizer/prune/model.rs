@@ -138,8 +138,9 @@ pub(super) struct Pieces<'j> {
     pub(super) ids: HashMap<&'j str, u32>,
     /// By id; empty where there is none.
     pub(super) texts: Vec<&'j str>,
-    /// Those that stand for a byte each, where the model falls back to bytes and has all 256.
+    /// Those that stand for a byte each, where the model falls back to bytes: not always all 256, as Gemma 2 has `\t` for one.
     pub(super) bytes: Vec<u32>,
+    has_byte: [bool; 256],
 }
 
 impl<'j> Pieces<'j> {
@@ -172,8 +173,14 @@ impl<'j> Pieces<'j> {
         }
         let byte = |byte: u8| ids.get(byte_piece(byte).as_str()).copied();
         let falls_back = model["byte_fallback"].as_bool() == Some(true);
-        let bytes: Option<Vec<u32>> = (0..=255).map(|b| byte(b).filter(|_| falls_back)).collect();
-        Ok(Self { bytes: bytes.unwrap_or_default(), ids, texts })
+        let bytes: Vec<_> = (0..=255).map(|b| byte(b).filter(|_| falls_back)).collect();
+        let has_byte = std::array::from_fn(|byte| bytes[byte].is_some());
+        Ok(Self { bytes: bytes.into_iter().flatten().collect(), has_byte, ids, texts })
+    }
+
+    /// Returns whether the bytes have tokens that a character without its own falls back to.
+    pub(super) fn has_bytes_of(&self, text: &str) -> bool {
+        text.bytes().all(|byte| self.has_byte[usize::from(byte)])
     }
 
     /// Returns all ids with a text, rising.

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::data::error::DataError;
-use crate::data::tokenizer::files::Files;
+use crate::data::tokenizer::files::{Files, read_as_it_is};
 
 /// Returns a tokenizer's files with the tokens and merges that are kept.
 pub(super) fn rewrite(files: Files, kept: &[bool], merges: &[bool]) -> Result<Files, DataError> {
@@ -46,6 +46,7 @@ pub(super) fn rewrite(files: Files, kept: &[bool], merges: &[bool]) -> Result<Fi
         };
         *tokens = std::mem::take(tokens).into_iter().map(renumbered).collect();
     }
+    read_as_it_is(&mut config);
     Ok(Files { path, json, config })
 }
 

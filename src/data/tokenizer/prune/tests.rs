@@ -13,7 +13,7 @@ use super::*;
 const LETTERS: [char; 4] = ['a', 'b', 'é', '▁'];
 const SPECIAL: &str = "special token";
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Traits {
     kind: u8,
     has_bytes: bool,
@@ -295,14 +295,7 @@ fn files(json: Value) -> Files {
 }
 
 fn small() -> Value {
-    let traits = Traits {
-        kind: 0,
-        has_bytes: false,
-        ignores_merges: false,
-        has_all_merges: false,
-        has_marks: false,
-        is_reversed: false,
-    };
+    let traits = Traits::default();
     // Tokens: 0 <unk>, 1 a, 2 b, 3 é, 4 ▁, 5 ab, 6 éa, 7 abéa, 8 bb, and 9 the special one.
     bpe(traits, &[(0, 1), (2, 0), (4, 5), (1, 1)])
 }
@@ -326,6 +319,24 @@ fn ancestors_come_along_or_the_token_waits() {
     assert_eq!(sizes, [7, 9, 10, 10]);
     let curve = coverages(&files, &counts).unwrap();
     assert_eq!(curve, [(6, 1.0 / 15.0), (9, 10.0 / 15.0), (10, 1.0)]);
+}
+
+#[test]
+fn bytes_stay_and_characters_that_have_not_all_of_them() {
+    let traits = Traits { has_bytes: true, ..Traits::default() };
+    for mut json in [bpe(traits, &[(0, 0)]), unigram(traits, &[(0, 0)])] {
+        let text = json.to_string().replace("<0xA9>", "xy").replace("<0x00>", "z");
+        json = text.parse().unwrap();
+        let tokenizer = load(&json);
+        let mut counts = vec![0; tokenizer.get_vocab_size(true)];
+        counts[0] = 1;
+        let least = prune(files(json), &counts, Target::Coverage(0.0), |_| true);
+        let least = load(&least.unwrap().unwrap().files.json);
+        let kept = |text: &str| least.token_to_id(text).is_some();
+        assert!(kept("<0xC3>") && kept("<0xFF>") && kept("é"), "é has lost a byte");
+        assert!(!kept("a") && !kept("aa") && !kept("xy") && !kept("z"));
+        assert_eq!(least.decode(&encode(&least, "aéab"), false).unwrap(), "aéab");
+    }
 }
 
 #[test]
