@@ -95,11 +95,16 @@ pub fn write_tokenizer(
     write_json(&folder.join("tokenizer_config.json"), config)
 }
 
+/// The class of transformers that reads `tokenizer.json` as it is.
+pub(super) const AS_IT_IS: &str = "PreTrainedTokenizerFast";
+
 /// Makes transformers read `tokenizer.json` as it is. Classes for one model build a tokenizer of their own from its vocabulary and
 /// merges, with the pre-tokenizer that the model once had, and code of a repository does not come along.
 pub(super) fn read_as_it_is(config: &mut Map<String, Value>) {
     config.remove("auto_map");
-    config.insert("tokenizer_class".to_owned(), json!("PreTrainedTokenizerFast"));
+    if let Some(class) = config.get_mut("tokenizer_class") {
+        *class = json!(AS_IT_IS);
+    }
 }
 
 /// Ids are below this, ten times the largest vocabularies there are; a larger one is damage, and would cost its memory.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::data::error::DataError;
 use crate::data::tokenizer::charsmap::{check_charsmap, replacing};
-use crate::data::tokenizer::files::{added_token, read_as_it_is};
+use crate::data::tokenizer::files::{AS_IT_IS, added_token};
 use crate::data::tokenizer::merges::MARK;
 
 /// What a piece is for, with the numbers of SentencePiece and of GGUF.
@@ -287,7 +287,7 @@ pub fn byte_piece(byte: u8) -> String {
 /// Returns what stands in every `tokenizer_config.json` that is written here.
 pub(super) fn plain_config() -> Map<String, Value> {
     let mut config = Map::new();
-    read_as_it_is(&mut config);
+    config.insert("tokenizer_class".to_owned(), json!(AS_IT_IS));
     config.insert("clean_up_tokenization_spaces".to_owned(), json!(false));
     config
 }

@@ -343,7 +343,8 @@ fn bytes_stay_and_characters_that_have_not_all_of_them() {
 fn what_names_ids_gets_the_new_ones() {
     let Value::Object(config) = json!({
         "added_tokens_decoder": {"9": {"content": SPECIAL}, "8": {"content": "<other>"}},
-        "bos_token": SPECIAL, "eos_token_id": 8, "chat_template": "as it is",
+        "bos_token": SPECIAL, "eos_token_id": 8, "chat_template": "as it is", "auto_map": {},
+        "tokenizer_class": "GemmaTokenizer",
     }) else {
         panic!("an object")
     };
@@ -355,6 +356,8 @@ fn what_names_ids_gets_the_new_ones() {
     assert_eq!(pruned.files.config["added_tokens_decoder"], decoder);
     assert_eq!(pruned.files.config["eos_token_id"], json!(5));
     assert_eq!(pruned.files.config["chat_template"], json!("as it is"));
+    assert_eq!(pruned.files.config["tokenizer_class"], json!("PreTrainedTokenizerFast"));
+    assert!(!pruned.files.config.contains_key("auto_map"));
     assert_eq!(pruned.files.json["added_tokens"][0]["id"], json!(6));
     let template = &pruned.files.json["post_processor"]["special_tokens"][SPECIAL]["ids"];
     assert_eq!(*template, json!([6]));
