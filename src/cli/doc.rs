@@ -159,6 +159,11 @@ impl Library {
         let signature = self.signature(name, &stage.inputs, &stage.params, result);
         let mut out = format!("    {signature}\n\n{doc}\n");
         out += &self.parameters("Parameters", &stage.params);
+        if !stage.one_of.is_empty() {
+            let names: Vec<_> =
+                stage.one_of.iter().map(|name| format!("`{}`", name.node)).collect();
+            out += &format!("\nA call gives exactly one of {}.\n", names.join(", "));
+        }
         out += &format!("\nResult:\n\n{}\n", self.result(&stage.result));
         out += &format!("Version {}. ", stage.version.node);
         out += match stage.tensor {

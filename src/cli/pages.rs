@@ -20,6 +20,7 @@ const PAGES: &[(&str, &str)] = pages! {
     "eval.late"
     "eval.no_digest"
     "eval.no_such_value"
+    "eval.one_of"
     "eval.out_of_range"
     "eval.shape_mismatch"
     "eval.tokenizer_mismatch"

@@ -9,7 +9,7 @@ use crate::base::text::{excerpt, thousands};
 use crate::base::{Digest, Value};
 use crate::data::array::Array;
 use crate::data::mapped::Mapped;
-use crate::data::tokenizer::files::read_tokenizer_json;
+use crate::data::tokenizer::files::Files;
 use crate::data::{DataError, Dataset, Statistics, Tokenizer};
 use crate::graph::key::used;
 use crate::store::{Output, Record, Store};
@@ -136,14 +136,14 @@ fn counts(store: &Store, record: &Record, path: &Path) -> Result<Vec<String>, Da
 }
 
 fn pieces(path: &Path) -> Result<Vec<String>, DataError> {
-    let json = read_tokenizer_json(path)?;
-    let tokenizer = Tokenizer::open(path)?;
+    let files = Files::read(path)?;
+    let kind = files.json["model"]["type"].as_str().unwrap_or("of an unnamed type").to_owned();
+    let tokenizer = Tokenizer::of(files)?;
     let size = tokenizer.size();
     let piece =
         |id: usize| Ok(format!("{id} {}", excerpt(&tokenizer.decode(&[id as u32])?, COLUMNS)));
     let pieces: Result<Vec<_>, DataError> =
         spread(size as usize, PIECES).into_iter().map(piece).collect();
-    let kind = json["model"]["type"].as_str().unwrap_or("of an unnamed type");
     let mut lines = vec![format!("{kind}, {} tokens: {}", thousands(size), pieces?.join(", "))];
     if let Ok(end) = tokenizer.end_of_text() {
         lines.push(format!(

@@ -216,6 +216,7 @@ impl Library {
             }),
             one => self.output("out", one, makes_tokenizer, &mut outputs),
         }
+        let one_of = one_of(stage, &params, found);
         Stage {
             decl: Arc::new(StageDecl {
                 name: name.to_owned(),
@@ -226,6 +227,7 @@ impl Library {
             }),
             signature: Signature { name: name.to_owned(), inputs, params, span: stage.name.span },
             result,
+            one_of,
             uses: stage.uses.clone(),
         }
     }
@@ -277,6 +279,29 @@ impl Library {
             span: param.name.span,
         }
     }
+}
+
+/// Returns the places of the parameters of which a call gives exactly one.
+fn one_of(stage: &ast::Stage, params: &[Slot], found: &mut Vec<Diagnostic>) -> Vec<usize> {
+    once(stage.one_of.iter(), found);
+    let mut place = |name: &ast::Name| {
+        let place = params.iter().position(|slot| {
+            slot.name == *name.node && slot.default == Some(Val::Plain(Value::Null))
+        });
+        if place.is_none() {
+            let message = format!(
+                "`{}` is no parameter of `{}` that may be left out",
+                name.node, stage.name.node
+            );
+            found.push(
+                Diagnostic::error("tlm::sema::unknown_argument", message)
+                    .label(name.span, "one of these has to be given")
+                    .help(format!("declare it as `{}: T? = none`", name.node)),
+            );
+        }
+        place
+    };
+    stage.one_of.iter().filter_map(&mut place).collect()
 }
 
 /// Finds names that stand twice in a type.

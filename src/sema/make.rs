@@ -115,6 +115,7 @@ impl<'p> Eval<'p> {
         let Given { mut inputs, tokenizers, slots } = inputs?;
         inputs.extend(call.stage.uses.iter().map(|file| self.files(file.node.clone(), file.span)));
         let mut args = args?;
+        self.one_of(call, span, at)?;
         let tokenizer = self.tokenizer(call, &slots, &tokenizers, span)?;
         self.fits_together(call, &slots, &inputs, span)?;
         let run = run?;
@@ -425,6 +426,37 @@ impl<'p> Eval<'p> {
             }
         }
         complete.then_some(args)
+    }
+
+    /// Checks that one of the parameters is given of which there has to be one.
+    fn one_of(&mut self, call: &'p Call, span: Span, at: At<'_, 'p>) -> Option<()> {
+        let group = &call.stage.one_of;
+        let params = call.params.iter().filter(|(place, _)| group.contains(place));
+        let mut given = Vec::new();
+        for (_, node) in params {
+            if self.node(node, at)? != Val::Plain(Value::Null) {
+                given.push(node.span);
+            }
+        }
+        if group.is_empty() || given.len() == 1 {
+            return Some(());
+        }
+        let slots = || group.iter().map(|place| &call.stage.signature.params[*place]);
+        let names: Vec<_> = slots().map(|slot| format!("`{}`", slot.name)).collect();
+        let message =
+            format!("`{}` takes exactly one of {}", call.stage.decl.name, names.join(", "));
+        let mut finding = Diagnostic::error("tlm::eval::one_of", message);
+        if given.is_empty() {
+            finding = finding.label(span, "none is given");
+        }
+        for span in given {
+            finding = finding.label(span, "given");
+        }
+        for slot in slots() {
+            finding = finding.label(slot.span, "declared here");
+        }
+        self.found.push(finding.help("give one of them, and leave the others out or `none`"));
+        None
     }
 
     fn arg(&mut self, slot: &Slot, given: Option<&'p Node>, at: At<'_, 'p>) -> Option<Arg> {

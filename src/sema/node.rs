@@ -314,6 +314,8 @@ pub(super) struct Stage {
     pub(super) decl: Arc<StageDecl>,
     pub(super) signature: Signature,
     pub(super) result: Ty,
+    /// The places of those parameters of which each call gives exactly one.
+    pub(super) one_of: Vec<usize>,
     /// Files that its command reads, which are inputs too.
     pub(super) uses: Vec<Name>,
 }

@@ -64,7 +64,8 @@ pub struct Context {
     action: Action,
     stop: Arc<AtomicBool>,
     events: Box<dyn Write + Send>,
-    last_progress: Option<Instant>,
+    /// When progress went out last, and of what.
+    last_progress: Option<(Instant, String)>,
     /// Why events can't be sent any more.
     broken: Option<io::Error>,
 }
@@ -152,9 +153,12 @@ impl Context {
 
     /// Tells how far the stage is; at most ten times a second goes out.
     pub fn progress(&mut self, done: u64, total: Option<u64>, unit: &str) {
-        let due = self.last_progress.is_none_or(|at| at.elapsed() > Duration::from_millis(100));
+        let due = self
+            .last_progress
+            .as_ref()
+            .is_none_or(|(at, before)| at.elapsed() > Duration::from_millis(100) || before != unit);
         if due || total == Some(done) {
-            self.last_progress = Some(Instant::now());
+            self.last_progress = Some((Instant::now(), unit.to_owned()));
             self.emit(&Event::Progress { done, total, unit: unit.to_owned() });
         }
     }

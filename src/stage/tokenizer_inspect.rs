@@ -1,7 +1,7 @@
 //! `tokenizer.inspect`: what a tokenizer makes of a text.
 
 use crate::base::Value;
-use crate::data::tokenizer::files::{read_tokenizer_config, read_tokenizer_json};
+use crate::data::tokenizer::files::Files;
 use crate::data::tokenizer::prune::orphans;
 use crate::data::{Corpus, DataError, Tokenizer};
 use crate::stage::{Context, StageError, documents};
@@ -23,11 +23,9 @@ struct Found {
 /// When an input can't be read, or there is no text.
 pub fn run(context: &mut Context) -> Result<(), StageError> {
     let corpus = Corpus::open(context.input("corpus"))?;
-    let folder = context.input("tokenizer").to_owned();
-    let (path, json) = (folder.join("tokenizer.json"), read_tokenizer_json(&folder)?);
-    let orphans = orphans(&path, &json, &read_tokenizer_config(&folder)?)?;
-    drop(json);
-    let tokenizer = Tokenizer::open(&folder)?;
+    let files = Files::read(context.input("tokenizer"))?;
+    let orphans = orphans(&files)?;
+    let tokenizer = Tokenizer::of(files)?;
     let mut found = Found::default();
     let measure = |text: &str| -> Result<(usize, bool), DataError> {
         let ids = tokenizer.encode(text)?;

@@ -5,9 +5,7 @@ use serde::Deserialize;
 use crate::base::Value;
 use crate::data::dataset::write_json;
 use crate::data::tokenizer::counts::read_counts;
-use crate::data::tokenizer::files::{
-    read_tokenizer_config, read_tokenizer_json, write_id_map, write_tokenizer,
-};
+use crate::data::tokenizer::files::{Files, write_id_map, write_tokenizer};
 use crate::data::tokenizer::prune::{Target, prune};
 use crate::stage::{Context, StageError};
 
@@ -22,23 +20,25 @@ struct Params {
 /// # Errors
 /// When the tokenizer can't be pruned to that size.
 pub fn run(context: &mut Context) -> Result<(), StageError> {
-    let target = target(&context.params()?)?;
-    let folder = context.input("tokenizer").to_owned();
-    let (path, json) = (folder.join("tokenizer.json"), read_tokenizer_json(&folder)?);
-    let config = read_tokenizer_config(&folder)?;
+    let params: Params = context.params()?;
+    let target = match (params.keep, params.coverage) {
+        (Some(keep), _) => Target::Keep(keep),
+        (None, coverage) => Target::Coverage(coverage.expect("a call gives one of the two")),
+    };
+    let files = Files::read(context.input("tokenizer"))?;
     let counts = read_counts(context.input("counts"))?;
     let total = match target {
         Target::Keep(keep) => Some(keep as u64),
         Target::Coverage(_) => None,
     };
-    let pruned = prune(&path, json, config, &counts, target, |kept| {
+    let pruned = prune(files, &counts, target, |kept| {
         context.progress(kept, total, "tokens");
         !context.interrupted()
     })?;
     let pruned = pruned.ok_or(StageError::Interrupted)?;
     let out = context.out_dir("out")?;
     // The configuration has what other files say; those with old ids are left behind.
-    write_tokenizer(&out, &pruned.json, &pruned.config)?;
+    write_tokenizer(&out, &pruned.files.json, &pruned.files.config)?;
     write_id_map(&out, &pruned.old_ids)?;
     let report = pruned.report;
     write_json(&out.join("report.json"), &report)?;
@@ -51,16 +51,4 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     ));
     context.output("out.size", Value::Int(report.tokens as i64))?;
     Ok(())
-}
-
-fn target(params: &Params) -> Result<Target, StageError> {
-    match (params.keep, params.coverage) {
-        (Some(keep), None) => Ok(Target::Keep(keep)),
-        (None, Some(coverage)) => Ok(Target::Coverage(coverage)),
-        (keep, _) => {
-            let given = if keep.is_some() { "both are" } else { "none is" };
-            Err(StageError::input(format!("`keep` or `coverage` says where to end; {given} given"))
-                .help("give one of them: `keep: 48k` or `coverage: 98%`"))
-        }
-    }
 }

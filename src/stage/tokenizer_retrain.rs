@@ -38,12 +38,18 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
         },
     )?;
     context.log(format!("learning {} tokens from {} distinct words", params.size, words.len()));
+    // How far the trainer is it does not tell.
+    let size = params.size as u64;
+    context.progress(0, Some(size), "tokens");
     let pool = context.pool()?;
     // The trainer can't be stopped. A worker that is asked to stop ends, and with it this thread.
     let training = thread::spawn(move || pool.install(|| tokenizer.train(words, params.size)));
-    while !training.is_finished() {
+    loop {
         if context.interrupted() {
             return Err(StageError::Interrupted);
+        }
+        if training.is_finished() {
+            break;
         }
         thread::sleep(WAIT);
     }
@@ -51,6 +57,7 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
         training.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let out = context.out_dir("out")?;
     write_tokenizer(&out, &json, &config)?;
-    context.output("out.size", Value::Int(params.size as i64))?;
+    context.progress(size, Some(size), "tokens");
+    context.output("out.size", Value::Int(size as i64))?;
     Ok(())
 }

@@ -133,6 +133,8 @@ pub struct Stage {
     pub version: Spanned<u32>,
     /// `tensor`: runs in `tlm-torch`, and its numerics class enters the key.
     pub tensor: bool,
+    /// `one of keep, coverage`: parameters of which each call gives exactly one.
+    pub one_of: Vec<Name>,
     /// `uses "clean.py", "lib/"`: files the command reads, which are part of its identity.
     pub uses: Vec<Name>,
     /// `shell """..."""`: the command, with `{name}` for inputs, parameters and outputs.

@@ -198,8 +198,21 @@ impl Parser<'_> {
         let (node, span) = self.whole()?;
         let tensor = self.eat_word("tensor");
         let version = Spanned { node, span };
+        let one_of = self.one_of()?;
         let (uses, shell) = (self.uses(), self.shell());
-        Some(Stage { name, inputs, params, result, version, tensor, uses, shell })
+        Some(Stage { name, inputs, params, result, version, tensor, one_of, uses, shell })
+    }
+
+    fn one_of(&mut self) -> Option<Vec<Name>> {
+        let mut names = Vec::new();
+        if self.eat_word("one") {
+            self.expect_word("of")?;
+            names.push(self.name("a parameter")?);
+            while self.eat(Symbol::Comma) {
+                names.push(self.name("a parameter")?);
+            }
+        }
+        Some(names)
     }
 
     fn uses(&mut self) -> Vec<Name> {

@@ -367,6 +367,10 @@ impl<'t> Printer<'t> {
             printer.ty(&stage.result, " ");
             printer.space();
             printer.spaced(if stage.tensor { 3 } else { 2 });
+            if !stage.one_of.is_empty() {
+                printer.spaced(2);
+                printer.names(&stage.one_of, ",");
+            }
         });
         let (uses, shell) = (&stage.uses, &stage.shell);
         self.group(|printer| {

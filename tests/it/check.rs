@@ -281,6 +281,10 @@ fn functions_are_typed_named_and_defaulted() {
         &["unknown_argument sed", "inputs text", "wrong_type 7", "no_value half"],
     );
     finds(&format!("{TEXT}{half}let d = half(text, seed: 10)"), &["out_of_range 10"]);
+    let one_of = "stage mine(text: Corpus; a: Count? = none, b: Count = 1) -> Corpus  version 1 \
+                  one of a, b, c, a shell \"mine {text} {a} {b} {out}\"";
+    let found = &["unknown_argument b", "unknown_argument c", "duplicate a"];
+    finds(&format!("use std.corpus\n{one_of}"), found);
     finds("fn f(x: Int) = g(x)\nfn g(x: Int) = f(x)", &["circle f"]);
     finds("fn f(x: Int) -> Tokens = y", &["unknown_name y"]);
 }

@@ -25,6 +25,7 @@ mod quickstart;
 mod reference;
 mod report;
 mod resample;
+mod retrain;
 mod run;
 mod store;
 mod tidy;

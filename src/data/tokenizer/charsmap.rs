@@ -5,7 +5,7 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::data::error::DataError;
 
@@ -29,6 +29,11 @@ pub(super) fn check_normalizer(path: &Path, normalizer: &Value) -> Result<(), Da
     }
     let mut parts = normalizer["normalizers"].as_array().into_iter().flatten();
     parts.try_for_each(|part| check_normalizer(path, part))
+}
+
+/// Returns the normalizer that replaces so.
+pub(super) fn replacing(charsmap: &[u8]) -> Value {
+    json!({"type": "Precompiled", "precompiled_charsmap": BASE64_STANDARD.encode(charsmap)})
 }
 
 fn parts(bytes: &[u8]) -> Option<(Vec<u32>, &str)> {

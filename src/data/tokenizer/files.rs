@@ -4,11 +4,43 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::data::array::write_array;
 use crate::data::dataset::{read_json, write_json};
 use crate::data::error::DataError;
+
+/// What the files of a tokenizer say.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// Where `tokenizer.json` was read.
+    pub path: PathBuf,
+    /// `tokenizer.json`.
+    pub json: Value,
+    /// `tokenizer_config.json`, as [`read_tokenizer_config`] has it.
+    pub config: Map<String, Value>,
+}
+
+impl Files {
+    /// Reads the files of a folder.
+    ///
+    /// # Errors
+    /// When one can't be read or is no JSON.
+    pub fn read(folder: &Path) -> Result<Self, DataError> {
+        let (json, config) = (read_tokenizer_json(folder)?, read_tokenizer_config(folder)?);
+        Ok(Self { path: folder.join("tokenizer.json"), json, config })
+    }
+
+    /// Returns the tokenizer that the tokenizers library makes of them.
+    ///
+    /// # Errors
+    /// When it makes none of them.
+    pub(super) fn load(&self) -> Result<tokenizers::Tokenizer, DataError> {
+        tokenizers::Tokenizer::deserialize(&self.json)
+            .map_err(|error| DataError::invalid(&self.path, format!("not a tokenizer: {error}")))
+    }
+}
 
 /// Reads `tokenizer.json`.
 ///
@@ -61,6 +93,18 @@ pub fn write_tokenizer(
 ) -> Result<(), DataError> {
     write_json(&folder.join("tokenizer.json"), tokenizer)?;
     write_json(&folder.join("tokenizer_config.json"), config)
+}
+
+/// The class of transformers that reads `tokenizer.json` as it is.
+pub(super) const AS_IT_IS: &str = "PreTrainedTokenizerFast";
+
+/// Makes transformers read `tokenizer.json` as it is. Classes for one model build a tokenizer of their own from its vocabulary and
+/// merges, with the pre-tokenizer that the model once had, and code of a repository does not come along.
+pub(super) fn read_as_it_is(config: &mut Map<String, Value>) {
+    config.remove("auto_map");
+    if let Some(class) = config.get_mut("tokenizer_class") {
+        *class = json!(AS_IT_IS);
+    }
 }
 
 /// Ids are below this, ten times the largest vocabularies there are; a larger one is damage, and would cost its memory.
@@ -118,8 +162,8 @@ impl Vocabulary {
     /// # Errors
     /// When a file can't be read, or the vocabulary is no map from texts to ids.
     pub fn open(folder: &Path) -> Result<Self, DataError> {
-        let json = read_tokenizer_json(folder)?;
-        Self::new(&folder.join("tokenizer.json"), &json, read_tokenizer_config(folder)?)
+        let files = Files::read(folder)?;
+        Self::new(&files.path, &files.json, files.config)
     }
 
     /// Returns the vocabulary of a `tokenizer.json` that was read from `path`, its model of any type.

@@ -8,6 +8,7 @@ use crate::data::error::DataError;
 use crate::data::gguf::{Gguf, GgufValue};
 use crate::data::tokenizer::files::{MAX_VOCABULARY, added_token, write_tokenizer};
 use crate::data::tokenizer::gguf_pre::splitting;
+use crate::data::tokenizer::merges::MARK;
 use crate::data::tokenizer::open::mark_texts;
 use crate::data::tokenizer::pieces::{Kind, Model, Piece, Pieces, plain_config};
 
@@ -164,7 +165,11 @@ fn pieces(
     })?;
     let piece = |((text, kind), score): ((&&str, Kind), &f64)| Piece {
         // Gemma's runs of blanks are written as such.
-        text: if kind == Kind::UserDefined { text.replace(' ', "▁") } else { (*text).to_owned() },
+        text: if kind == Kind::UserDefined {
+            text.replace(' ', MARK.encode_utf8(&mut [0; 4]))
+        } else {
+            (*text).to_owned()
+        },
         score: *score as f32,
         kind,
     };
@@ -190,7 +195,7 @@ fn word_piece(
     kinds: &[Kind],
     config: &Map<String, Value>,
 ) -> Result<Value, DataError> {
-    let spelled = |(token, kind): (&&str, &Kind)| match token.strip_prefix('▁') {
+    let spelled = |(token, kind): (&&str, &Kind)| match token.strip_prefix(MARK) {
         Some(start) => start.to_owned(),
         None if *kind != Kind::Normal || token.starts_with('[') && token.ends_with(']') => {
             (*token).to_owned()

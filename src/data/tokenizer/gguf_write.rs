@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::data::error::DataError;
 use crate::data::gguf_write::Meta;
-use crate::data::tokenizer::files::read_tokenizer_json;
+use crate::data::tokenizer::files::{merge_parts, read_tokenizer_json};
 
 /// Token types of GGUF.
 const NORMAL: i32 = 1;
@@ -49,11 +49,7 @@ pub fn gguf_tokenizer(folder: &Path, vocab: usize) -> Result<Vec<(String, Meta)>
     let filled = tokens.into_iter().enumerate();
     let filled = filled.map(|(id, token)| token.unwrap_or_else(|| (format!("[PAD{id}]"), UNUSED)));
     let (texts, kinds) = filled.unzip();
-    let merge = |merge: &Value| match (merge.as_str(), merge[0].as_str(), merge[1].as_str()) {
-        (Some(text), _, _) => Some(text.to_owned()),
-        (_, Some(left), Some(right)) => Some(format!("{left} {right}")),
-        _ => None,
-    };
+    let merge = |merge| merge_parts(merge).map(|(left, right)| format!("{left} {right}"));
     let merges: Option<Vec<String>> =
         model["merges"].as_array().into_iter().flatten().map(merge).collect();
     let merges = merges.ok_or_else(|| wrong("has a merge that is not two tokens"))?;

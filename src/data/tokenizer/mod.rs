@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use crate::data::error::DataError;
 use crate::data::tokenizer::encode::Encoder;
 pub use crate::data::tokenizer::encode::Part;
-use crate::data::tokenizer::files::{Vocabulary, read_tokenizer_config, read_tokenizer_json};
+use crate::data::tokenizer::files::{Files, Vocabulary};
 use crate::data::tokenizer::state::{Count, States};
 
 /// Bytes of a part of a text that is encoded at once.
@@ -48,11 +48,17 @@ impl Tokenizer {
     /// # Errors
     /// When its files can't be read or understood.
     pub fn open(folder: &Path) -> Result<Self, DataError> {
-        let path = folder.join("tokenizer.json");
-        let json = read_tokenizer_json(folder)?;
-        let vocabulary = Vocabulary::new(&path, &json, read_tokenizer_config(folder)?)?;
-        let mut inner = tokenizers::Tokenizer::from_file(&path)
-            .map_err(|error| DataError::invalid(&path, format!("not a tokenizer: {error}")))?;
+        Self::of(Files::read(folder)?)
+    }
+
+    /// Loads a tokenizer whose files are read.
+    ///
+    /// # Errors
+    /// When they can't be understood.
+    pub fn of(files: Files) -> Result<Self, DataError> {
+        let mut inner = files.load()?;
+        let Files { path, json, config } = files;
+        let vocabulary = Vocabulary::new(&path, &json, config)?;
         // Training text is neither cut nor padded, whatever the file says.
         inner.with_truncation(None).map_err(|error| DataError::invalid(&path, error))?;
         inner.with_padding(None);

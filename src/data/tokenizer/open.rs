@@ -1,10 +1,13 @@
 //! A tokenizer in any form that is known here, turned into one: `tokenizer.json` and `tokenizer_config.json` in a folder.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
 
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use crate::data::dataset::read_json;
@@ -35,6 +38,7 @@ const SAVE: &str = "open it with transformers' `AutoTokenizer.from_pretrained` a
 pub fn open_tokenizer(source: &Path, config: Option<&Path>, out: &Path) -> Result<(), DataError> {
     let config = config.map_or_else(|| Ok(Map::new()), read_json)?;
     if source.is_dir() && source.join("tokenizer.json").exists() {
+        check_once(&source.join("tokenizer.json"))?;
         check(&source.join("tokenizer.json"), &read_tokenizer_json(source)?)?;
         return copy_tokenizer(source, out);
     }
@@ -44,6 +48,7 @@ pub fn open_tokenizer(source: &Path, config: Option<&Path>, out: &Path) -> Resul
         tokenizer_from_gguf(&Gguf::open(source)?, out)?;
     } else if is_json(source)? {
         let json: Value = read_json(source)?;
+        check_once(source)?;
         check(source, &json)?;
         return write_tokenizer(out, &json, &config);
     } else {
@@ -240,6 +245,56 @@ pub(super) fn mark_texts(json: &mut Value, config: &Map<String, Value>, bos: boo
         "type": "TemplateProcessing", "single": text("A", 0), "pair": pair,
         "special_tokens": tokens,
     });
+}
+
+/// Tells whether each token stands once in the vocabulary. Who reads it as JSON sees only the last one of those with the same text.
+fn check_once(path: &Path) -> Result<(), DataError> {
+    #[derive(Deserialize)]
+    struct File {
+        model: Model,
+    }
+    #[derive(Deserialize)]
+    struct Model {
+        vocab: Repeated,
+    }
+    let bytes = fs::read(path).map_err(DataError::io("read", path))?;
+    match serde_json::from_slice(&bytes) {
+        Ok(File { model: Model { vocab: Repeated(Some(text)) } }) => {
+            Err(DataError::invalid(path, format!("token `{text}` is there twice"))
+                .help("convert or save the tokenizer again"))
+        }
+        // Whether it has a vocabulary at all is not the question here.
+        _ => Ok(()),
+    }
+}
+
+/// The first key of a map that stands there twice.
+struct Repeated(Option<String>);
+
+impl<'de> Deserialize<'de> for Repeated {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = Repeated;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Repeated, A::Error> {
+                let (mut seen, mut repeated) = (HashSet::new(), None);
+                while let Some((key, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
+                    if repeated.is_none() && seen.contains(&key) {
+                        repeated = Some(key);
+                    } else {
+                        seen.insert(key);
+                    }
+                }
+                Ok(Repeated(repeated))
+            }
+        }
+        deserializer.deserialize_map(Keys)
+    }
 }
 
 /// Tells whether a `tokenizer.json` that was read from `path` holds together.

@@ -6,16 +6,12 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 
 use crate::data::error::DataError;
-use crate::data::tokenizer::charsmap::check_charsmap;
-use crate::data::tokenizer::files::added_token;
-
-/// The character that stands for a blank.
-const BLANK: &str = "▁";
+use crate::data::tokenizer::charsmap::{check_charsmap, replacing};
+use crate::data::tokenizer::files::{AS_IT_IS, added_token};
+use crate::data::tokenizer::merges::MARK;
 
 /// What a piece is for, with the numbers of SentencePiece and of GGUF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +152,7 @@ impl Pieces {
                 Kind::Normal | Kind::Unused | Kind::Byte => return None,
             };
             // One with blanks is found in the text whose blanks are replaced already.
-            let normalized = !special && self.escape_blanks && piece.text.contains(BLANK);
+            let normalized = !special && self.escape_blanks && piece.text.contains(MARK);
             let mut token = added_token(id as u64, &piece.text, special);
             token["normalized"] = json!(normalized);
             Some(token)
@@ -173,8 +169,7 @@ impl Pieces {
     fn normalizer(&self) -> Value {
         let mut steps = Vec::new();
         if !self.charsmap.is_empty() {
-            let charsmap = BASE64_STANDARD.encode(&self.charsmap);
-            steps.push(json!({"type": "Precompiled", "precompiled_charsmap": charsmap}));
+            steps.push(replacing(&self.charsmap));
         }
         if self.single_blanks {
             for (pattern, content) in [(r"\A +| +\z", ""), (" {2,}", " ")] {
@@ -184,11 +179,11 @@ impl Pieces {
             }
         }
         if self.dummy_prefix && !self.prefix_at_start_only() {
-            let prefix = if self.escape_blanks { BLANK } else { " " };
+            let prefix = if self.escape_blanks { MARK } else { ' ' };
             steps.push(json!({"type": "Prepend", "prepend": prefix}));
         }
         if self.escape_blanks {
-            steps.push(json!({"type": "Replace", "pattern": {"String": " "}, "content": BLANK}));
+            steps.push(json!({"type": "Replace", "pattern": {"String": " "}, "content": MARK}));
         }
         match steps.len() {
             0 => Value::Null,
@@ -200,17 +195,17 @@ impl Pieces {
     fn pre_tokenizer(&self) -> Value {
         // Words one by one are the same where no piece goes beyond one.
         let split = self.escape_blanks
-            && self.pieces.iter().any(|piece| piece.text == BLANK)
-            && self.pieces.iter().all(|piece| !piece.text.chars().skip(1).any(|c| c == '▁'));
+            && self.pieces.iter().any(|piece| piece.text.chars().eq([MARK]))
+            && self.pieces.iter().all(|piece| !piece.text.chars().skip(1).any(|c| c == MARK));
         let split = split && self.model == Model::Unigram;
-        let metaspace = |replacement: &str, scheme: &str, split: bool| json!({"type": "Metaspace", "replacement": replacement, "prepend_scheme": scheme, "split": split});
-        let escape = metaspace(if self.escape_blanks { BLANK } else { " " }, "never", split);
+        let metaspace = |replacement: char, scheme: &str, split: bool| json!({"type": "Metaspace", "replacement": replacement, "prepend_scheme": scheme, "split": split});
+        let escape = metaspace(if self.escape_blanks { MARK } else { ' ' }, "never", split);
         match (self.prefix_at_start_only(), split) {
             (false, false) => Value::Null,
             (false, true) => escape,
             // With `▁` itself the first would put none before a text that begins with a blank.
             (true, _) => {
-                let parts = [metaspace(" ", "first", false), escape];
+                let parts = [metaspace(' ', "first", false), escape];
                 json!({"type": "Sequence", "pretokenizers": parts})
             }
         }
@@ -218,7 +213,7 @@ impl Pieces {
 
     fn decoder(&self) -> Value {
         let mut steps =
-            vec![json!({"type": "Replace", "pattern": {"String": BLANK}, "content": " "})];
+            vec![json!({"type": "Replace", "pattern": {"String": MARK}, "content": " "})];
         if self.byte_fallback {
             steps.push(json!({"type": "ByteFallback"}));
         }
@@ -292,7 +287,7 @@ pub fn byte_piece(byte: u8) -> String {
 /// Returns what stands in every `tokenizer_config.json` that is written here.
 pub(super) fn plain_config() -> Map<String, Value> {
     let mut config = Map::new();
-    config.insert("tokenizer_class".to_owned(), json!("PreTrainedTokenizerFast"));
+    config.insert("tokenizer_class".to_owned(), json!(AS_IT_IS));
     config.insert("clean_up_tokenization_spaces".to_owned(), json!(false));
     config
 }

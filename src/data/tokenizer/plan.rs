@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::data::tokenizer::merges::{Alphabet, MARK};
-use crate::data::tokenizer::split::{Keep, Level};
+use crate::data::tokenizer::split::{Keep, Level, literal};
 
 /// The pattern of `ByteLevel`.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
@@ -148,7 +148,7 @@ fn flatten<'j>(step: &'j Value, name: &str, steps: &mut Vec<&'j Value>) {
 
 fn pattern(pattern: &Value) -> Option<String> {
     match pattern["String"].as_str() {
-        Some(text) => Some(regex_syntax::escape(text)),
+        Some(text) => Some(literal(text)),
         None => pattern["Regex"].as_str().map(str::to_owned),
     }
 }

@@ -24,8 +24,8 @@ use tokenizers::{
 use unicode_script::{Script, UnicodeScript};
 
 use crate::data::error::DataError;
-use crate::data::tokenizer::files::{read_tokenizer_config, read_tokenizer_json, token_text};
-use crate::data::tokenizer::merges::byte_chars;
+use crate::data::tokenizer::files::{Files, read_as_it_is, token_text};
+use crate::data::tokenizer::merges::{MARK, byte_chars};
 use crate::data::tokenizer::pieces::byte_piece;
 
 /// How often each distinct word occurs.
@@ -69,10 +69,9 @@ impl Retrain {
     /// # Errors
     /// When its files can't be read, or its model is of a type that can't be trained.
     pub fn open(folder: &Path) -> Result<Self, DataError> {
-        let path = folder.join("tokenizer.json");
-        let (json, config) = (read_tokenizer_json(folder)?, read_tokenizer_config(folder)?);
-        let inner = tokenizers::Tokenizer::from_file(&path)
-            .map_err(|error| DataError::invalid(&path, format!("not a tokenizer: {error}")))?;
+        let files = Files::read(folder)?;
+        let inner = files.load()?;
+        let Files { path, json, config } = files;
         let kind = match json["model"]["type"].as_str() {
             Some("BPE") => Kind::Bpe,
             Some("WordPiece") => Kind::WordPiece,
@@ -85,7 +84,7 @@ impl Retrain {
         };
         let around = format!("{}{}", json["normalizer"], json["pre_tokenizer"]);
         let forced = forced(&json, &config);
-        let (has_blanks, has_bytes) = (around.contains('▁'), around.contains("\"ByteLevel\""));
+        let (has_blanks, has_bytes) = (around.contains(MARK), around.contains("\"ByteLevel\""));
         Ok(Self { path, json, config, inner, kind, has_blanks, has_bytes, forced })
     }
 
@@ -305,6 +304,7 @@ impl Retrain {
         renumber_post_processor(&mut self.json["post_processor"], &ids);
         // It names tokens by their old ids, and says no more than `added_tokens`.
         self.config.remove("added_tokens_decoder");
+        read_as_it_is(&mut self.config);
     }
 }
 
@@ -388,11 +388,11 @@ fn cut(text: &str, take: &mut impl FnMut(&str)) {
     let (mut start, mut len, mut last, mut before) = (0, 0, None, '\0');
     for (at, c) in text.char_indices() {
         let script = script(c).or(last);
-        let after_blank = before == '▁';
+        let after_blank = before == MARK;
         // All but the last of several blanks are a word.
-        let ends = match (c == '▁', after_blank) {
+        let ends = match (c == MARK, after_blank) {
             (true, true) => {
-                text[at + c.len_utf8()..].chars().next().is_some_and(|next| next != '▁')
+                text[at + c.len_utf8()..].chars().next().is_some_and(|next| next != MARK)
             }
             (true, false) => true,
             (false, true) => false,
@@ -402,7 +402,7 @@ fn cut(text: &str, take: &mut impl FnMut(&str)) {
             take(&text[start..at]);
             (start, len) = (at, 0);
         }
-        (last, before) = (if c == '▁' { None } else { script }, c);
+        (last, before) = (if c == MARK { None } else { script }, c);
         len += 1;
     }
     if start < text.len() {

@@ -26,6 +26,11 @@ pub(super) enum Keep {
     Rest,
 }
 
+/// Returns the pattern that matches a text only.
+pub(super) fn literal(text: &str) -> String {
+    regex_syntax::escape(text)
+}
+
 /// One way to split: all matches of a pattern, and what is between them.
 pub(super) struct Level {
     dfa: dense::DFA<Vec<u32>>,

@@ -230,11 +230,12 @@ fn labels(
     ends.sort_by_key(|((_, y), ..)| *y);
     let wanted: Vec<_> = ends.iter().map(|((_, y), ..)| f64::from(*y)).collect();
     let placed = super::layout::spread(&wanted, &vec![f64::from(LABEL_PX); wanted.len()]);
-    let bottom = f64::from(HEIGHT) - 56.0;
-    // Spreading may push the lowest name into the axis; the whole stack then moves up.
-    let lift = placed.last().map_or(0.0, |last| (last - bottom).max(0.0));
+    let (top, bottom) = (f64::from(LABEL_PX) / 2.0, f64::from(HEIGHT) - 56.0);
+    // Spreading may push the lowest name into the axis, or the highest one out of the picture; the whole stack then moves.
+    let up = placed.last().map_or(0.0, |last| (last - bottom).max(0.0));
+    let down = placed.first().map_or(0.0, |first| (top - first).max(0.0));
     for (((end_x, end_y), color, name), y) in ends.into_iter().zip(placed) {
-        let y = (y - lift).round() as i32;
+        let y = (y - up + down).round() as i32;
         root.draw(&PathElement::new(
             vec![(end_x + 2, end_y), (x + 4, y), (x + 10, y)],
             color.mix(0.6),
@@ -275,4 +276,34 @@ fn themed(svg: &str, title: &str) -> String {
     }
     let size = format!("width=\"{WIDTH}\" height=\"{HEIGHT}\" ");
     out.replacen(&size, &format!("class=\"chart\" role=\"img\" aria-label=\"{title}\" "), 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the places of the names in a chart, from the top.
+    fn places(svg: &str, name: &str) -> Vec<f64> {
+        let texts = svg.split("<text ").skip(1);
+        let named = texts.filter(|text| text.contains(&format!("\n{name}")));
+        let place = |text: &str| text.split("y=\"").nth(1)?.split('"').next()?.parse().ok();
+        named.filter_map(place).collect()
+    }
+
+    #[test]
+    fn names_of_lines_that_end_at_the_edge_stay_in_the_picture() {
+        let one = |number: usize| Frequencies {
+            name: format!("line{number}"),
+            ranks: vec![(1.0, 100.0), (9.0, 1.0)],
+            coverage: vec![(1.0, 0.5), (9.0, 1.0)],
+        };
+        let charts = frequencies(&(0..COLORS).map(one).collect::<Vec<_>>()).unwrap();
+        assert_eq!(charts.len(), 2);
+        for svg in charts {
+            let found: Vec<f64> =
+                (0..COLORS).flat_map(|number| places(&svg, &format!("line{number}"))).collect();
+            assert_eq!(found.len(), COLORS, "{svg}");
+            assert!(found.iter().all(|y| (8.0..f64::from(HEIGHT) - 8.0).contains(y)), "{found:?}");
+        }
+    }
 }

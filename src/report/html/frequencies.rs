@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::data::DataError;
 use crate::data::tokenizer::counts::read_counts;
-use crate::data::tokenizer::files::{read_tokenizer_config, read_tokenizer_json};
+use crate::data::tokenizer::files::Files;
 use crate::data::tokenizer::prune::coverages;
 
 /// Points of a curve over ranks: each is this much farther than the one before.
@@ -32,11 +32,7 @@ pub fn read_frequencies(
     tokenizer: Option<&Path>,
 ) -> Result<Frequencies, DataError> {
     let counts = read_counts(counts)?;
-    let covered = |folder: &Path| {
-        let json = read_tokenizer_json(folder)?;
-        let config = read_tokenizer_config(folder)?;
-        coverages(&folder.join("tokenizer.json"), &json, &config, &counts)
-    };
+    let covered = |folder: &Path| coverages(&Files::read(folder)?, &counts);
     let coverage = tokenizer.map(covered).transpose().ok().flatten().unwrap_or_default();
     let coverage = coverage.into_iter().map(|(size, part)| (size as f64, part)).collect();
     Ok(Frequencies { name, ranks: ranks(counts.clone()), coverage })

@@ -126,6 +126,7 @@ fn a_json_that_does_not_hold_together_is_refused() {
             "added token `b` has id 2, but the next free one is 1",
         ),
         (bpe(r#"{"a": 0, "b": 0}"#, "[]"), "tokens `a` and `b` both have id 0"),
+        (bpe(r#"{"a": 0, "b": 1, "a": 0}"#, "[]"), "token `a` is there twice"),
         (bpe(r#"{"a": 0, "b": 4294967296}"#, "[]"), "token `b` has id `4294967296`"),
     ] {
         refused("t.json", json.as_bytes(), part);

@@ -53,16 +53,15 @@ impl<'j> Bpe<'j> {
         Ok(Self { pieces, merges, ranks, origins, prefix, suffix, ignores_merges })
     }
 
-    /// Returns the tokens that spell what no other token does: bytes, or else characters (which byte-level BPE has for bytes).
+    /// Returns the tokens that spell what no other token does: bytes, and characters without them (byte-level BPE has characters
+    /// for bytes).
     pub(super) fn spelling(&self) -> Vec<u32> {
-        match &*self.pieces.bytes {
-            [] => {
-                let all = self.pieces.iter();
-                let is_character = |text: &str| self.word(text).1.chars().nth(1).is_none();
-                all.filter(|(_, text)| is_character(text)).map(|(id, _)| id).collect()
-            }
-            bytes => bytes.to_vec(),
-        }
+        let needed = |text: &str| {
+            let body = self.word(text).1;
+            body.chars().nth(1).is_none() && !self.pieces.has_bytes_of(body)
+        };
+        let characters = self.pieces.iter().filter(|(_, text)| needed(text)).map(|(id, _)| id);
+        characters.chain(self.pieces.bytes.iter().copied()).collect()
     }
 
     pub(super) fn origin(&mut self, id: u32) -> Origin {

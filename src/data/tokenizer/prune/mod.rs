@@ -21,9 +21,9 @@ use std::cmp::Reverse;
 use std::path::Path;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
 
 use crate::data::error::DataError;
+use crate::data::tokenizer::files::Files;
 use crate::data::tokenizer::prune::model::{Model, Origin};
 use crate::data::tokenizer::prune::rewrite::rewrite;
 
@@ -39,10 +39,8 @@ pub enum Target {
 /// A tokenizer with fewer tokens.
 #[derive(Debug)]
 pub struct Pruned {
-    /// The new `tokenizer.json`.
-    pub json: Value,
-    /// The new `tokenizer_config.json`.
-    pub config: Map<String, Value>,
+    /// Its files, as they are to be written.
+    pub files: Files,
     /// The old id of each new one, rising.
     pub old_ids: Vec<u32>,
     /// What became of it.
@@ -66,24 +64,22 @@ pub struct Report {
     pub orphans: usize,
 }
 
-/// Prunes a `tokenizer.json`, read from `path`, and the `tokenizer_config.json` beside it. `go_on` hears how many tokens are
+/// Prunes a tokenizer. `go_on` hears how many tokens are
 /// chosen and may stop it with false; then the result is none.
 ///
 /// # Errors
 /// When it is of a type without merges, scores or pieces of words, nothing was counted, there are fewer tokens than are to be
 /// kept, or those that always stay are more.
 pub fn prune(
-    path: &Path,
-    json: Value,
-    config: Map<String, Value>,
+    files: Files,
     counts: &[u64],
     target: Target,
     go_on: impl FnMut(u64) -> bool,
 ) -> Result<Option<Pruned>, DataError> {
-    let mut model = Model::read(path, &json, &config)?;
-    let mut choice = Choice::new(path, &mut model, counts)?;
+    let mut model = Model::read(&files)?;
+    let mut choice = Choice::new(&files.path, &mut model, counts)?;
     let forced = choice.size;
-    if !choice.choose(path, target, go_on)? {
+    if !choice.choose(&files.path, target, go_on)? {
         return Ok(None);
     }
     let (tokens, old_tokens) = (choice.size, choice.order.len());
@@ -91,10 +87,10 @@ pub fn prune(
     let kept = choice.kept;
     let old_ids: Vec<u32> = ids(&kept).collect();
     let merges = model.kept_merges(&kept);
-    let (json, config) = rewrite(path, json, config, &kept, &merges)?;
-    let orphans = orphans(path, &json, &config)?;
+    let files = rewrite(files, &kept, &merges)?;
+    let orphans = orphans(&files)?;
     let report = Report { tokens, old_tokens, coverage, counted, forced, orphans };
-    Ok(Some(Pruned { json, config, old_ids, report }))
+    Ok(Some(Pruned { files, old_ids, report }))
 }
 
 /// Returns which part of the counted tokens, from 0 to 1, a vocabulary of `keep` tokens covers; none if `go_on` stops it.
@@ -102,16 +98,14 @@ pub fn prune(
 /// # Errors
 /// As [`prune`].
 pub fn coverage(
-    path: &Path,
-    json: &Value,
-    config: &Map<String, Value>,
+    files: &Files,
     counts: &[u64],
     keep: usize,
     go_on: impl FnMut(u64) -> bool,
 ) -> Result<Option<f64>, DataError> {
-    let mut model = Model::read(path, json, config)?;
-    let mut choice = Choice::new(path, &mut model, counts)?;
-    let is_chosen = choice.choose(path, Target::Keep(keep), go_on)?;
+    let mut model = Model::read(files)?;
+    let mut choice = Choice::new(&files.path, &mut model, counts)?;
+    let is_chosen = choice.choose(&files.path, Target::Keep(keep), go_on)?;
     Ok(is_chosen.then(|| choice.coverage()))
 }
 
@@ -120,14 +114,9 @@ pub fn coverage(
 ///
 /// # Errors
 /// As [`prune`].
-pub fn coverages(
-    path: &Path,
-    json: &Value,
-    config: &Map<String, Value>,
-    counts: &[u64],
-) -> Result<Vec<(usize, f64)>, DataError> {
-    let mut model = Model::read(path, json, config)?;
-    let mut choice = Choice::new(path, &mut model, counts)?;
+pub fn coverages(files: &Files, counts: &[u64]) -> Result<Vec<(usize, f64)>, DataError> {
+    let mut model = Model::read(files)?;
+    let mut choice = Choice::new(&files.path, &mut model, counts)?;
     let mut points = vec![(choice.size, choice.coverage())];
     for at in 0..choice.order.len() {
         if choice.covered == choice.counted {
@@ -144,8 +133,8 @@ pub fn coverages(
 ///
 /// # Errors
 /// When the tokenizer is of a type that can't be pruned either.
-pub fn orphans(path: &Path, json: &Value, config: &Map<String, Value>) -> Result<usize, DataError> {
-    let mut model = Model::read(path, json, config)?;
+pub fn orphans(files: &Files) -> Result<usize, DataError> {
+    let mut model = Model::read(files)?;
     let all: Vec<u32> = model.ids().collect();
     Ok(all.into_iter().filter(|&id| model.is_orphan(id)).count())
 }

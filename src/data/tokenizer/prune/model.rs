@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::data::error::DataError;
-use crate::data::tokenizer::files::{MAX_VOCABULARY, token_text};
+use crate::data::tokenizer::files::{Files, MAX_VOCABULARY, token_text};
 use crate::data::tokenizer::pieces::byte_piece;
 use crate::data::tokenizer::prune::bpe::Bpe;
 use crate::data::tokenizer::prune::unigram::Unigram;
@@ -41,11 +41,8 @@ enum Kind<'j> {
 }
 
 impl<'j> Model<'j> {
-    pub(super) fn read(
-        path: &Path,
-        json: &'j Value,
-        config: &Map<String, Value>,
-    ) -> Result<Self, DataError> {
+    pub(super) fn read(files: &'j Files) -> Result<Self, DataError> {
+        let Files { path, json, config } = files;
         let model = &json["model"];
         let pieces = Pieces::read(path, model)?;
         let (special, added) = (special(json, config, &pieces), added(json));
@@ -141,8 +138,9 @@ pub(super) struct Pieces<'j> {
     pub(super) ids: HashMap<&'j str, u32>,
     /// By id; empty where there is none.
     pub(super) texts: Vec<&'j str>,
-    /// Those that stand for a byte each, where the model falls back to bytes and has all 256.
+    /// Those that stand for a byte each, where the model falls back to bytes: not always all 256, as Gemma 2 has `\t` for one.
     pub(super) bytes: Vec<u32>,
+    has_byte: [bool; 256],
 }
 
 impl<'j> Pieces<'j> {
@@ -175,8 +173,14 @@ impl<'j> Pieces<'j> {
         }
         let byte = |byte: u8| ids.get(byte_piece(byte).as_str()).copied();
         let falls_back = model["byte_fallback"].as_bool() == Some(true);
-        let bytes: Option<Vec<u32>> = (0..=255).map(|b| byte(b).filter(|_| falls_back)).collect();
-        Ok(Self { bytes: bytes.unwrap_or_default(), ids, texts })
+        let bytes: Vec<_> = (0..=255).map(|b| byte(b).filter(|_| falls_back)).collect();
+        let has_byte = std::array::from_fn(|byte| bytes[byte].is_some());
+        Ok(Self { bytes: bytes.into_iter().flatten().collect(), has_byte, ids, texts })
+    }
+
+    /// Returns whether the bytes have tokens that a character without its own falls back to.
+    pub(super) fn has_bytes_of(&self, text: &str) -> bool {
+        text.bytes().all(|byte| self.has_byte[usize::from(byte)])
     }
 
     /// Returns all ids with a text, rising.

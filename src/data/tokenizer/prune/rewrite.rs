@@ -5,15 +5,11 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::data::error::DataError;
+use crate::data::tokenizer::files::{Files, read_as_it_is};
 
-/// Returns `tokenizer.json` and `tokenizer_config.json` with the tokens and merges that are kept.
-pub(super) fn rewrite(
-    path: &Path,
-    mut json: Value,
-    mut config: Map<String, Value>,
-    kept: &[bool],
-    merges: &[bool],
-) -> Result<(Value, Map<String, Value>), DataError> {
+/// Returns a tokenizer's files with the tokens and merges that are kept.
+pub(super) fn rewrite(files: Files, kept: &[bool], merges: &[bool]) -> Result<Files, DataError> {
+    let Files { path, mut json, mut config } = files;
     let ids = NewIds::new(kept);
     let model = &mut json["model"];
     let mut is_kept = kept.iter().copied();
@@ -36,7 +32,7 @@ pub(super) fn rewrite(
         ids.renumber(&mut json["padding"]["pad_id"]);
     }
     if let Some(value) = json.get_mut("post_processor") {
-        post_processor(path, value, &ids)?;
+        post_processor(&path, value, &ids)?;
     }
     for (name, value) in &mut config {
         if name.ends_with("_token_id") {
@@ -50,7 +46,8 @@ pub(super) fn rewrite(
         };
         *tokens = std::mem::take(tokens).into_iter().map(renumbered).collect();
     }
-    Ok((json, config))
+    read_as_it_is(&mut config);
+    Ok(Files { path, json, config })
 }
 
 /// The new id of each old one: its rank among those that are kept.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use proptest::collection::vec;
 use proptest::prelude::{ProptestConfig, Strategy, any};
 use proptest::{prop_assert, prop_assert_eq, proptest};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokenizers::{Model as _, Tokenizer};
 
 use super::*;
@@ -13,7 +13,7 @@ use super::*;
 const LETTERS: [char; 4] = ['a', 'b', 'é', '▁'];
 const SPECIAL: &str = "special token";
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Traits {
     kind: u8,
     has_bytes: bool,
@@ -220,25 +220,24 @@ proptest! {
         for text in &texts[..10] {
             encode(&old, text).into_iter().for_each(|id| counts[id as usize] += 1);
         }
-        let path = Path::new("tokenizer.json");
-        let config = Map::new();
+        let files = files(json);
         let (forced, all, dead) = {
-            let mut model = Model::read(path, &json, &config).unwrap();
-            let choice = Choice::new(path, &mut model, &counts).unwrap();
+            let mut model = Model::read(&files).unwrap();
+            let choice = Choice::new(&files.path, &mut model, &counts).unwrap();
             let (kept, all) = (choice.kept, choice.order.len());
             let dead = ids(&kept).filter(|&id| model.is_orphan(id)).count();
             (kept, all, dead)
         };
         let least = ids(&forced).count();
         let keep = least + ((all - least) as f64 * share).round() as usize;
-        let pruned = prune(path, json.clone(), config.clone(), &counts, Target::Keep(keep), |_| true);
+        let pruned = prune(files.clone(), &counts, Target::Keep(keep), |_| true);
         let pruned = pruned.unwrap().unwrap();
-        let new = load(&pruned.json);
+        let new = load(&pruned.files.json);
         prop_assert_eq!(pruned.old_ids.len(), keep);
         prop_assert_eq!(new.get_vocab_size(true), keep);
         prop_assert!(ids(&forced).all(|id| pruned.old_ids.contains(&id)));
         let special = pruned.old_ids.iter().position(|&id| id as usize == counts.len() - 1);
-        prop_assert_eq!(pruned.json["padding"]["pad_id"].as_u64(), special.map(|id| id as u64));
+        prop_assert_eq!(pruned.files.json["padding"]["pad_id"].as_u64(), special.map(|id| id as u64));
         prop_assert_eq!(new.token_to_id(SPECIAL).map(|id| id as usize), special);
 
         // The same text has the same tokens, as far as they are left, and comes back as before.
@@ -269,47 +268,44 @@ proptest! {
         }
         if !traits.has_marks && traits.kind != 2 {
             prop_assert_eq!(pruned.report.orphans, unmade);
-            prop_assert_eq!(orphans(path, &pruned.json, &config).unwrap(), unmade);
+            prop_assert_eq!(orphans(&pruned.files).unwrap(), unmade);
         }
         // Orphans of the old one come last.
         if pruned.report.orphans > dead {
-            let alive = all - orphans(path, &json, &config).unwrap();
+            let alive = all - orphans(&files).unwrap();
             prop_assert!(keep - pruned.report.orphans >= alive);
         }
 
         // By coverage, one token fewer would cover less.
-        let covered = coverage(path, &json, &config, &counts, keep, |_| true).unwrap().unwrap();
+        let covered = coverage(&files, &counts, keep, |_| true).unwrap().unwrap();
         prop_assert_eq!(covered, pruned.report.coverage);
         let target = Target::Coverage(covered);
-        let least_kept = prune(path, json.clone(), config.clone(), &counts, target, |_| true);
+        let least_kept = prune(files.clone(), &counts, target, |_| true);
         let report = least_kept.unwrap().unwrap().report;
         prop_assert!(report.coverage >= covered - 1e-12 && report.tokens <= keep);
         if report.tokens > least {
-            let fewer = coverage(path, &json, &config, &counts, report.tokens - 1, |_| true);
+            let fewer = coverage(&files, &counts, report.tokens - 1, |_| true);
             prop_assert!(fewer.unwrap().unwrap() < covered);
         }
     }
 }
 
+fn files(json: Value) -> Files {
+    Files { path: "tokenizer.json".into(), json, config: Map::new() }
+}
+
 fn small() -> Value {
-    let traits = Traits {
-        kind: 0,
-        has_bytes: false,
-        ignores_merges: false,
-        has_all_merges: false,
-        has_marks: false,
-        is_reversed: false,
-    };
+    let traits = Traits::default();
     // Tokens: 0 <unk>, 1 a, 2 b, 3 é, 4 ▁, 5 ab, 6 éa, 7 abéa, 8 bb, and 9 the special one.
     bpe(traits, &[(0, 1), (2, 0), (4, 5), (1, 1)])
 }
 
 #[test]
 fn ancestors_come_along_or_the_token_waits() {
-    let (path, json) = (Path::new("tokenizer.json"), small());
+    let files = files(small());
     let counts = [1, 0, 0, 0, 0, 0, 0, 9, 5, 0];
     let prune = |target| {
-        let pruned = prune(path, json.clone(), Map::new(), &counts, target, |_| true);
+        let pruned = prune(files.clone(), &counts, target, |_| true);
         pruned.unwrap().unwrap()
     };
     let one = prune(Target::Keep(7));
@@ -317,32 +313,53 @@ fn ancestors_come_along_or_the_token_waits() {
     let three = prune(Target::Keep(9));
     assert_eq!(three.old_ids, [0, 1, 2, 3, 4, 5, 6, 7, 9]);
     let merges = json!([["a", "b"], ["é", "a"], ["ab", "éa"]]);
-    assert_eq!(three.json["model"]["merges"], merges);
+    assert_eq!(three.files.json["model"]["merges"], merges);
     assert_eq!((one.report.orphans, three.report.orphans), (0, 0));
     let sizes = [0.4, 0.5, 0.7, 1.0].map(|part| prune(Target::Coverage(part)).report.tokens);
     assert_eq!(sizes, [7, 9, 10, 10]);
-    let curve = coverages(path, &json, &Map::new(), &counts).unwrap();
+    let curve = coverages(&files, &counts).unwrap();
     assert_eq!(curve, [(6, 1.0 / 15.0), (9, 10.0 / 15.0), (10, 1.0)]);
+}
+
+#[test]
+fn bytes_stay_and_characters_that_have_not_all_of_them() {
+    let traits = Traits { has_bytes: true, ..Traits::default() };
+    for mut json in [bpe(traits, &[(0, 0)]), unigram(traits, &[(0, 0)])] {
+        let text = json.to_string().replace("<0xA9>", "xy").replace("<0x00>", "z");
+        json = text.parse().unwrap();
+        let tokenizer = load(&json);
+        let mut counts = vec![0; tokenizer.get_vocab_size(true)];
+        counts[0] = 1;
+        let least = prune(files(json), &counts, Target::Coverage(0.0), |_| true);
+        let least = load(&least.unwrap().unwrap().files.json);
+        let kept = |text: &str| least.token_to_id(text).is_some();
+        assert!(kept("<0xC3>") && kept("<0xFF>") && kept("é"), "é has lost a byte");
+        assert!(!kept("a") && !kept("aa") && !kept("xy") && !kept("z"));
+        assert_eq!(least.decode(&encode(&least, "aéab"), false).unwrap(), "aéab");
+    }
 }
 
 #[test]
 fn what_names_ids_gets_the_new_ones() {
     let Value::Object(config) = json!({
         "added_tokens_decoder": {"9": {"content": SPECIAL}, "8": {"content": "<other>"}},
-        "bos_token": SPECIAL, "eos_token_id": 8, "chat_template": "as it is",
+        "bos_token": SPECIAL, "eos_token_id": 8, "chat_template": "as it is", "auto_map": {},
+        "tokenizer_class": "GemmaTokenizer",
     }) else {
         panic!("an object")
     };
     let counts = [1; 10];
-    let path = Path::new("tokenizer.json");
-    let pruned = prune(path, small(), config, &counts, Target::Keep(7), |_| true).unwrap().unwrap();
+    let files = Files { config, ..files(small()) };
+    let pruned = prune(files, &counts, Target::Keep(7), |_| true).unwrap().unwrap();
     assert_eq!(pruned.old_ids, [0, 1, 2, 3, 4, 8, 9], "a token named in the configuration stays");
     let decoder = json!({"6": {"content": SPECIAL}, "5": {"content": "<other>"}});
-    assert_eq!(pruned.config["added_tokens_decoder"], decoder);
-    assert_eq!(pruned.config["eos_token_id"], json!(5));
-    assert_eq!(pruned.config["chat_template"], json!("as it is"));
-    assert_eq!(pruned.json["added_tokens"][0]["id"], json!(6));
-    let template = &pruned.json["post_processor"]["special_tokens"][SPECIAL]["ids"];
+    assert_eq!(pruned.files.config["added_tokens_decoder"], decoder);
+    assert_eq!(pruned.files.config["eos_token_id"], json!(5));
+    assert_eq!(pruned.files.config["chat_template"], json!("as it is"));
+    assert_eq!(pruned.files.config["tokenizer_class"], json!("PreTrainedTokenizerFast"));
+    assert!(!pruned.files.config.contains_key("auto_map"));
+    assert_eq!(pruned.files.json["added_tokens"][0]["id"], json!(6));
+    let template = &pruned.files.json["post_processor"]["special_tokens"][SPECIAL]["ids"];
     assert_eq!(*template, json!([6]));
 }
 
@@ -350,7 +367,7 @@ fn what_names_ids_gets_the_new_ones() {
 fn what_can_not_be_is_told() {
     #[track_caller]
     fn check(json: Value, counts: &[u64], target: Target, parts: [&str; 2]) {
-        let error = prune(Path::new("t.json"), json, Map::new(), counts, target, |_| true);
+        let error = prune(files(json), counts, target, |_| true);
         let DataError::Invalid { message, help, .. } = error.unwrap_err() else {
             panic!("invalid")
         };

@@ -26,18 +26,19 @@ impl<'j> Unigram<'j> {
         Self { pieces, scores, longest }
     }
 
-    /// Returns the worst piece and the bytes; without bytes all characters, and pieces with a character that has none.
+    /// Returns the worst piece, the bytes, the characters without them, and pieces with a character that has neither.
     pub(super) fn spelling(&self) -> Vec<u32> {
         let worst = (0..).zip(&self.scores).min_by(|(_, a), (_, b)| a.total_cmp(b));
         let worst = worst.map(|(id, _)| id);
-        if !self.pieces.bytes.is_empty() {
-            return self.pieces.bytes.iter().copied().chain(worst).collect();
-        }
-        let is_spelt =
-            |text: &str| characters(text).all(|character| self.pieces.id(character).is_some());
-        let needed = |text: &str| text.chars().nth(1).is_none() || !is_spelt(text);
-        let all = self.pieces.iter().filter(|(_, text)| needed(text));
-        all.map(|(id, _)| id).chain(worst).collect()
+        let is_spelt = |character: &str| {
+            self.pieces.id(character).is_some() || self.pieces.has_bytes_of(character)
+        };
+        let needed = |text: &str| match text.chars().nth(1) {
+            None => !self.pieces.has_bytes_of(text),
+            Some(_) => !characters(text).all(is_spelt),
+        };
+        let all = self.pieces.iter().filter(|(_, text)| needed(text)).map(|(id, _)| id);
+        all.chain(self.pieces.bytes.iter().copied()).chain(worst).collect()
     }
 
     /// Finds the best segmentation as the model does (Viterbi): the first of equal ones.
