@@ -8,10 +8,10 @@ use rayon::prelude::{IntoParallelIterator, ParallelIterator};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::base::text::{self, did_you_mean};
+use crate::base::text::did_you_mean;
 use crate::data::CorpusWriter;
 use crate::stage::reading::{
-    Block, Content, LINE_MAX, Lines, Policy, Record, Rejects, expand, finish,
+    Block, Content, LINE_MAX, Lines, Policy, Record, Rejects, expand, finish, too_long,
 };
 use crate::stage::{Context, StageError};
 
@@ -44,8 +44,7 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
             let (bytes, first) = match block {
                 Block::Lines { bytes, first, .. } => (bytes, first),
                 Block::TooLong { line } => {
-                    let limit = text::bytes(LINE_MAX as u64);
-                    rejects.reject(context, &record(line), &format!("longer than {limit}"))?;
+                    rejects.reject(context, &record(line), &too_long())?;
                     continue;
                 }
             };

@@ -14,7 +14,7 @@ use crate::base::{Value, text};
 use crate::data::npy::Pairs;
 use crate::data::{DatasetWriter, Tokenizer};
 use crate::stage::reading::{
-    Block, Content, Input, LINE_MAX, Lines, Policy, Record, Rejects, expand,
+    Block, Content, Input, LINE_MAX, Lines, Policy, Record, Rejects, expand, too_long,
 };
 use crate::stage::{Context, StageError};
 
@@ -116,8 +116,7 @@ impl Packing {
             let (bytes, first, mut offset) = match block {
                 Block::Lines { bytes, first, offset } => (bytes, first, offset),
                 Block::TooLong { line } => {
-                    let why = format!("longer than {}", text::bytes(LINE_MAX as u64));
-                    self.rejects.reject(context, &record(line), &why)?;
+                    self.rejects.reject(context, &record(line), &too_long())?;
                     row += 1;
                     continue;
                 }

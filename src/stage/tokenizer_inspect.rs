@@ -3,7 +3,8 @@
 use crate::base::Value;
 use crate::data::tokenizer::files::{read_tokenizer_config, read_tokenizer_json};
 use crate::data::tokenizer::prune::orphans;
-use crate::data::{Corpus, DataError, Tokenizer};
+use crate::data::{DataError, Tokenizer};
+use crate::stage::reading::corpus;
 use crate::stage::{Context, StageError, documents};
 
 /// Sums over documents.
@@ -22,7 +23,7 @@ struct Found {
 /// # Errors
 /// When an input can't be read, or there is no text.
 pub fn run(context: &mut Context) -> Result<(), StageError> {
-    let corpus = Corpus::open(context.input("corpus"))?;
+    let corpus = corpus(context)?;
     let folder = context.input("tokenizer").to_owned();
     let (path, json) = (folder.join("tokenizer.json"), read_tokenizer_json(&folder)?);
     let orphans = orphans(&path, &json, &read_tokenizer_config(&folder)?)?;
