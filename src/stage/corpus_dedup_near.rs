@@ -269,14 +269,12 @@ fn functions(count: usize, seed: u64) -> Vec<Function> {
 
 /// Returns the least hash by each function; the largest number where there is no n-gram.
 fn signature(ngrams: &[u64], functions: &[Function]) -> Vec<u32> {
-    let mut least = vec![u32::MAX; functions.len()];
-    for ngram in ngrams {
-        for (least, (a, b)) in least.iter_mut().zip(functions) {
-            let hash = (a.wrapping_mul(*ngram).wrapping_add(*b) >> 32) as u32;
-            *least = (*least).min(hash);
-        }
-    }
-    least
+    let least = |(a, b): &Function| {
+        // The least of the upper halves is the upper half of the least.
+        let hashes = ngrams.iter().map(|ngram| a.wrapping_mul(*ngram).wrapping_add(*b));
+        hashes.min().map_or(u32::MAX, |least| (least >> 32) as u32)
+    };
+    functions.iter().map(least).collect()
 }
 
 /// Returns hashes of all runs of `n` words; of fewer words all together make one.

@@ -37,7 +37,8 @@ impl IdMap {
         Ok(Self::of(&read_tokenizer_json(from)?, &read_tokenizer_json(to)?))
     }
 
-    fn of(from: &Value, to: &Value) -> Option<Self> {
+    /// Returns the map between two `tokenizer.json`.
+    pub(super) fn of(from: &Value, to: &Value) -> Option<Self> {
         if frame(from)? != frame(to)? {
             return None;
         }
@@ -193,5 +194,71 @@ fn merges(json: &Value) -> Option<Vec<(&str, &str)>> {
     match &json["model"]["merges"] {
         Value::Null => Some(Vec::new()),
         merges => merges.as_array()?.iter().map(merge_parts).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn unigram(pieces: &[(&str, f64)]) -> Value {
+        json!({"version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null, "model": {
+            "type": "Unigram", "unk_id": 0, "byte_fallback": false,
+            "vocab": pieces.iter().map(|(text, score)| json!([text, score])).collect::<Vec<_>>(),
+        }})
+    }
+
+    fn wordpiece(pieces: &[&str]) -> Value {
+        let vocab: BTreeMap<_, _> = pieces.iter().zip(0..).collect();
+        json!({"version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null, "model": {
+            "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100, "vocab": vocab,
+        }})
+    }
+
+    fn encode(json: &Value, text: &str) -> Vec<u32> {
+        let tokenizer = tokenizers::Tokenizer::from_str(&json.to_string()).unwrap();
+        tokenizer.encode_fast(text, false).unwrap().get_ids().to_vec()
+    }
+
+    #[test]
+    fn unigram_is_mapped_while_scores_and_the_worst_of_them_stay() {
+        let all =
+            [("<unk>", 0.0), ("a", -2.0), ("b", -3.0), ("ab", -4.0), ("aba", -5.0), ("z", -9.0)];
+        let from = unigram(&all);
+        let without =
+            |text: &str| unigram(&all.into_iter().filter(|(t, _)| *t != text).collect::<Vec<_>>());
+        let to = without("ab");
+        let map = IdMap::of(&from, &to).unwrap();
+        for text in ["aba", "abaaba", "aéüz", "éb"] {
+            assert_eq!(map.map(&encode(&from, text)), Some(encode(&to, text)), "{text}");
+        }
+        assert_eq!(map.map(&encode(&from, "ab")), None);
+        // Without the worst token what is unknown costs less.
+        assert!(IdMap::of(&from, &without("z")).is_none());
+        let mut other = all;
+        other[1].1 = -2.5;
+        assert!(IdMap::of(&from, &unigram(&other)).is_none());
+        other[1] = ("b", -3.0);
+        assert!(IdMap::of(&unigram(&other), &unigram(&other)).is_none(), "two are `b`");
+    }
+
+    #[test]
+    fn wordpiece_is_mapped_but_for_words_that_are_unknown() {
+        let all = ["[UNK]", "a", "##b", "ab", "abb", "##bq"];
+        let (from, to) = (wordpiece(&all), wordpiece(&["[UNK]", "a", "##b", "abb", "##bq"]));
+        let map = IdMap::of(&from, &to).unwrap();
+        assert_eq!(map.map(&encode(&from, "abbb")), Some(encode(&to, "abbb")));
+        // `ab` and no `##q`; then `a` and `##bq`.
+        assert_eq!(encode(&from, "abq"), [0]);
+        assert_eq!(encode(&to, "abq"), [1, 4]);
+        assert_eq!(map.map(&[0]), None);
+        let mut longer = to.clone();
+        longer["model"]["max_input_chars_per_word"] = json!(200);
+        assert!(IdMap::of(&from, &longer).is_none());
     }
 }
