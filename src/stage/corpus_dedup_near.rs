@@ -136,6 +136,7 @@ fn compare(
         file: File::open(&path).map_err(DataError::io("open", &path))?,
         path,
         size: size_of::<u32>() * count,
+        block: (BLOCK_BYTES / (size_of::<u32>() * count)).max(1),
         wanted: (params.similarity * count as f64).ceil() as usize,
         removed: vec![false; corpus.documents()],
     };
@@ -158,6 +159,8 @@ struct Comparison {
     file: File,
     /// Bytes of a signature.
     size: usize,
+    /// Signatures that are read and compared at once.
+    block: usize,
     /// In how many places similar signatures agree.
     wanted: usize,
     /// Whether a document before this one is similar.
@@ -167,15 +170,14 @@ struct Comparison {
 impl Comparison {
     /// Compares documents that agree in a band, given by its sorted entries.
     fn band(&mut self, context: &Context, entries: &[Entry]) -> Result<(), StageError> {
-        let len = (BLOCK_BYTES / self.size).max(1);
-        for start in (0..entries.len()).step_by(len) {
-            let block = &entries[start..entries.len().min(start + len)];
+        for start in (0..entries.len()).step_by(self.block) {
+            let block = &entries[start..entries.len().min(start + self.block)];
             let key = block[0].0;
             let before = &entries[entries[..start].partition_point(|entry| entry.0 < key)..start];
             let later = self.read(block, &self.needed(block, !before.is_empty()))?;
             self.remove(block, &later, block, &later);
             let goes_on = &block[..block.partition_point(|entry| entry.0 == key)];
-            for earlier in before.chunks(len) {
+            for earlier in before.chunks(self.block) {
                 if goes_on.iter().all(|(_, document)| self.removed[*document]) {
                     break;
                 }
@@ -326,6 +328,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::data::array::write_array;
+    use crate::stage::context::tests::context;
 
     #[test]
     fn words_are_runs_of_letters_and_characters_of_scripts_without_blanks() {
@@ -353,6 +357,41 @@ mod tests {
             let equal = a.iter().zip(&b).filter(|(a, b)| a == b).count() as f64 / 1024.0;
             let deviation = (jaccard * (1.0 - jaccard) / 1024.0).sqrt();
             assert!((equal - jaccard).abs() <= 4.0 * deviation, "{equal} against {jaccard}");
+        }
+    }
+    #[test]
+    fn blocks_of_all_sizes_find_the_same_documents() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("all");
+        // Few different numbers, so that many documents agree, in large and small buckets.
+        let number = |at: u64| (splitmix(at) % 3) as u32;
+        let signatures: Vec<u32> = (0..4 * 200).map(number).collect();
+        write_array(path.clone(), signatures.iter().copied()).unwrap();
+        let mut entries: Vec<Entry> =
+            (0..200).map(|at| (splitmix(at as u64) % 90 / 40, at)).collect();
+        entries.sort_unstable();
+        let agree = |(a, b): (usize, usize)| {
+            let rows = |at: usize| &signatures[4 * at..][..4];
+            rows(a).iter().zip(rows(b)).filter(|(a, b)| a == b).count() >= 3
+        };
+        let key = |at: usize| splitmix(at as u64) % 90 / 40;
+        let similar = |later: usize| {
+            (0..later).any(|earlier| key(earlier) == key(later) && agree((earlier, later)))
+        };
+        let expected: Vec<bool> = (0..200).map(similar).collect();
+        for (threads, block) in [(1, 1), (1, 7), (2, 64), (3, 100), (2, 1000)] {
+            let context = context("corpus.dedup_near", threads);
+            let mut comparison = Comparison {
+                pool: context.pool().unwrap(),
+                path: path.clone(),
+                file: File::open(&path).unwrap(),
+                size: 16,
+                block,
+                wanted: 3,
+                removed: vec![false; 200],
+            };
+            comparison.band(&context, &entries).unwrap();
+            assert!(comparison.removed == expected, "{block} at once");
         }
     }
 }

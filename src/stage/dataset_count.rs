@@ -136,26 +136,10 @@ fn stray(data: &Dataset) -> DataError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use serde_json::json;
-
     use super::*;
-    use crate::base::Digest;
     use crate::data::DatasetWriter;
     use crate::data::mix::splitmix;
-    use crate::stage::Action;
-    use crate::stage::action::PROTOCOL;
-
-    fn context(threads: u32) -> Context {
-        let action: Action = serde_json::from_value(json!({
-            "protocol": PROTOCOL, "key": Digest::of(b"key"), "stage": "dataset.count", "params": {},
-            "inputs": {}, "out": "out", "state": "state", "seed": 0, "threads": threads, "device": "cpu",
-            "micro_batch": null, "shell": null,
-        }))
-        .unwrap();
-        Context::new(action, Arc::default(), Box::new(std::io::sink()))
-    }
+    use crate::stage::context::tests::context;
 
     #[test]
     fn counts_do_not_depend_on_threads_or_parts() {
@@ -182,7 +166,8 @@ mod tests {
                 [(&data, count(&mut ids.iter())), (&views, count(&mut trained.into_iter()))];
             for (data, expected) in expected {
                 for (threads, part) in [(1, PART), (1, 10), (2, 10), (3, 1), (3, 334), (4, 999)] {
-                    let counts = super::count(&mut context(threads), data, part).unwrap();
+                    let counts =
+                        super::count(&mut context("dataset.count", threads), data, part).unwrap();
                     assert!(counts == expected, "{vocab}, {threads} threads, {part} at once");
                 }
             }

@@ -64,8 +64,7 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     let (mut done, total) = (0, files.iter().map(|file| file.size).sum());
     for file in &files {
         let meta = metas.remove(&file.path).map(|path| Pairs::open(&path)).transpose()?;
-        packing.read(context, file, meta.as_ref(), (done, total))?;
-        file.unchanged()?;
+        file.checked(packing.read(context, file, meta.as_ref(), (done, total)))?;
         done += file.size;
     }
     if let Some(meta) = metas.values().next() {

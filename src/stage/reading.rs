@@ -155,11 +155,19 @@ fn stamp(metadata: &Metadata) -> Stamp {
 }
 
 impl Input {
-    /// Checks that a file that was read is the one that was found, so that what was read is not a mixture of two.
+    /// Returns how reading the file ended. If it is not the one that was found any more, this is told instead: what was read is a
+    /// mixture of two, and so may be what is wrong with it.
     ///
     /// # Errors
-    /// When it was written to, replaced or removed.
-    pub(super) fn unchanged(&self) -> Result<(), StageError> {
+    /// When it was written to, replaced or removed, or reading failed.
+    pub(super) fn checked(&self, read: Result<(), StageError>) -> Result<(), StageError> {
+        match read {
+            Err(StageError::Interrupted) => read,
+            _ => self.unchanged().and(read),
+        }
+    }
+
+    fn unchanged(&self) -> Result<(), StageError> {
         let path = self.path.display();
         let what = match fs::metadata(&self.path) {
             Ok(now) if now.len() == self.size && stamp(&now) == self.seen => return Ok(()),

@@ -113,6 +113,11 @@ fn what_is_wrong_with_files_is_told_with_the_place() {
     space.write("late.txt", ["a\n\n".repeat(9).into_bytes(), vec![0xe2, 0x82]].concat());
     space.write("c.parquet", include_bytes!("../../golden/stages/c.parquet"));
     space.write("cut.parquet", &include_bytes!("../../golden/stages/c.parquet")[..2000]);
+    let mut latin = include_bytes!("../../golden/stages/c.parquet").to_vec();
+    let text = b"0 the cat sat on ";
+    let at = latin.windows(text.len()).position(|bytes| bytes == text).expect("the text");
+    latin[at + text.len()] = 0xff;
+    space.write("latin.parquet", latin);
     let text = told(
         &space,
         &[
@@ -132,6 +137,7 @@ fn what_is_wrong_with_files_is_told_with_the_place() {
             r#"corpus.parquet("c.parquet", field: "id")"#,
             r#"corpus.parquet("c.parquet", field: "meta.tags.list.element")"#,
             r#"corpus.parquet("c.parquet", field: "meta.text")"#,
+            r#"corpus.parquet("latin.parquet", field: "meta.text")"#,
         ],
     );
     golden("reading", &text);
@@ -382,6 +388,19 @@ fn an_empty_corpus_is_told_where_it_is_first_read() {
         assert_eq!(run.code, Some(1), "{call}\n{run}");
         run.says(&["has no documents", "help: l"]);
     }
+}
+
+#[test]
+fn damaged_text_of_a_corpus_is_told_with_the_place() {
+    let space = Space::new();
+    std::fs::create_dir(space.path("own")).expect("created");
+    let mut writer = CorpusWriter::create(&space.path("own")).expect("created");
+    ["one", "two"].iter().for_each(|text| writer.push(text).expect("written"));
+    writer.finish().expect("written");
+    space.write("own/text.bin", b"onet\xffo");
+    let run = run(&space, r#"corpus.dedup(adopt("own", as: Corpus))"#);
+    assert_eq!(run.code, Some(1), "{run}");
+    run.says(&["text.bin`: document 1 is not UTF-8 at byte 4"]);
 }
 
 #[test]
