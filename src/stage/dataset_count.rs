@@ -12,6 +12,8 @@ use crate::stage::{Context, StageError};
 
 /// Tokens that a thread counts at once: more than enough for starting it not to matter, little memory, and counts of 32 bits.
 const PART: usize = 8 << 20;
+/// Tokens that the system maps around those of a sequence, about 64 KiB of them.
+const AROUND: usize = 32 << 10;
 /// All ids of two bytes.
 const IDS: usize = 1 << 16;
 
@@ -33,7 +35,7 @@ fn count(context: &mut Context, data: &Dataset, part: usize) -> Result<Vec<u64>,
     let pool = context.pool()?;
     // A view is counted by sequences.
     let (things, part, unit) = match data.is_view() {
-        true => (data.len(), part.div_ceil(data.seq()), "sequences"),
+        true => (data.len(), part.div_ceil(data.seq() + AROUND), "sequences"),
         false => (data.meta().tokens as usize, part, "tokens"),
     };
     let mut own: Vec<Histogram> = Vec::new();
@@ -165,7 +167,9 @@ mod tests {
             let expected =
                 [(&data, count(&mut ids.iter())), (&views, count(&mut trained.into_iter()))];
             for (data, expected) in expected {
-                for (threads, part) in [(1, PART), (1, 10), (2, 10), (3, 1), (3, 334), (4, 999)] {
+                for (threads, part) in
+                    [(1, PART), (1, 10), (2, 10), (3, 1), (3, 334), (2, 2 * AROUND)]
+                {
                     let counts =
                         super::count(&mut context("dataset.count", threads), data, part).unwrap();
                     assert!(counts == expected, "{vocab}, {threads} threads, {part} at once");
