@@ -271,7 +271,7 @@ fn functions(count: usize, seed: u64) -> Vec<Function> {
 
 /// Returns the least hash by each function; the largest number where there is no n-gram.
 fn signature(ngrams: &[u64], functions: &[Function]) -> Vec<u32> {
-    // The upper half of the least product is the least upper half; so it is taken once, which is twice as fast.
+    // The upper half of the least product is the least upper half, so it is taken once.
     let mut least = vec![u64::MAX; functions.len()];
     for ngram in ngrams {
         for (least, (a, b)) in least.iter_mut().zip(functions) {
