@@ -217,28 +217,27 @@ impl Context {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::base::Digest;
     use crate::stage::action::PROTOCOL;
 
+    /// Returns the context of an action without inputs that is told to nobody.
+    pub(in crate::stage) fn context(stage: &str, threads: u32) -> Context {
+        let action = json!({
+            "protocol": PROTOCOL, "key": Digest::of(b"test"), "stage": stage, "params": {}, "inputs": {},
+            "out": "", "state": "", "seed": 0, "threads": threads, "device": "cpu",
+            "micro_batch": null, "shell": null,
+        });
+        let action = serde_json::from_value(action).unwrap();
+        Context::new(action, Arc::default(), Box::new(io::sink()))
+    }
+
     #[test]
     fn an_output_that_is_no_number_is_an_error() {
-        let action = Action {
-            protocol: PROTOCOL,
-            key: Digest::of(b"test"),
-            stage: "eval.perplexity".to_owned(),
-            params: BTreeMap::new(),
-            inputs: BTreeMap::new(),
-            out: PathBuf::new(),
-            state: PathBuf::new(),
-            seed: 0,
-            threads: 1,
-            device: "cpu".to_owned(),
-            micro_batch: None,
-            shell: None,
-        };
-        let mut context = Context::new(action, Arc::default(), Box::new(io::sink()));
+        let mut context = context("eval.perplexity", 1);
         assert!(context.output("loss", Value::Float(1.0)).is_ok());
         for (number, shown) in [(f64::NAN, "NaN"), (f64::INFINITY, "inf")] {
             let Err(StageError::Failed(failure)) = context.output("loss", Value::Float(number))

@@ -10,7 +10,11 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rayon::slice::ParallelSliceMut;
+use rayon::ThreadPool;
+use rayon::prelude::{
+    IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator, ParallelSlice,
+    ParallelSliceMut,
+};
 use serde::Deserialize;
 
 use crate::data::array::{Array, ArrayWriter};
@@ -20,8 +24,12 @@ use crate::stage::documents::each;
 use crate::stage::reading::{corpus, tell};
 use crate::stage::{Context, StageError};
 
-/// Pairs of which so many were compared between two looks at whether to stop.
-const COMPARED: u64 = 1 << 16;
+/// Bytes of signatures that are read and compared at once.
+const BLOCK_BYTES: usize = 4 << 20;
+/// Entries of a block that a thread takes at once.
+const STEP: usize = 64;
+/// Numbers of a band that are read at once, an even number.
+const READ: usize = 1 << 20;
 
 #[derive(Deserialize)]
 struct Params {
@@ -90,15 +98,18 @@ fn sign(
     let mut signatures = ArrayWriter::<u32>::create(folder.join("all"))?;
     let bands = (0..params.bands).map(|band| ArrayWriter::<u64>::create(band_path(folder, band)));
     let mut bands: Vec<_> = bands.collect::<Result<_, _>>()?;
-    let compute = |text: &str| signature(&ngrams(text, params.ngram), &functions);
-    each(context, corpus, compute, |_, index, _, signature| {
-        signature.iter().try_for_each(|hash| signatures.push(*hash))?;
+    let compute = |text: &str| {
+        let signature = signature(&ngrams(text, params.ngram), &functions);
+        let key = |rows: &[u32]| rows.iter().fold(0, |key, hash| splitmix(key ^ u64::from(*hash)));
+        let keys: Vec<u64> = signature.chunks(params.rows).map(key).collect();
+        (signature, keys)
+    };
+    each(context, corpus, compute, |_, index, _, (signature, keys)| {
+        signatures.extend(signature.iter().copied())?;
         // No words, nothing in common.
         if signature.iter().any(|hash| *hash != u32::MAX) {
-            for (band, rows) in bands.iter_mut().zip(signature.chunks(params.rows)) {
-                let key = rows.iter().fold(0, |key, hash| splitmix(key ^ u64::from(*hash)));
-                band.push(index as u64)?;
-                band.push(key)?;
+            for (band, key) in bands.iter_mut().zip(keys) {
+                band.extend([index as u64, key].into_iter())?;
             }
         }
         Ok(())
@@ -119,72 +130,135 @@ fn compare(
     params: &Params,
     folder: &Path,
 ) -> Result<Vec<bool>, StageError> {
-    let pool = context.pool()?;
-    let size = params.bands * params.rows;
-    let signatures = Signatures::open(folder.join("all"), size)?;
-    let (mut own, mut other) = (vec![0; 4 * size], vec![0; 4 * size]);
-    let wanted = (params.similarity * size as f64).ceil() as usize;
-    let mut removed = vec![false; corpus.documents()];
-    let mut compared = 0_u64;
+    let (path, count) = (folder.join("all"), params.bands * params.rows);
+    let mut comparison = Comparison {
+        pool: context.pool()?,
+        file: File::open(&path).map_err(DataError::io("open", &path))?,
+        path,
+        size: size_of::<u32>() * count,
+        block: (BLOCK_BYTES / (size_of::<u32>() * count)).max(1),
+        wanted: (params.similarity * count as f64).ceil() as usize,
+        removed: vec![false; corpus.documents()],
+    };
     for band in 0..params.bands {
         let mut entries = entries(&band_path(folder, band))?;
-        pool.install(|| entries.par_sort_unstable());
-        for bucket in entries.chunk_by(|a, b| a.0 == b.0) {
-            for (at, (_, later)) in bucket.iter().enumerate() {
-                if at == 0 || removed[*later] {
-                    continue;
-                }
-                signatures.read(*later, &mut own)?;
-                for (_, earlier) in &bucket[..at] {
-                    compared += 1;
-                    signatures.read(*earlier, &mut other)?;
-                    if equal(&own, &other) >= wanted {
-                        removed[*later] = true;
-                        break;
-                    }
-                }
-                if compared >= COMPARED {
-                    compared = 0;
-                    if context.interrupted() {
-                        return Err(StageError::Interrupted);
-                    }
-                }
-            }
-        }
+        comparison.pool.install(|| entries.par_sort_unstable());
+        comparison.band(context, &entries)?;
         context.progress(band as u64 + 1, Some(params.bands as u64), "bands");
     }
-    Ok(removed)
+    Ok(comparison.removed)
 }
 
-/// The signatures of all documents, read one by one: mapped, they would fill the memory, as any document may be asked for.
-struct Signatures {
+/// The hash of a document's rows in a band, and the document.
+type Entry = (u64, usize);
+
+/// Compares signatures. They are read a block at a time: mapped, they would fill the memory, as any document may be asked for.
+struct Comparison {
+    pool: ThreadPool,
     path: PathBuf,
     file: File,
+    /// Bytes of a signature.
     size: usize,
+    /// Signatures that are read and compared at once.
+    block: usize,
+    /// In how many places similar signatures agree.
+    wanted: usize,
+    /// Whether a document before this one is similar.
+    removed: Vec<bool>,
 }
 
-impl Signatures {
-    fn open(path: PathBuf, size: usize) -> Result<Self, DataError> {
-        let file = File::open(&path).map_err(DataError::io("open", &path))?;
-        Ok(Self { path, file, size })
+impl Comparison {
+    /// Compares documents that agree in a band, given by its sorted entries.
+    fn band(&mut self, context: &Context, entries: &[Entry]) -> Result<(), StageError> {
+        for start in (0..entries.len()).step_by(self.block) {
+            let block = &entries[start..entries.len().min(start + self.block)];
+            let key = block[0].0;
+            let before = &entries[entries[..start].partition_point(|entry| entry.0 < key)..start];
+            let later = self.read(block, &self.needed(block, !before.is_empty()))?;
+            self.remove(block, &later, block, &later);
+            let goes_on = &block[..block.partition_point(|entry| entry.0 == key)];
+            for earlier in before.chunks(self.block) {
+                if goes_on.iter().all(|(_, document)| self.removed[*document]) {
+                    break;
+                }
+                if context.interrupted() {
+                    return Err(StageError::Interrupted);
+                }
+                let signatures = self.read(earlier, &vec![true; earlier.len()])?;
+                self.remove(earlier, &signatures, goes_on, &later);
+            }
+            if context.interrupted() {
+                return Err(StageError::Interrupted);
+            }
+        }
+        Ok(())
     }
 
-    fn read(&self, document: usize, out: &mut [u8]) -> Result<(), DataError> {
-        let at = (document * self.size * 4) as u64;
-        self.file.read_exact_at(out, at).map_err(DataError::io("read", &self.path))
+    /// Returns whether an entry agrees with another one that may have to be removed; the first bucket may go on from a block
+    /// before.
+    fn needed(&self, block: &[Entry], goes_on: bool) -> Vec<bool> {
+        let mut needed = Vec::with_capacity(block.len());
+        for bucket in block.chunk_by(|a, b| a.0 == b.0) {
+            let first = usize::from(!goes_on || !needed.is_empty());
+            let is_open = |(_, document): &Entry| !self.removed[*document];
+            needed.resize(needed.len() + bucket.len(), bucket[first..].iter().any(is_open));
+        }
+        needed
+    }
+
+    /// Reads the signatures of entries, end to end; those that are not needed are zeros.
+    fn read(&self, entries: &[Entry], needed: &[bool]) -> Result<Vec<u8>, DataError> {
+        let mut signatures = vec![0; entries.len() * self.size];
+        let read = |((out, (_, document)), needed): ((&mut [u8], &Entry), &bool)| match needed {
+            true => self.file.read_exact_at(out, (document * self.size) as u64),
+            false => Ok(()),
+        };
+        let places = signatures.par_chunks_mut(self.size).zip(entries).zip(needed);
+        let done = self.pool.install(|| places.with_min_len(STEP).try_for_each(read));
+        done.map_err(DataError::io("read", &self.path))?;
+        Ok(signatures)
+    }
+
+    /// Removes those of later documents that are similar to one of these before them which agrees in the band.
+    fn remove(
+        &mut self,
+        earlier: &[Entry],
+        earlier_signatures: &[u8],
+        later: &[Entry],
+        later_signatures: &[u8],
+    ) {
+        let is_similar = |(entry, own): (&Entry, &[u8])| {
+            let bucket = earlier.partition_point(|other| other.0 < entry.0)
+                ..earlier.partition_point(|other| other < entry);
+            let others = &earlier_signatures[bucket.start * self.size..bucket.end * self.size];
+            others.chunks_exact(self.size).any(|other| equal(own, other) >= self.wanted)
+        };
+        let pairs = later.par_iter().zip(later_signatures.par_chunks(self.size));
+        let open = pairs.with_min_len(STEP).filter(|((_, at), _)| !self.removed[*at]);
+        let similar: Vec<usize> = self
+            .pool
+            .install(|| open.filter(|pair| is_similar(*pair)).map(|((_, at), _)| *at).collect());
+        similar.into_iter().for_each(|document| self.removed[document] = true);
     }
 }
 
 /// Returns in how many places two signatures agree.
 fn equal(a: &[u8], b: &[u8]) -> usize {
     let ((a, _), (b, _)) = (a.as_chunks::<4>(), b.as_chunks::<4>());
-    a.iter().zip(b).filter(|(a, b)| a == b).count()
+    a.iter().zip(b).map(|(a, b)| u32::from(a == b)).sum::<u32>() as usize
 }
 
 /// Returns the hashes of a band with the documents they are of.
-fn entries(path: &Path) -> Result<Vec<(u64, usize)>, DataError> {
+fn entries(path: &Path) -> Result<Vec<Entry>, DataError> {
     let band = Array::<u64>::open(path)?;
-    Ok((0..band.len() / 2).map(|at| (band.get(2 * at + 1), band.get(2 * at) as usize)).collect())
+    let mut entries = Vec::with_capacity(band.len() / 2);
+    for start in (0..band.len()).step_by(READ) {
+        let range = start..band.len().min(start + READ);
+        entries
+            .extend(range.clone().step_by(2).map(|at| (band.get(at + 1), band.get(at) as usize)));
+        band.release(range);
+    }
+    Ok(entries)
 }
 
 /// A hash function of numbers that are well mixed already: the upper half of `a * x + b`.
@@ -197,14 +271,14 @@ fn functions(count: usize, seed: u64) -> Vec<Function> {
 
 /// Returns the least hash by each function; the largest number where there is no n-gram.
 fn signature(ngrams: &[u64], functions: &[Function]) -> Vec<u32> {
-    let mut least = vec![u32::MAX; functions.len()];
+    // The upper half of the least product is the least upper half, so it is taken once.
+    let mut least = vec![u64::MAX; functions.len()];
     for ngram in ngrams {
         for (least, (a, b)) in least.iter_mut().zip(functions) {
-            let hash = (a.wrapping_mul(*ngram).wrapping_add(*b) >> 32) as u32;
-            *least = (*least).min(hash);
+            *least = (*least).min(a.wrapping_mul(*ngram).wrapping_add(*b));
         }
     }
-    least
+    least.into_iter().map(|least| (least >> 32) as u32).collect()
 }
 
 /// Returns hashes of all runs of `n` words; of fewer words all together make one.
@@ -256,6 +330,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::data::array::write_array;
+    use crate::stage::context::tests::context;
 
     #[test]
     fn words_are_runs_of_letters_and_characters_of_scripts_without_blanks() {
@@ -283,6 +359,41 @@ mod tests {
             let equal = a.iter().zip(&b).filter(|(a, b)| a == b).count() as f64 / 1024.0;
             let deviation = (jaccard * (1.0 - jaccard) / 1024.0).sqrt();
             assert!((equal - jaccard).abs() <= 4.0 * deviation, "{equal} against {jaccard}");
+        }
+    }
+    #[test]
+    fn blocks_of_all_sizes_find_the_same_documents() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("all");
+        // Few different numbers, so that many documents agree, in large and small buckets.
+        let number = |at: u64| (splitmix(at) % 3) as u32;
+        let signatures: Vec<u32> = (0..4 * 200).map(number).collect();
+        write_array(path.clone(), signatures.iter().copied()).unwrap();
+        let mut entries: Vec<Entry> =
+            (0..200).map(|at| (splitmix(at as u64) % 90 / 40, at)).collect();
+        entries.sort_unstable();
+        let agree = |(a, b): (usize, usize)| {
+            let rows = |at: usize| &signatures[4 * at..][..4];
+            rows(a).iter().zip(rows(b)).filter(|(a, b)| a == b).count() >= 3
+        };
+        let key = |at: usize| splitmix(at as u64) % 90 / 40;
+        let similar = |later: usize| {
+            (0..later).any(|earlier| key(earlier) == key(later) && agree((earlier, later)))
+        };
+        let expected: Vec<bool> = (0..200).map(similar).collect();
+        for (threads, block) in [(1, 1), (1, 7), (2, 64), (3, 100), (2, 1000)] {
+            let context = context("corpus.dedup_near", threads);
+            let mut comparison = Comparison {
+                pool: context.pool().unwrap(),
+                path: path.clone(),
+                file: File::open(&path).unwrap(),
+                size: 16,
+                block,
+                wanted: 3,
+                removed: vec![false; 200],
+            };
+            comparison.band(&context, &entries).unwrap();
+            assert!(comparison.removed == expected, "{block} at once");
         }
     }
 }

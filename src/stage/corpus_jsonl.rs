@@ -8,10 +8,10 @@ use rayon::prelude::{IntoParallelIterator, ParallelIterator};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::base::text::{self, did_you_mean};
+use crate::base::text::did_you_mean;
 use crate::data::CorpusWriter;
 use crate::stage::reading::{
-    Block, Content, LINE_MAX, Lines, Policy, Record, Rejects, expand, finish,
+    Block, Content, Input, LINE_MAX, Lines, Policy, Record, Rejects, expand, finish, too_long,
 };
 use crate::stage::{Context, StageError};
 
@@ -31,40 +31,51 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     let files = expand(context.inputs("files"))?;
     let mut writer = CorpusWriter::create(&context.out_dir("out")?)?;
     let mut rejects = Rejects::new(params.malformed);
-    let pool = context.pool()?;
     let (mut done, total) = (0, files.iter().map(|file| file.size).sum());
     for file in &files {
-        let mut lines = Lines::new(Content::open(&file.path)?, LINE_MAX);
-        while let Some(block) = lines.next()? {
-            if context.interrupted() {
-                return Err(StageError::Interrupted);
-            }
-            context.progress(done + lines.content().position(), Some(total), "bytes");
-            let record = |number| Record { input: file, number, is_row: false };
-            let (bytes, first) = match block {
-                Block::Lines { bytes, first, .. } => (bytes, first),
-                Block::TooLong { line } => {
-                    let limit = text::bytes(LINE_MAX as u64);
-                    rejects.reject(context, &record(line), &format!("longer than {limit}"))?;
-                    continue;
-                }
-            };
-            let texts: Vec<_> = pool.install(|| {
-                let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
-                lines.into_par_iter().map(|line| text_of(line, &field)).collect()
-            });
-            for (at, text) in texts.into_iter().enumerate() {
-                match text {
-                    Ok(None) => {}
-                    Ok(Some(text)) => writer.push(&text)?,
-                    Err(why) => rejects.reject(context, &record(first + at as u64), &why)?,
-                }
-            }
-        }
-        file.unchanged()?;
+        let read = read_file(context, file, &field, (done, total), &mut writer, &mut rejects);
+        file.checked(read)?;
         done += file.size;
     }
     finish(context, writer, rejects)
+}
+
+fn read_file(
+    context: &mut Context,
+    file: &Input,
+    field: &[&str],
+    (done, total): (u64, u64),
+    writer: &mut CorpusWriter,
+    rejects: &mut Rejects,
+) -> Result<(), StageError> {
+    let pool = context.pool()?;
+    let mut lines = Lines::new(Content::open(&file.path)?, LINE_MAX);
+    while let Some(block) = lines.next()? {
+        if context.interrupted() {
+            return Err(StageError::Interrupted);
+        }
+        context.progress(done + lines.content().position(), Some(total), "bytes");
+        let record = |number| Record { input: file, number, is_row: false };
+        let (bytes, first) = match block {
+            Block::Lines { bytes, first, .. } => (bytes, first),
+            Block::TooLong { line } => {
+                rejects.reject(context, &record(line), &too_long())?;
+                continue;
+            }
+        };
+        let texts: Vec<_> = pool.install(|| {
+            let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+            lines.into_par_iter().map(|line| text_of(line, field)).collect()
+        });
+        for (at, text) in texts.into_iter().enumerate() {
+            match text {
+                Ok(None) => {}
+                Ok(Some(text)) => writer.push(&text)?,
+                Err(why) => rejects.reject(context, &record(first + at as u64), &why)?,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Returns the text in a line, nothing of a blank one; or what is wrong.

@@ -36,8 +36,7 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     let (mut done, total) = (0, files.iter().map(|file| file.size).sum());
     for file in &files {
         context.progress(done, Some(total), "bytes");
-        read_file(context, file, &params.field, &mut writer, &mut rejects)?;
-        file.unchanged()?;
+        file.checked(read_file(context, file, &params.field, &mut writer, &mut rejects))?;
         done += file.size;
     }
     context.progress(done, Some(total), "bytes");

@@ -30,11 +30,10 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     let total = files.iter().map(|file| file.size).sum();
     for file in &files {
         let content = Content::open(&file.path)?;
-        read_file(content, params.delimiter.as_deref(), &mut writer, |read| {
+        file.checked(read_file(content, params.delimiter.as_deref(), &mut writer, |read| {
             context.progress(done + read, Some(total), "bytes");
             !context.interrupted()
-        })?;
-        file.unchanged()?;
+        }))?;
         done += file.size;
     }
     finish(context, writer, Rejects::new(Policy::Fail))

@@ -14,7 +14,7 @@ use crate::base::{Value, text};
 use crate::data::npy::Pairs;
 use crate::data::{DatasetWriter, Tokenizer};
 use crate::stage::reading::{
-    Block, Content, Input, LINE_MAX, Lines, Policy, Record, Rejects, expand,
+    Block, Content, Input, LINE_MAX, Lines, Policy, Record, Rejects, expand, too_long,
 };
 use crate::stage::{Context, StageError};
 
@@ -64,8 +64,7 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
     let (mut done, total) = (0, files.iter().map(|file| file.size).sum());
     for file in &files {
         let meta = metas.remove(&file.path).map(|path| Pairs::open(&path)).transpose()?;
-        packing.read(context, file, meta.as_ref(), (done, total))?;
-        file.unchanged()?;
+        file.checked(packing.read(context, file, meta.as_ref(), (done, total)))?;
         done += file.size;
     }
     if let Some(meta) = metas.values().next() {
@@ -116,8 +115,7 @@ impl Packing {
             let (bytes, first, mut offset) = match block {
                 Block::Lines { bytes, first, offset } => (bytes, first, offset),
                 Block::TooLong { line } => {
-                    let why = format!("longer than {}", text::bytes(LINE_MAX as u64));
-                    self.rejects.reject(context, &record(line), &why)?;
+                    self.rejects.reject(context, &record(line), &too_long())?;
                     row += 1;
                     continue;
                 }

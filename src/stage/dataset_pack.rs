@@ -4,8 +4,9 @@ use serde::Deserialize;
 
 use crate::base::Value;
 use crate::data::tokenizer::Part;
-use crate::data::{Corpus, DataError, DatasetWriter, Tokenizer};
+use crate::data::{DataError, DatasetWriter, Tokenizer};
 use crate::stage::documents::each_part;
+use crate::stage::reading::corpus;
 use crate::stage::{Context, StageError};
 
 #[derive(Deserialize)]
@@ -19,7 +20,7 @@ struct Params {
 /// When an input can't be read, or the text is too short for one sequence.
 pub fn run(context: &mut Context) -> Result<(), StageError> {
     let params: Params = context.params()?;
-    let corpus = Corpus::open(context.input("corpus"))?;
+    let corpus = corpus(context)?;
     let tokenizer = Tokenizer::open(context.input("tokenizer"))?;
     let end_of_text = tokenizer.end_of_text()?;
     let out = context.out_dir("out")?;

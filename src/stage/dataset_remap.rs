@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::base::{Value, text};
 use crate::data::dataset::Documents;
 use crate::data::mix::{Stream, mix};
-use crate::data::tokenizer::remap::IdMap;
+use crate::data::tokenizer::remap::{IdMap, Losses};
 use crate::data::{DataError, Dataset, DatasetWriter, Statistics, Tokenizer};
 use crate::stage::{Context, StageError};
 
@@ -77,7 +77,9 @@ impl Counts {
         context.log(format!("encoded {encoded} anew"));
         if self.lost > 0 {
             let lost = text::plural(self.lost as usize, "document");
-            context.log(format!("{lost} had bytes that are no UTF-8; they became U+FFFD"));
+            context.log(format!(
+                "{lost} had no text that makes their tokens: bytes that are no UTF-8, or unknown tokens"
+            ));
         }
     }
 
@@ -88,7 +90,7 @@ impl Counts {
             ("encoded_documents", self.encoded[0]),
             ("encoded_tokens", self.encoded[1]),
             ("checked_documents", self.checked),
-            ("documents_not_utf8", self.lost),
+            ("lossy_documents", self.lost),
         ])
     }
 
@@ -106,7 +108,7 @@ struct Done {
     ids: Vec<u32>,
     is_mapped: bool,
     is_checked: bool,
-    /// Whether its bytes were no text.
+    /// Whether no text makes its tokens.
     is_lost: bool,
 }
 
@@ -118,6 +120,8 @@ struct Remapping {
     /// The end-of-text tokens of the two.
     ends: [u32; 2],
     map: Option<IdMap>,
+    /// What decoding with `from` loses.
+    losses: Losses,
     /// Below which random number a document is looked at twice.
     checked: u128,
 }
@@ -135,6 +139,7 @@ impl Remapping {
         if map.is_none() && params.by == By::Ids {
             context.log("`to` is not pruned from `from` by rules that let ids be mapped");
         }
+        let losses = Losses::of(&from)?;
         let (from, to) = (Tokenizer::open(&from)?, Tokenizer::open(&to)?);
         if from.size() != data.meta().vocab {
             let (size, vocab) = (from.size(), data.meta().vocab);
@@ -146,7 +151,7 @@ impl Remapping {
         let ends = [from.end_of_text()?, to.end_of_text()?];
         let checked = (params.check * 2f64.powi(64)) as u128;
         let documents = data.documents()?;
-        Ok(Self { data, documents, from, to, ends, map, checked })
+        Ok(Self { data, documents, from, to, ends, map, losses, checked })
     }
 
     fn write(
@@ -200,7 +205,8 @@ impl Remapping {
             }
             None => {
                 let text = self.from.decode(&old)?;
-                let is_lost = text.contains(LOST) && self.from.encode(&text)? != old;
+                let is_lost = self.losses.has_unknown(&old)
+                    || text.contains(LOST) && self.from.encode(&text)? != old;
                 Done { ids: self.to.encode(&text)?, is_mapped: false, is_checked: false, is_lost }
             }
         };
@@ -215,7 +221,7 @@ impl Remapping {
         let text = self.from.decode(old)?;
         let again = self.from.encode(&text)?;
         if again != old {
-            if text.contains(LOST) {
+            if text.contains(LOST) || self.losses.may_differ(old) {
                 return Ok(false);
             }
             let what = self.differs(index, old, &again, &self.from);

@@ -155,11 +155,19 @@ fn stamp(metadata: &Metadata) -> Stamp {
 }
 
 impl Input {
-    /// Checks that a file that was read is the one that was found, so that what was read is not a mixture of two.
+    /// Returns how reading the file ended. If it is not the one that was found any more, this is told instead: what was read is a
+    /// mixture of two, and so may be what is wrong with it.
     ///
     /// # Errors
-    /// When it was written to, replaced or removed.
-    pub(super) fn unchanged(&self) -> Result<(), StageError> {
+    /// When it was written to, replaced or removed, or reading failed.
+    pub(super) fn checked(&self, read: Result<(), StageError>) -> Result<(), StageError> {
+        match read {
+            Err(StageError::Interrupted) => read,
+            _ => self.unchanged().and(read),
+        }
+    }
+
+    fn unchanged(&self) -> Result<(), StageError> {
         let path = self.path.display();
         let what = match fs::metadata(&self.path) {
             Ok(now) if now.len() == self.size && stamp(&now) == self.seen => return Ok(()),
@@ -263,7 +271,7 @@ fn unreadable(path: &Path, error: &io::Error, bytes: u64) -> StageError {
         .help("get or compress the file again")
 }
 
-/// Blocks of whole lines of a text.
+/// Blocks of whole lines of a text. Lines that may not be read whole, at least a chunk's length, are passed.
 pub(super) struct Lines {
     content: Content,
     /// What was read of lines that have not ended yet.
@@ -296,11 +304,16 @@ impl Lines {
         loop {
             let searched = self.rest.len();
             let ended = self.content.read(&mut self.rest)? == 0;
+            if self.rest.len() > self.longest {
+                let line = memchr::memchr(b'\n', &self.rest[searched..]).map(|at| searched + at);
+                if line.unwrap_or(self.rest.len()) > self.longest {
+                    return self.pass_line().map(Some);
+                }
+            }
             let end = match memchr::memrchr(b'\n', &self.rest[searched..]) {
                 Some(at) => searched + at + 1,
                 None if ended && self.rest.is_empty() => return Ok(None),
                 None if ended => self.rest.len(),
-                None if self.rest.len() > self.longest => return self.pass_line().map(Some),
                 None => continue,
             };
             let rest = self.rest.split_off(end);
@@ -315,25 +328,25 @@ impl Lines {
     /// Passes the line that is begun, and keeps nothing of it.
     fn pass_line(&mut self) -> Result<Block, StageError> {
         let line = self.line;
-        self.offset += self.rest.len() as u64;
-        self.rest = Vec::new();
         loop {
-            let ended = self.content.read(&mut self.rest)? == 0;
-            match memchr::memchr(b'\n', &self.rest) {
-                Some(at) => {
-                    self.rest.drain(..=at);
-                    self.offset += at as u64 + 1;
-                    self.line += 1;
-                    return Ok(Block::TooLong { line });
-                }
-                None if ended => return Ok(Block::TooLong { line }),
-                None => {
-                    self.offset += self.rest.len() as u64;
-                    self.rest.clear();
-                }
+            if let Some(at) = memchr::memchr(b'\n', &self.rest) {
+                self.rest = self.rest.split_off(at + 1);
+                self.offset += at as u64 + 1;
+                self.line += 1;
+                return Ok(Block::TooLong { line });
+            }
+            self.offset += self.rest.len() as u64;
+            self.rest = Vec::new();
+            if self.content.read(&mut self.rest)? == 0 {
+                return Ok(Block::TooLong { line });
             }
         }
     }
+}
+
+/// Returns what is wrong with a line that is too long.
+pub(super) fn too_long() -> String {
+    format!("longer than a line may be, {} bytes", text::thousands(LINE_MAX as u64))
 }
 
 pub(super) fn newlines(bytes: &[u8]) -> u64 {
@@ -404,7 +417,12 @@ mod tests {
         let rest = format!("2 at 2: {} bytes", long.len() + 3);
         assert_eq!(blocks(&text, 3 * CHUNK), ["1 at 0: 2 bytes", &rest]);
         let last = format!("3 at {}: 2 bytes", long.len() + 3);
-        assert_eq!(blocks(&text, CHUNK), ["1 at 0: 2 bytes", "2 too long", &last]);
-        assert_eq!(blocks(&text[..text.len() - 3], CHUNK), ["1 at 0: 2 bytes", "2 too long"]);
+        // To the byte, wherever chunks end.
+        assert_eq!(blocks(&text, long.len()), ["1 at 0: 2 bytes", &rest]);
+        for longest in [long.len() - 1, CHUNK] {
+            assert_eq!(blocks(&text, longest), ["1 at 0: 2 bytes", "2 too long", &last]);
+            let without_end = &text[..text.len() - 3];
+            assert_eq!(blocks(without_end, longest), ["1 at 0: 2 bytes", "2 too long"]);
+        }
     }
 }

@@ -1,18 +1,19 @@
 //! `tokenizer.count`: how often each token id occurs in a corpus.
 
 use crate::base::Value;
+use crate::data::Tokenizer;
 use crate::data::tokenizer::Part;
 use crate::data::tokenizer::counts::write_counts;
-use crate::data::{Corpus, Tokenizer};
 use crate::stage::documents::each_part;
+use crate::stage::reading::corpus;
 use crate::stage::{Context, StageError};
 
 /// Runs the stage.
 ///
 /// # Errors
-/// When an input can't be read.
+/// When an input can't be read, or there is no text.
 pub fn run(context: &mut Context) -> Result<(), StageError> {
-    let corpus = Corpus::open(context.input("corpus"))?;
+    let corpus = corpus(context)?;
     let tokenizer = Tokenizer::open(context.input("tokenizer"))?;
     let out = context.out_dir("out")?;
     let counter = tokenizer.counter();

@@ -3,7 +3,8 @@
 use crate::base::Value;
 use crate::data::tokenizer::files::Files;
 use crate::data::tokenizer::prune::orphans;
-use crate::data::{Corpus, DataError, Tokenizer};
+use crate::data::{DataError, Tokenizer};
+use crate::stage::reading::corpus;
 use crate::stage::{Context, StageError, documents};
 
 /// Sums over documents.
@@ -22,7 +23,7 @@ struct Found {
 /// # Errors
 /// When an input can't be read, or there is no text.
 pub fn run(context: &mut Context) -> Result<(), StageError> {
-    let corpus = Corpus::open(context.input("corpus"))?;
+    let corpus = corpus(context)?;
     let files = Files::read(context.input("tokenizer"))?;
     let orphans = orphans(&files)?;
     let tokenizer = Tokenizer::of(files)?;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::base::Value;
-use crate::data::Corpus;
 use crate::data::tokenizer::files::write_tokenizer;
 use crate::data::tokenizer::retrain::{Retrain, Words};
+use crate::stage::reading::corpus;
 use crate::stage::{Context, StageError, documents};
 
 /// How often the stage looks whether it should stop.
@@ -25,7 +25,7 @@ struct Params {
 /// When an input can't be read, or the corpus and the size don't go together.
 pub fn run(context: &mut Context) -> Result<(), StageError> {
     let params: Params = context.params()?;
-    let corpus = Corpus::open(context.input("corpus"))?;
+    let corpus = corpus(context)?;
     let tokenizer = Retrain::open(context.input("tokenizer"))?;
     let mut words = Words::new();
     documents::each(

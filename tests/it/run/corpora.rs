@@ -1,6 +1,7 @@
 //! Corpora from files of many kinds, and what is made of them; what is wrong is told with file and place.
 
 use std::fmt::Write;
+use std::io::Read;
 
 use tlm::data::{Corpus, CorpusWriter, Statistics};
 
@@ -112,6 +113,11 @@ fn what_is_wrong_with_files_is_told_with_the_place() {
     space.write("late.txt", ["a\n\n".repeat(9).into_bytes(), vec![0xe2, 0x82]].concat());
     space.write("c.parquet", include_bytes!("../../golden/stages/c.parquet"));
     space.write("cut.parquet", &include_bytes!("../../golden/stages/c.parquet")[..2000]);
+    let mut latin = include_bytes!("../../golden/stages/c.parquet").to_vec();
+    let text = b"0 the cat sat on ";
+    let at = latin.windows(text.len()).position(|bytes| bytes == text).expect("the text");
+    latin[at + text.len()] = 0xff;
+    space.write("latin.parquet", latin);
     let text = told(
         &space,
         &[
@@ -131,6 +137,7 @@ fn what_is_wrong_with_files_is_told_with_the_place() {
             r#"corpus.parquet("c.parquet", field: "id")"#,
             r#"corpus.parquet("c.parquet", field: "meta.tags.list.element")"#,
             r#"corpus.parquet("c.parquet", field: "meta.text")"#,
+            r#"corpus.parquet("latin.parquet", field: "meta.text")"#,
         ],
     );
     golden("reading", &text);
@@ -363,6 +370,52 @@ fn an_empty_corpus_is_told_where_it_is_first_read() {
         assert_eq!(run.code, Some(1), "{call}\n{run}");
         run.says(&["has no documents", "help: l"]);
     }
+    for call in [
+        "tokenizer.count(empty, tok)",
+        "tokenizer.retrain(empty, tok, size: 280)",
+        "tokenizer.inspect(tok, empty)",
+        "dataset.pack(empty, tok, seq: 8)",
+    ] {
+        space.write(
+            "r.tlm",
+            format!(
+                "use std.{{dataset, tokenizer}}\nlet empty = adopt(\"none\", as: Corpus)\n\
+                 let tok = tokenizer.open(\"tokenizer.json\")\nlet made = {call}\n\
+                 plan default = made\n"
+            ),
+        );
+        let run = space.run(&[]);
+        assert_eq!(run.code, Some(1), "{call}\n{run}");
+        run.says(&["has no documents", "help: l"]);
+    }
+}
+
+#[test]
+fn damaged_text_of_a_corpus_is_told_with_the_place() {
+    let space = Space::new();
+    std::fs::create_dir(space.path("own")).expect("created");
+    let mut writer = CorpusWriter::create(&space.path("own")).expect("created");
+    ["one", "two"].iter().for_each(|text| writer.push(text).expect("written"));
+    writer.finish().expect("written");
+    space.write("own/text.bin", b"onet\xffo");
+    let run = run(&space, r#"corpus.dedup(adopt("own", as: Corpus))"#);
+    assert_eq!(run.code, Some(1), "{run}");
+    run.says(&["text.bin`: document 1 is not UTF-8 at byte 4"]);
+}
+
+#[test]
+fn a_line_that_is_too_long_is_told_and_passed() {
+    let space = Space::new();
+    // The limit and a byte, packed: the file itself is small.
+    let long = std::io::repeat(b'x').take((256 << 20) + 1);
+    let text = std::io::Cursor::new("{\"text\": \"a\"}\n")
+        .chain(long)
+        .chain(std::io::Cursor::new("\n{\"text\": \"b\"}\n"));
+    space.write("a.zst", zstd::encode_all(text, 1).expect("compressed"));
+    let call = r#"corpus.jsonl("a.zst", malformed: skip)"#;
+    assert_eq!(documents(&space, call), ["a", "b"]);
+    let log = space.tlm(&["log", "text"]).out;
+    assert!(log.contains("a.zst:2`: longer than a line may be, 268,435,456 bytes"), "{log}");
 }
 
 /// Returns the most memory that a step of the only run had in use, in MiB.

@@ -1,6 +1,10 @@
 //! Datasets: from token caches of InternEvo, and in parts.
 
+use std::collections::BTreeMap;
+
+use serde_json::{Value as Json, json};
 use tlm::data::array::Array;
+use tlm::data::mix::splitmix;
 use tlm::data::{Dataset, Statistics, Tokenizer};
 
 use crate::run::inputs::made;
@@ -153,6 +157,12 @@ fn remapping(more: &str, wanted: &str) -> String {
 #[track_caller]
 fn check_remapped(space: &Space, more: &str, ways: [u64; 2]) {
     space.write("r.tlm", remapping(more, "packed, moved"));
+    check_made(space, more, ways);
+}
+
+/// Checks that the recipe moves a dataset's ids to those that it packs, documents mapped and encoded in so many ways.
+#[track_caller]
+fn check_made(space: &Space, more: &str, ways: [u64; 2]) {
     let (packed, moved) = (made(space, "packed"), made(space, "moved"));
     let of = |folder: &std::path::Path, name: &str| std::fs::read(folder.join(name)).expect(name);
     for name in ["tokens.u16", "documents.u64", "meta.json"] {
@@ -198,6 +208,70 @@ fn a_remapped_dataset_is_that_which_the_other_tokenizer_packs() {
     space.run(&[]).says(&["`dataset.remap` gets token ids of two tokenizers"]);
 }
 
+/// A tokenizer of another model, with the first token for what is unknown, and one more that ends texts.
+fn other_model(model: &Json, unknown: &str, end: usize, decoder: &Json) -> String {
+    let added = |id: usize, text: &str| {
+        json!({
+            "id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true,
+        })
+    };
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
+        "added_tokens": [added(0, unknown), added(end, "<|endoftext|>")],
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true},
+        "decoder": decoder, "model": model,
+    })
+    .to_string()
+}
+
+#[test]
+fn unigram_and_wordpiece_are_remapped_by_ids_but_for_unknown_words() {
+    let letters = "abcdehnostx";
+    let words = ["▁the", "▁cat", "▁sat", "▁on", "▁x", "at", "th", "▁th"];
+    let singles = letters.chars().map(String::from).chain(["▁".to_owned()]);
+    let plain: Vec<String> = singles.chain(words.map(str::to_owned)).collect();
+    let unigram = {
+        let pieces =
+            plain.iter().enumerate().map(|(at, text)| (text.as_str(), -1.0 - at as f64 / 8.0));
+        let vocab: Vec<_> = [("<unk>", 0.0)].into_iter().chain(pieces).collect();
+        let model = json!({"type": "Unigram", "unk_id": 0, "byte_fallback": false, "vocab": vocab});
+        let decoder = json!({
+            "type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true,
+        });
+        other_model(&model, "<unk>", vocab.len(), &decoder)
+    };
+    let wordpiece = {
+        let inside =
+            plain.iter().filter(|text| !text.starts_with('▁')).map(|text| format!("##{text}"));
+        let texts = ["[UNK]".to_owned()].into_iter().chain(plain.iter().cloned()).chain(inside);
+        let vocab: BTreeMap<_, _> = texts.zip(0..).collect();
+        let model = json!({
+            "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 20, "vocab": vocab,
+        });
+        let decoder = json!({"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"Regex": " ?##"}, "content": ""}, {"type": "Fuse"},
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+        ]});
+        other_model(&model, "[UNK]", vocab.len(), &decoder)
+    };
+    // In the last two documents a token is pruned, and a character is unknown.
+    let texts = ["the cat sat", "the the cat on", "x on the", "sat ath", "the ☃ sat"];
+    for (tokenizer, keep, ways) in [(unigram, 20, [5, 1]), (wordpiece, 30, [4, 2])] {
+        let space = Space::new();
+        space.write("tokenizer.json", tokenizer);
+        space.write("texts/a.txt", texts.join("\n\n"));
+        space.write("texts/b.txt", "\n\nthe the cat");
+        let more = "let packed = dataset.pack(text, new, seq: 8)\n\
+                    let moved = dataset.remap(ds, old, new, check: 100%)\n";
+        let recipe = remapping(more, "packed, moved").replace("265", &keep.to_string());
+        space.write("r.tlm", recipe);
+        check_made(&space, more, ways);
+    }
+}
+
 #[test]
 fn what_can_not_be_remapped_is_told() {
     let space = Space::new();
@@ -239,6 +313,46 @@ fn what_can_not_be_remapped_is_told() {
     }
 }
 
+#[test]
+fn results_do_not_depend_on_threads_or_on_the_order_in_which_folders_list_files() {
+    // More text than one thread takes at once.
+    let words = ["the cat", " sat", " on the", " mat", "abc", "\n\n", " xyz ", "\u{1f980}"];
+    let word = |at: u64| words[splitmix(at) as usize % words.len()];
+    let text = |file: u64| (0..25_000).map(|at| word(file << 32 | at)).collect::<String>();
+    let made = |cpus: usize, files: [u64; 4]| {
+        let space = Space::new();
+        for file in files {
+            space.write(&format!("texts/{file}.txt"), text(file));
+            space.write(&format!("cache/{file}.bin"), cache(&[&[5, 6, file as u32], &[8]]));
+            space.write(&format!("cache/{file}.bin.meta"), meta(&[[0, 3], [19, 1]]));
+        }
+        let run = format!("run {{ cpus: {cpus} }}");
+        space.write(
+            "r.tlm",
+            format!(
+                r#"use std.{{corpus, dataset, tokenizer}}
+let old    = tokenizer.open("tokenizer.json") {run}
+let text   = corpus.text("texts", delimiter: "\n\n") {run}
+let same   = corpus.text("texts/*.txt", delimiter: "\n\n") {run}
+let counts = tokenizer.count(text, old) {run}
+let new    = tokenizer.prune(old, counts, keep: 265) {run}
+let ds     = dataset.pack(same, old, seq: 8) {run}
+let cached = dataset.internevo("cache", old, seq: 2) {run}
+let moved  = dataset.remap(ds, old, new, check: 50%) {run}
+let seen   = dataset.count(moved) {run}
+let part   = dataset.part(cached, parts: 2, part: 1) {run}
+let mixed  = corpus.shuffle(corpus.mix([text, same], weights: [1, 2]) {run}) {run}
+plan default = [seen, part, mixed]
+"#
+            ),
+        );
+        let run = space.run(&[]);
+        assert_eq!(run.code, Some(0), "{run}");
+        space.objects()
+    };
+    assert_eq!(made(1, [0, 1, 2, 3]), made(2, [3, 1, 0, 2]));
+}
+
 /// Returns how often each id occurs.
 #[track_caller]
 fn counts(space: &Space, of: &str) -> Vec<u64> {
@@ -275,7 +389,12 @@ fn a_dataset_s_ids_are_counted_and_a_view_s_as_often_as_it_trains_them() {
 
 #[test]
 fn an_id_outside_the_vocabulary_is_told_with_its_place() {
-    for (vocab, id) in [(300, 400), (70_000, 80_000_u32)] {
+    let remap = "dataset.remap(data, tok, tok)";
+    for (call, vocab, id) in [
+        ("dataset.count(data)", 300, 400),
+        ("dataset.count(data)", 70_000, 80_000_u32),
+        (remap, 273, 300),
+    ] {
         let space = Space::new();
         std::fs::create_dir(space.path("data")).expect("created");
         let mut writer =
@@ -289,7 +408,10 @@ fn an_id_outside_the_vocabulary_is_told_with_its_place() {
         space.write(&format!("data/{name}"), bytes);
         space.write(
             "r.tlm",
-            "use std.{dataset}\nlet n = dataset.count(adopt(\"data\", as: Dataset))\nplan default = n\n",
+            format!(
+                "use std.{{dataset, tokenizer}}\nlet data = adopt(\"data\", as: Dataset)\n\
+                 let tok = tokenizer.open(\"tokenizer.json\")\nlet n = {call}\nplan default = n\n"
+            ),
         );
         let run = space.run(&[]);
         assert_eq!(run.code, Some(1), "{run}");

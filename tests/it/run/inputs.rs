@@ -6,9 +6,14 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use serde_json::json;
+use tlm::base::Digest;
 use tlm::data::array::Array;
 use tlm::data::{Corpus, Tokenizer};
+use tlm::stage::action::PROTOCOL;
+use tlm::stage::{Action, Context, REGISTRY, StageError};
 
 use crate::run::space::{ALL, RECIPE, Space, text, tokenizer};
 
@@ -148,4 +153,49 @@ fn a_pruned_tokenizer_says_which_old_id_each_of_its_tokens_has() {
     let ids = new.encode(" the mat").expect("encoded");
     let through: Vec<u32> = ids.iter().map(|&id| map[id as usize]).collect();
     assert_eq!(through, old.encode(" the mat").expect("encoded"));
+}
+
+/// Writes to a file as soon as a stage tells how far it is.
+struct Meddler(PathBuf);
+
+impl Write for Meddler {
+    fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
+        let mut file = fs::File::options().append(true).open(&self.0)?;
+        file.write_all(b"\n")?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_file_that_is_written_to_while_a_stage_reads_it_is_told() {
+    let space = Space::new();
+    space.write("files/a.txt", "one");
+    space.write("files/a.jsonl", "{\"text\": \"one\"}\n");
+    space.write("files/a.parquet", include_bytes!("../../golden/stages/c.parquet"));
+    space.write("files/a.bin", "{\"tokens\": [1, 2, 3]}\n");
+    for (stage, name, params) in [
+        ("corpus.text", "a.txt", json!({"delimiter": null})),
+        ("corpus.jsonl", "a.jsonl", json!({"field": "text", "malformed": "fail"})),
+        ("corpus.parquet", "a.parquet", json!({"field": "meta.text", "malformed": "skip"})),
+        ("dataset.internevo", "a.bin", json!({"seq": 1, "min_tokens": 0, "malformed": "fail"})),
+    ] {
+        let path = space.path(&format!("files/{name}"));
+        let action = json!({
+            "protocol": PROTOCOL, "key": Digest::of(b"key"), "stage": stage, "params": {},
+            "inputs": {"files": [path], "tokenizer": [space.path("")]}, "out": space.path("out"),
+            "state": space.path("state"), "seed": 0, "threads": 1, "device": "cpu",
+            "micro_batch": null, "shell": null,
+        });
+        let mut action: Action = serde_json::from_value(action).expect("an action");
+        action.params = serde_json::from_value(params).expect("values");
+        let (_, body) = REGISTRY.iter().find(|(name, _)| *name == stage).expect("a stage");
+        let mut context = Context::new(action, Arc::default(), Box::new(Meddler(path)));
+        let Err(StageError::Failed(failure)) = body(&mut context) else { panic!("{stage}") };
+        let told = format!("files/{name}` changed while it was read: it had ");
+        assert!(failure.message.contains(&told), "{}", failure.message);
+    }
 }
