@@ -42,11 +42,13 @@ impl Chars {
         let known = |char: char| {
             let utf8 = char.encode_utf8(&mut [0; 4]).as_bytes().to_vec();
             let symbols = utf8.iter().map(|&byte| bytes[usize::from(byte)].checked_sub(1));
-            let id = symbols.collect::<Option<Vec<u32>>>().and_then(|mut symbols| one(&mut symbols));
+            let id =
+                symbols.collect::<Option<Vec<u32>>>().and_then(|mut symbols| one(&mut symbols));
             let (start, end) = torn.around(&utf8);
             Char { id: id.map_or(0, |id| id + 1), start, end }
         };
-        let chars = (0..KNOWN as u32).map(|code| char::from_u32(code).map_or(OTHER, known)).collect();
+        let chars =
+            (0..KNOWN as u32).map(|code| char::from_u32(code).map_or(OTHER, known)).collect();
         Self { bytes, chars }
     }
 
@@ -111,7 +113,8 @@ impl Torn {
 
     /// Returns the merges that may be at the start of a character and at its end.
     fn around(&self, char: &[u8]) -> (u32, u32) {
-        let bits = |of: &HashMap<u32, u32>, bytes: &[u8]| of.get(&code(bytes)).copied().unwrap_or(0);
+        let bits =
+            |of: &HashMap<u32, u32>, bytes: &[u8]| of.get(&code(bytes)).copied().unwrap_or(0);
         (1..=char.len()).fold((0, 0), |(start, end), len| {
             let last = &char[char.len() - len..];
             (start | bits(&self.starts, &char[..len]), end | bits(&self.ends, last))

@@ -3,9 +3,9 @@
 //! What a tokenizer has that is not known here to give the same ids goes through `tokenizers` itself: a whole text, how it is
 //! split, or only a piece that was not seen yet.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
+use ahash::AHashMap;
 use serde_json::Value;
 use tokenizers::{
     Encoding, Model, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizer,
@@ -35,8 +35,8 @@ pub(super) struct Encoder {
     added: Added,
     merges: Option<Merges>,
     ignores_merges: bool,
-    /// Pieces that the model looks up as a whole, and that merges don't make.
-    unmerged: HashMap<String, u32>,
+    /// Pieces that the model looks up as a whole, and that merges don't make; of an alphabet of bytes the text of them.
+    unmerged: AHashMap<String, u32>,
     /// The characters that stand for bytes.
     byte_chars: [char; 256],
     /// By a byte and the next, whether text may be cut between them.
@@ -92,7 +92,7 @@ impl Encoder {
         };
         let alphabet = if let Way::Own(plan) = &way { plan.alphabet() } else { Alphabet::Chars };
         let merges = Merges::new(&json["model"], alphabet);
-        let unmerged = ignores_merges.then(|| unmerged(&json["model"], merges.as_ref()));
+        let unmerged = ignores_merges.then(|| unmerged(&json["model"], merges.as_ref(), alphabet));
         let mut encoder = Self {
             merges,
             unmerged: unmerged.unwrap_or_default(),
@@ -189,15 +189,24 @@ fn keeps_ids(inner: &Tokenizer) -> Result<bool> {
 }
 
 /// Returns the pieces of a model that its merges don't make; all if it has none.
-fn unmerged(model: &Value, merges: Option<&Merges>) -> HashMap<String, u32> {
+fn unmerged(model: &Value, merges: Option<&Merges>, alphabet: Alphabet) -> AHashMap<String, u32> {
     let mut ids = Vec::new();
     let mut is_merged = |piece: &str, id: u32| {
         ids.clear();
         merges.is_some_and(|merges| merges.encode(piece.chars(), &mut ids)) && ids == [id]
     };
+    let bytes: AHashMap<char, u8> = byte_chars().into_iter().zip(0..=255).collect();
+    let text = |piece: &str| match alphabet {
+        Alphabet::Bytes => {
+            let bytes = piece.chars().map(|char| bytes.get(&char).copied()).collect::<Option<_>>();
+            String::from_utf8(bytes?).ok()
+        }
+        Alphabet::Chars | Alphabet::Marked => Some(piece.to_owned()),
+    };
     let pieces = model["vocab"].as_object().into_iter().flatten();
-    let pieces = pieces.map(|(piece, id)| (piece.clone(), id.as_u64().unwrap_or_default() as u32));
-    pieces.filter(|(piece, id)| !is_merged(piece, *id)).collect()
+    let pieces = pieces.map(|(piece, id)| (piece, id.as_u64().unwrap_or_default() as u32));
+    let pieces = pieces.filter(|(piece, id)| !is_merged(piece, *id));
+    pieces.filter_map(|(piece, id)| Some((text(piece)?, id))).collect()
 }
 
 /// The ways through a text.
@@ -386,37 +395,37 @@ impl Work<'_> {
         })
     }
 
+    /// Appends the ids that the model has for a word of bytes.
     fn bytes(self, word: &str, ids: &mut Vec<u32>) -> Result<()> {
-        let piece = word.bytes().map(|byte| self.encoder.byte_chars[usize::from(byte)]);
-        if let Some(id) = self.whole(piece.clone()) {
+        if let Some(&id) = self.encoder.unmerged.get(word) {
             ids.push(id);
             return Ok(());
         }
         let merges = self.encoder.merges.as_ref();
-        if !merges.is_some_and(|merges| merges.encode_bytes(word, ids)) {
-            let tokens = self.inner.get_model().tokenize(&piece.collect::<String>())?;
-            ids.extend(tokens.iter().map(|token| token.id));
+        if merges.is_some_and(|merges| merges.encode_bytes(word, ids)) {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    /// Returns the id of a piece that the model looks up as a whole.
-    fn whole(self, piece: impl Iterator<Item = char>) -> Option<u32> {
-        let unmerged = &self.encoder.unmerged;
-        if unmerged.is_empty() { None } else { unmerged.get(&piece.collect::<String>()).copied() }
+        let piece = word.bytes().map(|byte| self.encoder.byte_chars[usize::from(byte)]);
+        self.by_crate(&piece.collect::<String>(), ids)
     }
 
     /// Appends the ids that the model has for a piece.
     fn model(self, piece: impl Iterator<Item = char> + Clone, ids: &mut Vec<u32>) -> Result<()> {
-        if let Some(id) = self.whole(piece.clone()) {
+        let Encoder { merges, unmerged, .. } = self.encoder;
+        if !unmerged.is_empty()
+            && let Some(&id) = unmerged.get(&piece.clone().collect::<String>())
+        {
             ids.push(id);
             return Ok(());
         }
-        let merges = self.encoder.merges.as_ref();
-        if !merges.is_some_and(|merges| merges.encode(piece.clone(), ids)) {
-            let tokens = self.inner.get_model().tokenize(&piece.collect::<String>())?;
-            ids.extend(tokens.iter().map(|token| token.id));
+        if merges.as_ref().is_some_and(|merges| merges.encode(piece.clone(), ids)) {
+            return Ok(());
         }
+        self.by_crate(&piece.collect::<String>(), ids)
+    }
+
+    fn by_crate(self, piece: &str, ids: &mut Vec<u32>) -> Result<()> {
+        ids.extend(self.inner.get_model().tokenize(piece)?.iter().map(|token| token.id));
         Ok(())
     }
 

@@ -14,38 +14,47 @@ const LONGEST: usize = 512;
 /// Symbols of words that are merged without asking for memory.
 const SHORT: usize = 32;
 /// No merge.
-const NONE: u64 = u64::MAX;
+const NONE: u32 = u32::MAX;
 
-/// An open-addressing table from pairs of numbers to a number other than `NONE`.
+/// An open-addressing table from pairs of numbers to a number. It is small, since most of its time goes into memory.
 pub(super) struct Pairs {
-    entries: Vec<(u64, u64)>,
+    /// The pair and the number, each in as many bits as follows, or all bits for an empty slot.
+    entries: Vec<u64>,
     /// Bits that say whether a pair may be there; small enough for a processor's cache.
     filter: Vec<u64>,
     shift: u32,
 }
 
+/// Bits of each number of a pair, and of the number that it has.
+const KEY_BITS: u32 = 21;
+const VALUE_BITS: u32 = 22;
+const EMPTY: u64 = u64::MAX;
 /// The filter has this many bits for a slot, as a power of two.
 const FILTER_BITS: u32 = 2;
 
 impl Pairs {
-    fn new(pairs: &[((u32, u32), u64)]) -> Self {
+    /// Returns the table; `None` if it can't hold so many or so large numbers.
+    fn new(pairs: impl ExactSizeIterator<Item = ((u32, u32), u32)>) -> Option<Self> {
         let slots = (pairs.len() * 4 / 3).next_power_of_two().max(64);
         let mut table = Self {
-            entries: vec![(NONE, NONE); slots],
+            entries: vec![EMPTY; slots],
             filter: vec![0; (slots << FILTER_BITS) / 64],
             shift: 64 - slots.ilog2(),
         };
-        for &((left, right), value) in pairs {
+        for ((left, right), value) in pairs {
+            if left.max(right) >> KEY_BITS != 0 || value >= (1 << VALUE_BITS) - 1 {
+                return None;
+            }
             let hash = Self::hash(left, right);
             let (bit, at) = (table.bit(hash), table.slot(hash, left, right));
             table.filter[bit / 64] |= 1 << (bit % 64);
-            table.entries[at] = (Self::key(left, right), value);
+            table.entries[at] = Self::key(left, right) << VALUE_BITS | u64::from(value);
         }
-        table
+        Some(table)
     }
 
     fn key(left: u32, right: u32) -> u64 {
-        u64::from(left) << 32 | u64::from(right)
+        u64::from(left) << KEY_BITS | u64::from(right)
     }
 
     fn hash(left: u32, right: u32) -> u64 {
@@ -60,20 +69,24 @@ impl Pairs {
     fn slot(&self, hash: u64, left: u32, right: u32) -> usize {
         let key = Self::key(left, right);
         let mut at = (hash >> self.shift) as usize;
-        while self.entries[at].0 != key && self.entries[at].0 != NONE {
+        while self.entries[at] >> VALUE_BITS != key && self.entries[at] != EMPTY {
             at = (at + 1) & (self.entries.len() - 1);
         }
         at
     }
 
+    /// Returns the number of a pair, or `NONE`.
     #[inline]
-    fn get(&self, left: u32, right: u32) -> u64 {
+    fn get(&self, left: u32, right: u32) -> u32 {
         let hash = Self::hash(left, right);
         let bit = self.bit(hash);
         if self.filter[bit / 64] >> (bit % 64) & 1 == 0 {
             return NONE;
         }
-        self.entries[self.slot(hash, left, right)].1
+        match self.entries[self.slot(hash, left, right)] {
+            EMPTY => NONE,
+            entry => entry as u32 & ((1 << VALUE_BITS) - 1),
+        }
     }
 }
 
@@ -93,8 +106,10 @@ pub(super) enum Alphabet {
 
 /// What `merges` of a model says, and which symbols a word is made of at first.
 pub(super) struct Merges {
-    /// Rank and new id, in one number so that the smallest has the smallest rank.
+    /// The rank of the merge of two ids.
     pairs: Pairs,
+    /// By rank: the new id.
+    merged: Vec<u32>,
     /// By character: its id plus one, or 0.
     symbols: Vec<u32>,
     /// Ids of the bytes of a character without one; `None` where the model says something else of such.
@@ -127,11 +142,12 @@ impl Merges {
         let bytes = (0..=255u8).map(|byte| ids.get(byte_piece(byte).as_str()).copied());
         let bytes = model["byte_fallback"].as_bool().unwrap_or(false).then(|| bytes.collect());
         let mut merges = Self {
-            pairs: Pairs::new(&[]),
+            pairs: Pairs::new([].into_iter())?,
+            merged: Vec::new(),
             symbols: symbols(model)?,
             bytes: bytes.flatten(),
             chars: None,
-            neighbours: Pairs::new(&[]),
+            neighbours: Pairs::new([].into_iter())?,
             neighbour_bytes: vec![[false; 256]; 256],
             parts_unknown: false,
             alphabet,
@@ -145,38 +161,38 @@ impl Merges {
         let (mut pairs, mut whole) = (Vec::new(), String::new());
         let is_byte: HashSet<u32> = self.bytes.iter().flatten().copied().collect();
         self.parts_unknown = self.bytes.is_some();
-        for (rank, &(left, right)) in parts.iter().enumerate() {
+        for &(left, right) in &parts {
             let (first, second) = (*ids.get(left)?, *ids.get(right)?);
             whole.clear();
             whole.extend([left, right]);
-            let merged = *ids.get(whole.as_str())?;
-            pairs.push(((first, second), (rank as u64) << 32 | u64::from(merged)));
+            self.merged.push(*ids.get(whole.as_str())?);
+            pairs.push((first, second));
             self.parts_unknown &= !is_byte.contains(&first) && !is_byte.contains(&second);
         }
-        self.pairs = Pairs::new(&pairs);
+        self.pairs = Pairs::new(pairs.iter().copied().zip(0..u32::MAX))?;
         if self.alphabet == Alphabet::Bytes {
             self.chars = Some(self.read_chars(&parts, &pairs));
             return Some(());
         }
         let neighbours = parts.iter().map(|(left, right)| self.neighbour_chars(left, right));
-        let neighbours = neighbours.map(|pair| Some((pair?, 0))).collect::<Option<Vec<_>>>()?;
-        self.neighbours = Pairs::new(&neighbours);
+        let neighbours = neighbours.collect::<Option<Vec<_>>>()?;
+        self.neighbours = Pairs::new(neighbours.into_iter().map(|pair| (pair, 0)))?;
         if !self.parts_unknown {
             self.join_unknown_bytes();
         }
         Some(())
     }
 
-    fn read_chars(&self, parts: &[(&str, &str)], pairs: &[((u32, u32), u64)]) -> Chars {
+    fn read_chars(&self, parts: &[(&str, &str)], pairs: &[(u32, u32)]) -> Chars {
         let mut first_use = HashMap::new();
-        for &((left, right), merge) in pairs {
-            first_use.entry(left).or_insert(merge);
-            first_use.entry(right).or_insert(merge);
+        for (&(left, right), rank) in pairs.iter().zip(0..) {
+            first_use.entry(left).or_insert(rank);
+            first_use.entry(right).or_insert(rank);
         }
         let bytes = byte_chars().map(|char| self.symbols[char as usize]);
         Chars::new(bytes, parts.iter().copied(), |symbols| {
-            let (len, last) = self.merge(symbols);
-            let comes_first = first_use.get(&symbols[0]).is_none_or(|&merge| last < merge);
+            let (len, ranks) = self.merge(symbols);
+            let comes_first = first_use.get(&symbols[0]).is_none_or(|&rank| ranks <= rank);
             (len == 1 && comes_first).then_some(symbols[0])
         })
     }
@@ -265,17 +281,17 @@ impl Merges {
         can
     }
 
-    /// Merges symbols in place, the pair of the smallest rank first, the leftmost of these; returns how many are left, and the
-    /// last merge in the order of ranks.
-    fn merge(&self, symbols: &mut [u32]) -> (usize, u64) {
+    /// Merges symbols in place, the pair of the smallest rank first, the leftmost of these. Returns how many are left, and one
+    /// more than the largest rank.
+    fn merge(&self, symbols: &mut [u32]) -> (usize, u32) {
         match symbols.len() {
             ..=SHORT => self.merge_ranked(symbols, &mut [NONE; SHORT]),
             len => self.merge_ranked(symbols, &mut vec![NONE; len]),
         }
     }
 
-    fn merge_ranked(&self, symbols: &mut [u32], ranked: &mut [u64]) -> (usize, u64) {
-        let (mut len, mut last) = (symbols.len(), 0);
+    fn merge_ranked(&self, symbols: &mut [u32], ranked: &mut [u32]) -> (usize, u32) {
+        let (mut len, mut ranks) = (symbols.len(), 0);
         for at in 1..len {
             ranked[at - 1] = self.pairs.get(symbols[at - 1], symbols[at]);
         }
@@ -283,8 +299,8 @@ impl Merges {
             let best = ranked[..len - 1].iter().fold(NONE, |best, &rank| best.min(rank));
             let at = ranked[..len - 1].iter().position(|&rank| rank == best);
             let Some(at) = at.filter(|_| best != NONE) else { break };
-            last = last.max(best);
-            symbols[at] = best as u32;
+            ranks = ranks.max(best + 1);
+            symbols[at] = self.merged[best as usize];
             symbols.copy_within(at + 2..len, at + 1);
             ranked.copy_within(at + 1..len - 1, at);
             len -= 1;
@@ -295,7 +311,7 @@ impl Merges {
                 ranked[at] = self.pairs.get(symbols[at], symbols[at + 1]);
             }
         }
-        (len, last)
+        (len, ranks)
     }
 }
 
