@@ -31,24 +31,28 @@ pub(super) struct Chars {
 }
 
 impl Chars {
-    /// Returns the symbols of a vocabulary. `one` returns the id of what the symbols of a character's bytes become, if merges
-    /// make one of them before they join it with another.
+    /// Returns the symbols of a vocabulary, of which some pieces are characters. `one` returns the id of what the symbols of a
+    /// character's bytes become, if merges make one of them before they join it with another.
     pub(super) fn new<'m>(
         bytes: [u32; 256],
+        pieces: impl Iterator<Item = &'m str>,
         merges: impl Iterator<Item = (&'m str, &'m str)>,
         one: impl Fn(&mut [u32]) -> Option<u32>,
     ) -> Self {
-        let torn = Torn::new(merges);
-        let known = |char: char| {
-            let utf8 = char.encode_utf8(&mut [0; 4]).as_bytes().to_vec();
+        let of_char: HashMap<char, u8> = byte_chars().into_iter().zip(0..=255).collect();
+        let torn = Torn::new(&of_char, merges);
+        let mut chars = vec![OTHER; KNOWN];
+        for piece in pieces.filter(|piece| piece.chars().nth(4).is_none()) {
+            let utf8 = piece.chars().map(|char| of_char.get(&char).copied());
+            let Some(utf8) = utf8.collect::<Option<Vec<u8>>>() else { continue };
+            let Some(known) = only_char(&utf8).and_then(|char| chars.get_mut(char as usize)) else {
+                continue;
+            };
             let symbols = utf8.iter().map(|&byte| bytes[usize::from(byte)].checked_sub(1));
-            let id =
-                symbols.collect::<Option<Vec<u32>>>().and_then(|mut symbols| one(&mut symbols));
+            let id = symbols.collect::<Option<Vec<_>>>().and_then(|mut symbols| one(&mut symbols));
             let (start, end) = torn.around(&utf8);
-            Char { id: id.map_or(0, |id| id + 1), start, end }
-        };
-        let chars =
-            (0..KNOWN as u32).map(|code| char::from_u32(code).map_or(OTHER, known)).collect();
+            *known = Char { id: id.map_or(0, |id| id + 1), start, end };
+        }
         Self { bytes, chars }
     }
 
@@ -88,8 +92,10 @@ struct Torn {
 }
 
 impl Torn {
-    fn new<'m>(merges: impl Iterator<Item = (&'m str, &'m str)>) -> Self {
-        let of_char: HashMap<char, u8> = byte_chars().into_iter().zip(0..=255).collect();
+    fn new<'m>(
+        of_char: &HashMap<char, u8>,
+        merges: impl Iterator<Item = (&'m str, &'m str)>,
+    ) -> Self {
         let byte = |char: char| of_char.get(&char).copied();
         let (mut ends, mut starts) = (HashMap::new(), HashMap::new());
         for (left, right) in merges {
@@ -120,6 +126,11 @@ impl Torn {
             (start | bits(&self.starts, &char[..len]), end | bits(&self.ends, last))
         })
     }
+}
+
+fn only_char(utf8: &[u8]) -> Option<char> {
+    let mut chars = str::from_utf8(utf8).ok()?.chars();
+    chars.next().filter(|_| chars.next().is_none())
 }
 
 /// Returns whether a byte is one of a character but not its first.

@@ -18,7 +18,7 @@ use crate::data::tokenizer::merges::{Alphabet, MARK, Merges, byte_chars};
 use crate::data::tokenizer::plan::{Marks, Normal, Plan, Prepend};
 use crate::data::tokenizer::split::{self, split};
 use crate::data::tokenizer::state::{Sink, State};
-use crate::data::tokenizer::words::Key;
+use crate::data::tokenizer::words::{Key, Words};
 
 /// A text, or a part of one that was cut where `Encoder::cut` says.
 #[derive(Clone, Copy, Debug)]
@@ -369,7 +369,9 @@ impl Work<'_> {
         sink: &mut impl Sink,
     ) -> Result<()> {
         let key = Key::of(text.as_bytes(), word.clone());
-        match state.words.find(key, &text.as_bytes()[word.clone()]) {
+        let bytes = &text.as_bytes()[word.clone()];
+        let found = if Words::keeps(bytes) { state.words.find(key, bytes) } else { None };
+        match found {
             Some(slot) => {
                 sink.word(state, slot);
                 Ok(())

@@ -171,7 +171,7 @@ impl Merges {
         }
         self.pairs = Pairs::new(pairs.iter().copied().zip(0..u32::MAX))?;
         if self.alphabet == Alphabet::Bytes {
-            self.chars = Some(self.read_chars(&parts, &pairs));
+            self.chars = Some(self.read_chars(ids, &parts, &pairs));
             return Some(());
         }
         let neighbours = parts.iter().map(|(left, right)| self.neighbour_chars(left, right));
@@ -183,14 +183,19 @@ impl Merges {
         Some(())
     }
 
-    fn read_chars(&self, parts: &[(&str, &str)], pairs: &[(u32, u32)]) -> Chars {
+    fn read_chars(
+        &self,
+        ids: &HashMap<&str, u32>,
+        parts: &[(&str, &str)],
+        pairs: &[(u32, u32)],
+    ) -> Chars {
         let mut first_use = HashMap::new();
         for (&(left, right), rank) in pairs.iter().zip(0..) {
             first_use.entry(left).or_insert(rank);
             first_use.entry(right).or_insert(rank);
         }
         let bytes = byte_chars().map(|char| self.symbols[char as usize]);
-        Chars::new(bytes, parts.iter().copied(), |symbols| {
+        Chars::new(bytes, ids.keys().copied(), parts.iter().copied(), |symbols| {
             let (len, ranks) = self.merge(symbols);
             let comes_first = first_use.get(&symbols[0]).is_none_or(|&rank| ranks <= rank);
             (len == 1 && comes_first).then_some(symbols[0])

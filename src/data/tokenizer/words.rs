@@ -1,6 +1,6 @@
 //! Which ids each word has and how often it came: a table that forgets everything when it is full.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 /// Slots that a table begins with, and has at most: 16 MiB.
 const SLOTS: Range<usize> = 1 << 12..1 << 19;
@@ -8,6 +8,8 @@ const SLOTS: Range<usize> = 1 << 12..1 << 19;
 const KEPT: usize = 8 << 20;
 /// Words of more bytes are seldom seen again.
 const LONGEST: usize = 128;
+/// What characters of Han and Kana begin with, whose words are not parted: what is not short is a clause, which is seldom seen again either.
+const CLAUSES: RangeInclusive<u8> = 0xe3..=0xe9;
 /// Bytes that fit into a slot.
 const SHORT: usize = 15;
 /// Marks the key of a word that does not, and the value of a word with another number of ids than one.
@@ -125,8 +127,9 @@ impl Words {
     }
 
     /// Returns whether a word is worth keeping.
+    #[inline]
     pub(super) fn keeps(word: &[u8]) -> bool {
-        word.len() <= LONGEST
+        word.len() <= SHORT || word.len() <= LONGEST && !CLAUSES.contains(&word[word.len() - 3])
     }
 
     /// Returns whether there is no room for another word.
