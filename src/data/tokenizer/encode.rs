@@ -3,9 +3,9 @@
 //! What a tokenizer has that is not known here to give the same ids goes through `tokenizers` itself: a whole text, how it is
 //! split, or only a piece that was not seen yet.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
+use ahash::AHashMap;
 use serde_json::Value;
 use tokenizers::{
     Encoding, Model, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizer,
@@ -18,7 +18,7 @@ use crate::data::tokenizer::merges::{Alphabet, MARK, Merges, byte_chars};
 use crate::data::tokenizer::plan::{Marks, Normal, Plan, Prepend};
 use crate::data::tokenizer::split::{self, split};
 use crate::data::tokenizer::state::{Sink, State};
-use crate::data::tokenizer::words::{Key, SHORT};
+use crate::data::tokenizer::words::{Key, Words};
 
 /// A text, or a part of one that was cut where `Encoder::cut` says.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +35,8 @@ pub(super) struct Encoder {
     added: Added,
     merges: Option<Merges>,
     ignores_merges: bool,
-    /// Pieces that the model looks up as a whole, and that merges don't make.
-    unmerged: HashMap<String, u32>,
+    /// Pieces that the model looks up as a whole, and that merges don't make; of an alphabet of bytes the text of them.
+    unmerged: AHashMap<String, u32>,
     /// The characters that stand for bytes.
     byte_chars: [char; 256],
     /// By a byte and the next, whether text may be cut between them.
@@ -80,8 +80,8 @@ impl Encoder {
     pub(super) fn new(inner: &Tokenizer, json: &Value) -> Result<Self> {
         let normalizer = serde_json::to_value(inner.get_normalizer())?;
         let plan = Plan::new(&normalizer, &serde_json::to_value(inner.get_pre_tokenizer())?);
-        let alphabet = plan.as_ref().map_or(Alphabet::Chars, Plan::alphabet);
-        let is_virtual = alphabet == Alphabet::Marked && !normalizer.is_null();
+        let is_marked = |plan: &Plan| plan.alphabet() == Alphabet::Marked;
+        let is_virtual = plan.as_ref().is_some_and(is_marked) && !normalizer.is_null();
         let added = Added::new(inner, is_virtual);
         let ignores_merges = json["model"]["ignore_merges"] == true;
         let is_findable = normalizer.is_null() || is_virtual || !added.has_odd_normalized();
@@ -90,8 +90,9 @@ impl Encoder {
             Some(plan) if is_findable => Way::Own(plan),
             _ => Way::Split,
         };
+        let alphabet = if let Way::Own(plan) = &way { plan.alphabet() } else { Alphabet::Chars };
         let merges = Merges::new(&json["model"], alphabet);
-        let unmerged = ignores_merges.then(|| unmerged(&json["model"], merges.as_ref()));
+        let unmerged = ignores_merges.then(|| unmerged(&json["model"], merges.as_ref(), alphabet));
         let mut encoder = Self {
             merges,
             unmerged: unmerged.unwrap_or_default(),
@@ -188,15 +189,24 @@ fn keeps_ids(inner: &Tokenizer) -> Result<bool> {
 }
 
 /// Returns the pieces of a model that its merges don't make; all if it has none.
-fn unmerged(model: &Value, merges: Option<&Merges>) -> HashMap<String, u32> {
+fn unmerged(model: &Value, merges: Option<&Merges>, alphabet: Alphabet) -> AHashMap<String, u32> {
     let mut ids = Vec::new();
     let mut is_merged = |piece: &str, id: u32| {
         ids.clear();
         merges.is_some_and(|merges| merges.encode(piece.chars(), &mut ids)) && ids == [id]
     };
+    let bytes: AHashMap<char, u8> = byte_chars().into_iter().zip(0..=255).collect();
+    let text = |piece: &str| match alphabet {
+        Alphabet::Bytes => {
+            let bytes = piece.chars().map(|char| bytes.get(&char).copied()).collect::<Option<_>>();
+            String::from_utf8(bytes?).ok()
+        }
+        Alphabet::Chars | Alphabet::Marked => Some(piece.to_owned()),
+    };
     let pieces = model["vocab"].as_object().into_iter().flatten();
-    let pieces = pieces.map(|(piece, id)| (piece.clone(), id.as_u64().unwrap_or_default() as u32));
-    pieces.filter(|(piece, id)| !is_merged(piece, *id)).collect()
+    let pieces = pieces.map(|(piece, id)| (piece, id.as_u64().unwrap_or_default() as u32));
+    let pieces = pieces.filter(|(piece, id)| !is_merged(piece, *id));
+    pieces.filter_map(|(piece, id)| Some((text(piece)?, id))).collect()
 }
 
 /// The ways through a text.
@@ -281,7 +291,7 @@ impl Work<'_> {
         let joins = self.encoder.joins(plan);
         if plan.marks.is_none() && joins.is_none() {
             return split(&plan.levels, bytes, range, &mut |piece| {
-                self.word(plan, bytes, piece, state, sink)
+                self.word(plan, text, piece, state, sink)
             });
         }
         split(&plan.levels, bytes, range, &mut |piece| {
@@ -318,25 +328,25 @@ impl Work<'_> {
             Prepend::IfMissingAtStart => !has_mark && place.is_first && start == 0,
         };
         if is_marked && parts(' ', left) {
-            self.word(plan, b" ", 0..1, state, sink)?;
+            self.word(plan, " ", 0..1, state, sink)?;
             is_marked = false;
         }
         let mut from = start;
         for (at, right) in chars {
             if parts(left, right) {
                 let word = from..start + at;
-                self.marked_word(plan, text.as_bytes(), word, is_marked, state, sink)?;
+                self.marked_word(plan, text, word, is_marked, state, sink)?;
                 (from, is_marked) = (start + at, false);
             }
             left = right;
         }
-        self.marked_word(plan, text.as_bytes(), from..text.len(), is_marked, state, sink)
+        self.marked_word(plan, text, from..text.len(), is_marked, state, sink)
     }
 
     fn marked_word(
         self,
         plan: &Plan,
-        text: &[u8],
+        text: &str,
         word: Range<usize>,
         is_marked: bool,
         state: &mut State,
@@ -345,7 +355,7 @@ impl Work<'_> {
         if !is_marked {
             return self.word(plan, text, word, state, sink);
         }
-        let marked = [b" ", &text[word]].concat();
+        let marked = [" ", &text[word]].concat();
         self.word(plan, &marked, 0..marked.len(), state, sink)
     }
 
@@ -353,13 +363,15 @@ impl Work<'_> {
     fn word(
         self,
         plan: &Plan,
-        text: &[u8],
+        text: &str,
         word: Range<usize>,
         state: &mut State,
         sink: &mut impl Sink,
     ) -> Result<()> {
-        let key = Key::of(text, word.clone());
-        match state.words.find(key, &text[word.clone()]) {
+        let key = Key::of(text.as_bytes(), word.clone());
+        let bytes = &text.as_bytes()[word.clone()];
+        let found = if Words::keeps(bytes) { state.words.find(key, bytes) } else { None };
+        match found {
             Some(slot) => {
                 sink.word(state, slot);
                 Ok(())
@@ -372,76 +384,50 @@ impl Work<'_> {
         self,
         plan: &Plan,
         key: Key,
-        word: &[u8],
+        word: &str,
         state: &mut State,
         sink: &mut impl Sink,
     ) -> Result<()> {
-        if plan.bytes {
-            return self.new_bytes(key, word, state, sink);
-        }
-        let text = String::from_utf8_lossy(word);
-        let of_piece = |char| if char == ' ' && plan.marks.is_some() { MARK } else { char };
-        state.keep(key, word, sink, |ids| self.model(text.chars().map(of_piece), ids))
-    }
-
-    fn new_bytes(
-        self,
-        key: Key,
-        word: &[u8],
-        state: &mut State,
-        sink: &mut impl Sink,
-    ) -> Result<()> {
-        let chars = word.iter().map(|&byte| self.encoder.byte_chars[usize::from(byte)]);
-        let merges = self.encoder.merges.as_ref().filter(|_| word.len() > SHORT);
-        if let Some(merges) = merges
-            && merges.knows(chars.clone())
-            && self.whole(chars.clone()).is_none()
-        {
-            let mut rest = word;
-            while !rest.is_empty() {
-                let (part, after) = rest.split_at(merges.first_part(rest));
-                self.part(part, state, sink)?;
-                rest = after;
+        state.keep(key, word.as_bytes(), sink, |ids| match plan.alphabet() {
+            Alphabet::Bytes => self.bytes(word, ids),
+            Alphabet::Marked => {
+                self.model(word.chars().map(|char| if char == ' ' { MARK } else { char }), ids)
             }
-            return Ok(());
-        }
-        state.keep(key, word, sink, |ids| self.model(chars, ids))
+            Alphabet::Chars => self.model(word.chars(), ids),
+        })
     }
 
-    /// Encodes a part of a word of bytes that merges don't join with its neighbours.
-    fn part(self, part: &[u8], state: &mut State, sink: &mut impl Sink) -> Result<()> {
-        let key = Key::of(part, 0..part.len()).of_part();
-        if let Some(slot) = state.words.find(key, part) {
-            sink.word(state, slot);
+    /// Appends the ids that the model has for a word of bytes.
+    fn bytes(self, word: &str, ids: &mut Vec<u32>) -> Result<()> {
+        if let Some(&id) = self.encoder.unmerged.get(word) {
+            ids.push(id);
             return Ok(());
         }
-        let chars = part.iter().map(|&byte| self.encoder.byte_chars[usize::from(byte)]);
-        state.keep(key, part, sink, |ids| self.merge(chars, ids))
-    }
-
-    /// Returns the id of a piece that the model looks up as a whole.
-    fn whole(self, piece: impl Iterator<Item = char>) -> Option<u32> {
-        let unmerged = &self.encoder.unmerged;
-        if unmerged.is_empty() { None } else { unmerged.get(&piece.collect::<String>()).copied() }
+        let merges = self.encoder.merges.as_ref();
+        if merges.is_some_and(|merges| merges.encode_bytes(word, ids)) {
+            return Ok(());
+        }
+        let piece = word.bytes().map(|byte| self.encoder.byte_chars[usize::from(byte)]);
+        self.by_crate(&piece.collect::<String>(), ids)
     }
 
     /// Appends the ids that the model has for a piece.
     fn model(self, piece: impl Iterator<Item = char> + Clone, ids: &mut Vec<u32>) -> Result<()> {
-        match self.whole(piece.clone()) {
-            Some(id) => {
-                ids.push(id);
-                Ok(())
-            }
-            None => self.merge(piece, ids),
+        let Encoder { merges, unmerged, .. } = self.encoder;
+        if !unmerged.is_empty()
+            && let Some(&id) = unmerged.get(&piece.clone().collect::<String>())
+        {
+            ids.push(id);
+            return Ok(());
         }
+        if merges.as_ref().is_some_and(|merges| merges.encode(piece.clone(), ids)) {
+            return Ok(());
+        }
+        self.by_crate(&piece.collect::<String>(), ids)
     }
 
-    fn merge(self, piece: impl Iterator<Item = char> + Clone, ids: &mut Vec<u32>) -> Result<()> {
-        let merges = self.encoder.merges.as_ref();
-        if !merges.is_some_and(|merges| merges.encode(piece.clone(), ids)) {
-            let tokens = self.inner.get_model().tokenize(&piece.collect::<String>())?;
-            ids.extend(tokens.iter().map(|token| token.id));
-        }
+    fn by_crate(self, piece: &str, ids: &mut Vec<u32>) -> Result<()> {
+        ids.extend(self.inner.get_model().tokenize(piece)?.iter().map(|token| token.id));
         Ok(())
     }
 

@@ -5,45 +5,56 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
+use crate::data::tokenizer::chars::Chars;
 use crate::data::tokenizer::files::merge_parts;
 use crate::data::tokenizer::pieces::byte_piece;
-use crate::data::tokenizer::split::char_len;
 
 /// Symbols of the longest word that is merged here: the time grows with the square of their number.
-const LONGEST: usize = 256;
+const LONGEST: usize = 512;
+/// Symbols of words that are merged without asking for memory.
+const SHORT: usize = 32;
 /// No merge.
-const NONE: u64 = u64::MAX;
+const NONE: u32 = u32::MAX;
 
-/// An open-addressing table from pairs of numbers to a number other than `NONE`.
+/// An open-addressing table from pairs of numbers to a number. It is small, since most of its time goes into memory.
 pub(super) struct Pairs {
-    entries: Vec<(u64, u64)>,
+    /// The pair and the number, each in as many bits as follows, or all bits for an empty slot.
+    entries: Vec<u64>,
     /// Bits that say whether a pair may be there; small enough for a processor's cache.
     filter: Vec<u64>,
     shift: u32,
 }
 
+/// Bits of each number of a pair, and of the number that it has.
+const KEY_BITS: u32 = 21;
+const VALUE_BITS: u32 = 22;
+const EMPTY: u64 = u64::MAX;
 /// The filter has this many bits for a slot, as a power of two.
 const FILTER_BITS: u32 = 2;
 
 impl Pairs {
-    fn new(pairs: &[((u32, u32), u64)]) -> Self {
+    /// Returns the table; `None` if it can't hold so many or so large numbers.
+    fn new(pairs: impl ExactSizeIterator<Item = ((u32, u32), u32)>) -> Option<Self> {
         let slots = (pairs.len() * 4 / 3).next_power_of_two().max(64);
         let mut table = Self {
-            entries: vec![(NONE, NONE); slots],
+            entries: vec![EMPTY; slots],
             filter: vec![0; (slots << FILTER_BITS) / 64],
             shift: 64 - slots.ilog2(),
         };
-        for &((left, right), value) in pairs {
+        for ((left, right), value) in pairs {
+            if left.max(right) >> KEY_BITS != 0 || value >= (1 << VALUE_BITS) - 1 {
+                return None;
+            }
             let hash = Self::hash(left, right);
             let (bit, at) = (table.bit(hash), table.slot(hash, left, right));
             table.filter[bit / 64] |= 1 << (bit % 64);
-            table.entries[at] = (Self::key(left, right), value);
+            table.entries[at] = Self::key(left, right) << VALUE_BITS | u64::from(value);
         }
-        table
+        Some(table)
     }
 
     fn key(left: u32, right: u32) -> u64 {
-        u64::from(left) << 32 | u64::from(right)
+        u64::from(left) << KEY_BITS | u64::from(right)
     }
 
     fn hash(left: u32, right: u32) -> u64 {
@@ -58,20 +69,24 @@ impl Pairs {
     fn slot(&self, hash: u64, left: u32, right: u32) -> usize {
         let key = Self::key(left, right);
         let mut at = (hash >> self.shift) as usize;
-        while self.entries[at].0 != key && self.entries[at].0 != NONE {
+        while self.entries[at] >> VALUE_BITS != key && self.entries[at] != EMPTY {
             at = (at + 1) & (self.entries.len() - 1);
         }
         at
     }
 
+    /// Returns the number of a pair, or `NONE`.
     #[inline]
-    fn get(&self, left: u32, right: u32) -> u64 {
+    fn get(&self, left: u32, right: u32) -> u32 {
         let hash = Self::hash(left, right);
         let bit = self.bit(hash);
         if self.filter[bit / 64] >> (bit % 64) & 1 == 0 {
             return NONE;
         }
-        self.entries[self.slot(hash, left, right)].1
+        match self.entries[self.slot(hash, left, right)] {
+            EMPTY => NONE,
+            entry => entry as u32 & ((1 << VALUE_BITS) - 1),
+        }
     }
 }
 
@@ -91,16 +106,19 @@ pub(super) enum Alphabet {
 
 /// What `merges` of a model says, and which symbols a word is made of at first.
 pub(super) struct Merges {
-    /// Rank and new id, in one number so that the smallest has the smallest rank.
+    /// The rank of the merge of two ids.
     pairs: Pairs,
+    /// By rank: the new id.
+    merged: Vec<u32>,
     /// By character: its id plus one, or 0.
     symbols: Vec<u32>,
     /// Ids of the bytes of a character without one; `None` where the model says something else of such.
     bytes: Option<Vec<u32>>,
-    /// Characters that some merge joins, the last of its left part and the first of its right part; of an alphabet of bytes as many of
-    /// their bytes as the parts have, see `code`.
+    /// What words begin as, of an alphabet of bytes.
+    chars: Option<Chars>,
+    /// Characters that some merge joins, the last of its left part and the first of its right part; not of an alphabet of bytes.
     neighbours: Pairs,
-    /// The same by first bytes; not of an alphabet of bytes.
+    /// The same by first bytes.
     neighbour_bytes: Vec<[bool; 256]>,
     /// Whether characters without an id are parted from their neighbours: they become bytes that no merge has.
     parts_unknown: bool,
@@ -114,11 +132,7 @@ impl Merges {
         let is_plain = empty("continuing_subword_prefix")
             && empty("end_of_word_suffix")
             && model["dropout"].as_f64().is_none_or(|p| p == 0.0);
-        // Of a word that is too long for this the model would look the parts up.
-        let is_long = |piece: &String| piece.chars().nth(LONGEST).is_some();
-        let asks_long = model["ignore_merges"] == true
-            && model["vocab"].as_object()?.iter().any(|(piece, _)| is_long(piece));
-        if !is_plain || asks_long {
+        if !is_plain {
             return None;
         }
         let vocab = model["vocab"].as_object()?.iter();
@@ -128,10 +142,12 @@ impl Merges {
         let bytes = (0..=255u8).map(|byte| ids.get(byte_piece(byte).as_str()).copied());
         let bytes = model["byte_fallback"].as_bool().unwrap_or(false).then(|| bytes.collect());
         let mut merges = Self {
-            pairs: Pairs::new(&[]),
+            pairs: Pairs::new([].into_iter())?,
+            merged: Vec::new(),
             symbols: symbols(model)?,
             bytes: bytes.flatten(),
-            neighbours: Pairs::new(&[]),
+            chars: None,
+            neighbours: Pairs::new([].into_iter())?,
             neighbour_bytes: vec![[false; 256]; 256],
             parts_unknown: false,
             alphabet,
@@ -141,30 +157,49 @@ impl Merges {
     }
 
     fn read(&mut self, list: &[Value], ids: &HashMap<&str, u32>) -> Option<()> {
-        let (mut pairs, mut neighbours) = (Vec::new(), Vec::new());
+        let parts: Vec<(&str, &str)> = list.iter().map(merge_parts).collect::<Option<_>>()?;
+        let (mut pairs, mut whole) = (Vec::new(), String::new());
         let is_byte: HashSet<u32> = self.bytes.iter().flatten().copied().collect();
         self.parts_unknown = self.bytes.is_some();
-        let (mut whole, of_char) = (String::new(), char_bytes());
-        for (rank, merge) in list.iter().enumerate() {
-            let (left, right) = merge_parts(merge)?;
+        for &(left, right) in &parts {
             let (first, second) = (*ids.get(left)?, *ids.get(right)?);
             whole.clear();
             whole.extend([left, right]);
-            let merged = *ids.get(whole.as_str())?;
-            pairs.push(((first, second), (rank as u64) << 32 | u64::from(merged)));
+            self.merged.push(*ids.get(whole.as_str())?);
+            pairs.push((first, second));
             self.parts_unknown &= !is_byte.contains(&first) && !is_byte.contains(&second);
-            match self.alphabet {
-                Alphabet::Bytes => neighbours.extend(neighbour_codes(left, right, &of_char)),
-                _ => neighbours.push(self.neighbour_chars(left, right)?),
-            }
         }
-        self.pairs = Pairs::new(&pairs);
-        let numbers = neighbours.into_iter().map(|pair| (pair, 0));
-        self.neighbours = Pairs::new(&numbers.collect::<Vec<_>>());
+        self.pairs = Pairs::new(pairs.iter().copied().zip(0..u32::MAX))?;
+        if self.alphabet == Alphabet::Bytes {
+            self.chars = Some(self.read_chars(ids, &parts, &pairs));
+            return Some(());
+        }
+        let neighbours = parts.iter().map(|(left, right)| self.neighbour_chars(left, right));
+        let neighbours = neighbours.collect::<Option<Vec<_>>>()?;
+        self.neighbours = Pairs::new(neighbours.into_iter().map(|pair| (pair, 0)))?;
         if !self.parts_unknown {
             self.join_unknown_bytes();
         }
         Some(())
+    }
+
+    fn read_chars(
+        &self,
+        ids: &HashMap<&str, u32>,
+        parts: &[(&str, &str)],
+        pairs: &[(u32, u32)],
+    ) -> Chars {
+        let mut first_use = HashMap::new();
+        for (&(left, right), rank) in pairs.iter().zip(0..) {
+            first_use.entry(left).or_insert(rank);
+            first_use.entry(right).or_insert(rank);
+        }
+        let bytes = byte_chars().map(|char| self.symbols[char as usize]);
+        Chars::new(bytes, ids.keys().copied(), parts.iter().copied(), |symbols| {
+            let (len, ranks) = self.merge(symbols);
+            let comes_first = first_use.get(&symbols[0]).is_none_or(|&rank| ranks <= rank);
+            (len == 1 && comes_first).then_some(symbols[0])
+        })
     }
 
     fn neighbour_chars(&mut self, left: &str, right: &str) -> Option<(u32, u32)> {
@@ -214,27 +249,12 @@ impl Merges {
         self.neighbour_bytes[usize::from(left)][usize::from(right)]
     }
 
-    /// Returns whether all bytes of a word have an id.
-    pub(super) fn knows(&self, mut word: impl Iterator<Item = char>) -> bool {
-        word.all(|char| self.symbols[char as usize] != 0)
-    }
-
-    /// Returns where a word of bytes falls apart: how long its first part is, which no merge joins with what follows.
-    pub(super) fn first_part(&self, word: &[u8]) -> usize {
-        let mut at = char_len(word[0]);
-        let mut left = &word[..at.min(word.len())];
-        while at < word.len() {
-            let right = &word[at..word.len().min(at + char_len(word[at]))];
-            let joined = |from: usize| {
-                let left = code(&left[from..]);
-                (1..=right.len()).any(|to| self.neighbours.get(left, code(&right[..to])) != NONE)
-            };
-            if !(0..left.len()).any(joined) {
-                return at;
-            }
-            (at, left) = (at + right.len(), right);
-        }
-        word.len()
+    /// Appends the ids of a word of an alphabet of bytes to `out`; returns false when it has a byte that the model is to be asked
+    /// about, or too many symbols.
+    pub(super) fn encode_bytes(&self, word: &str, out: &mut Vec<u32>) -> bool {
+        let start = out.len();
+        let is_known = self.chars.as_ref().is_some_and(|chars| chars.begin(word, out));
+        self.end(start, is_known, out)
     }
 
     /// Appends the ids of a word to `out`; returns false when it has a character that the model is to be asked about, or too
@@ -254,20 +274,29 @@ impl Merges {
                 }
                 (id, _) => out.push(id - 1),
             }
-            if out.len() - start > LONGEST {
-                out.truncate(start);
-                return false;
-            }
         }
-        let len = self.merge(&mut out[start..]);
-        out.truncate(start + len);
-        true
+        self.end(start, true, out)
     }
 
-    /// Merges symbols in place, the pair of the smallest rank first, the leftmost of these; returns how many are left.
-    fn merge(&self, symbols: &mut [u32]) -> usize {
-        let mut len = symbols.len();
-        let mut ranked = [NONE; LONGEST];
+    /// Merges what `out` has from `start` on, or removes it.
+    fn end(&self, start: usize, is_known: bool, out: &mut Vec<u32>) -> bool {
+        let can = is_known && out.len() - start <= LONGEST;
+        let len = if can { self.merge(&mut out[start..]).0 } else { 0 };
+        out.truncate(start + len);
+        can
+    }
+
+    /// Merges symbols in place, the pair of the smallest rank first, the leftmost of these. Returns how many are left, and one
+    /// more than the largest rank.
+    fn merge(&self, symbols: &mut [u32]) -> (usize, u32) {
+        match symbols.len() {
+            ..=SHORT => self.merge_ranked(symbols, &mut [NONE; SHORT]),
+            len => self.merge_ranked(symbols, &mut vec![NONE; len]),
+        }
+    }
+
+    fn merge_ranked(&self, symbols: &mut [u32], ranked: &mut [u32]) -> (usize, u32) {
+        let (mut len, mut ranks) = (symbols.len(), 0);
         for at in 1..len {
             ranked[at - 1] = self.pairs.get(symbols[at - 1], symbols[at]);
         }
@@ -275,7 +304,8 @@ impl Merges {
             let best = ranked[..len - 1].iter().fold(NONE, |best, &rank| best.min(rank));
             let at = ranked[..len - 1].iter().position(|&rank| rank == best);
             let Some(at) = at.filter(|_| best != NONE) else { break };
-            symbols[at] = best as u32;
+            ranks = ranks.max(best + 1);
+            symbols[at] = self.merged[best as usize];
             symbols.copy_within(at + 2..len, at + 1);
             ranked.copy_within(at + 1..len - 1, at);
             len -= 1;
@@ -286,7 +316,7 @@ impl Merges {
                 ranked[at] = self.pairs.get(symbols[at], symbols[at + 1]);
             }
         }
-        len
+        (len, ranks)
     }
 }
 
@@ -300,27 +330,6 @@ fn symbols(model: &Value) -> Option<Vec<u32>> {
         }
     }
     Some(symbols)
-}
-
-/// Returns the last character of a merge's left part and the first of its right part, or what these have of them; none if it is no
-/// character that begins at the right.
-fn neighbour_codes(left: &str, right: &str, of_char: &HashMap<char, u8>) -> Option<(u32, u32)> {
-    let byte = |char: char| of_char.get(&char).copied();
-    let left: Vec<u8> = left.chars().rev().take(4).map_while(byte).collect();
-    let right: Vec<u8> = right.chars().take(4).map_while(byte).collect();
-    let first = right.first().copied().filter(|byte| byte & 0xc0 != 0x80)?;
-    let starts = left.iter().position(|byte| byte & 0xc0 != 0x80).map_or(left.len(), |at| at + 1);
-    let last: Vec<u8> = left[..starts].iter().rev().copied().collect();
-    Some((code(&last), code(&right[..right.len().min(char_len(first))])))
-}
-
-/// Returns up to four bytes as a number. Only the character 0 has a byte 0.
-fn code(bytes: &[u8]) -> u32 {
-    bytes.iter().rev().fold(0, |code, &byte| code << 8 | u32::from(byte))
-}
-
-fn char_bytes() -> HashMap<char, u8> {
-    byte_chars().into_iter().zip(0..=255).collect()
 }
 
 /// Returns the characters that `ByteLevel` has for bytes: printable ones of Latin-1 as they are, the others from U+0100.

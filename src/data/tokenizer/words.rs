@@ -1,6 +1,6 @@
 //! Which ids each word has and how often it came: a table that forgets everything when it is full.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 /// Slots that a table begins with, and has at most: 16 MiB.
 const SLOTS: Range<usize> = 1 << 12..1 << 19;
@@ -8,9 +8,11 @@ const SLOTS: Range<usize> = 1 << 12..1 << 19;
 const KEPT: usize = 8 << 20;
 /// Words of more bytes are seldom seen again.
 const LONGEST: usize = 128;
+/// What characters of Han and Kana begin with, whose words are not parted: what is not short is a clause, which is seldom seen again either.
+const CLAUSES: RangeInclusive<u8> = 0xe3..=0xe9;
 /// Bytes that fit into a slot.
-pub(super) const SHORT: usize = 15;
-/// Marks the key of a word that does not, the key of a part, and the value of a word with another number of ids than one.
+const SHORT: usize = 15;
+/// Marks the key of a word that does not, and the value of a word with another number of ids than one.
 const LONG: u128 = 0xff << 120;
 /// The lowest bytes of a key, by how many.
 const MASKS: [u128; SHORT + 1] = {
@@ -21,7 +23,6 @@ const MASKS: [u128; SHORT + 1] = {
     }
     masks
 };
-const PART: u128 = 0x40 << 120;
 const SEVERAL: u64 = 1 << 63;
 
 /// A place in the table, valid until the next word is added.
@@ -54,15 +55,6 @@ impl Key {
             }
         };
         let packed = around & MASKS[len] | (len as u128) << 120;
-        Self { packed, hash: mix(packed as u64, (packed >> 64) as u64) }
-    }
-
-    /// Returns the key of the same bytes as a part of a word, which may have other ids than as a word.
-    pub(super) fn of_part(self) -> Self {
-        if self.packed & LONG == LONG {
-            return Self { packed: self.packed ^ 1 << 64, ..self };
-        }
-        let packed = self.packed | PART;
         Self { packed, hash: mix(packed as u64, (packed >> 64) as u64) }
     }
 }
@@ -135,8 +127,9 @@ impl Words {
     }
 
     /// Returns whether a word is worth keeping.
+    #[inline]
     pub(super) fn keeps(word: &[u8]) -> bool {
-        word.len() <= LONGEST
+        word.len() <= SHORT || word.len() <= LONGEST && !CLAUSES.contains(&word[word.len() - 3])
     }
 
     /// Returns whether there is no room for another word.
