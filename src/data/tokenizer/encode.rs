@@ -5,7 +5,6 @@
 
 use std::ops::Range;
 
-use ahash::AHashMap;
 use serde_json::Value;
 use tokenizers::{
     Encoding, Model, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizer,
@@ -13,6 +12,7 @@ use tokenizers::{
 };
 use unicode_normalization::{IsNormalized, is_nfc_quick};
 
+use crate::base::FastMap;
 use crate::data::tokenizer::added::Added;
 use crate::data::tokenizer::merges::{Alphabet, MARK, Merges, byte_chars};
 use crate::data::tokenizer::plan::{Marks, Normal, Plan, Prepend};
@@ -36,7 +36,7 @@ pub(super) struct Encoder {
     merges: Option<Merges>,
     ignores_merges: bool,
     /// Pieces that the model looks up as a whole, and that merges don't make; of an alphabet of bytes the text of them.
-    unmerged: AHashMap<String, u32>,
+    unmerged: FastMap<String, u32>,
     /// The characters that stand for bytes.
     byte_chars: [char; 256],
     /// By a byte and the next, whether text may be cut between them.
@@ -189,13 +189,13 @@ fn keeps_ids(inner: &Tokenizer) -> Result<bool> {
 }
 
 /// Returns the pieces of a model that its merges don't make; all if it has none.
-fn unmerged(model: &Value, merges: Option<&Merges>, alphabet: Alphabet) -> AHashMap<String, u32> {
+fn unmerged(model: &Value, merges: Option<&Merges>, alphabet: Alphabet) -> FastMap<String, u32> {
     let mut ids = Vec::new();
     let mut is_merged = |piece: &str, id: u32| {
         ids.clear();
         merges.is_some_and(|merges| merges.encode(piece.chars(), &mut ids)) && ids == [id]
     };
-    let bytes: AHashMap<char, u8> = byte_chars().into_iter().zip(0..=255).collect();
+    let bytes: FastMap<char, u8> = byte_chars().into_iter().zip(0..=255).collect();
     let text = |piece: &str| match alphabet {
         Alphabet::Bytes => {
             let bytes = piece.chars().map(|char| bytes.get(&char).copied()).collect::<Option<_>>();
