@@ -2,7 +2,9 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::nn::llama::Llama;
+use crate::nn::cpu::{self, Net};
+use crate::nn::llama::{Llama, batch};
+use crate::nn::runtime::numbers;
 
 /// Keys and values of the tokens that a model has read.
 pub(crate) struct Cache {
@@ -40,22 +42,49 @@ impl Cache {
 /// A model that has read some tokens.
 pub(crate) struct Decoder<'m> {
     model: &'m Llama,
-    cache: Cache,
+    read: Read<'m>,
+}
+
+enum Read<'m> {
+    ByTensors(Cache),
+    OnCpu(&'m Net, cpu::Cache<'m>),
 }
 
 impl<'m> Decoder<'m> {
     /// Returns one with room for `capacity` tokens of each of `batch` texts.
     pub(crate) fn new(model: &'m Llama, batch: i64, capacity: i64) -> Result<Self, TchError> {
-        Ok(Self { model, cache: Cache::new(model, batch, capacity)? })
+        let read = match model.net() {
+            Some(net) => {
+                let cache = net.cache(numbers(&model.flat), batch as usize, capacity as usize);
+                Read::OnCpu(net, cache)
+            }
+            None => Read::ByTensors(Cache::new(model, batch, capacity)?),
+        };
+        Ok(Self { model, read })
+    }
+
+    /// Forgets the tokens read.
+    pub(crate) fn clear(&mut self) {
+        match &mut self.read {
+            Read::ByTensors(cache) => cache.length = 0,
+            Read::OnCpu(_, cache) => cache.clear(),
+        }
     }
 
     /// Reads tokens, `[batch, length]`, and returns the logits of the next one, `[batch, vocab]`. After the first time, one
     /// token of each text at a time.
     pub(crate) fn read(&mut self, ids: &Tensor) -> Result<Tensor, TchError> {
         let length = ids.size()[1];
-        assert!(length == 1 || self.cache.length == 0, "several tokens after the first ones");
+        let cache = match &mut self.read {
+            Read::ByTensors(cache) => cache,
+            Read::OnCpu(net, cache) => {
+                let logits = net.read(cache, batch(&ids.f_contiguous()?));
+                return Tensor::f_from_slice(&logits)?.f_view([ids.size()[0], -1]);
+            }
+        };
+        assert!(length == 1 || cache.length == 0, "several tokens after the first ones");
         tch::no_grad(|| {
-            let hidden = self.model.hidden_after(ids, Some(&mut self.cache))?;
+            let hidden = self.model.hidden_after(ids, Some(cache))?;
             let last = hidden.f_view([ids.size()[0], length, -1])?.f_select(1, length - 1)?;
             self.model.logits_of(&last)
         })

@@ -4,9 +4,13 @@
 //! one matrix (q, k and v; gate and up). The rows of q and k are interleaved: the two numbers that a rotary angle
 //! turns are neighbours, so that turning is one complex product; attention doesn't see the difference.
 
+use std::sync::Arc;
+
+use rayon::ThreadPool;
 use tch::{TchError, Tensor};
 
 use crate::nn::config::{Config, SERIES, SHORTCUT};
+use crate::nn::cpu::{Affine, Layer, Net};
 
 /// One tensor that the optimiser sees.
 pub(crate) struct Leaf {
@@ -79,6 +83,45 @@ impl Layout {
         layout.add_vectors(config);
         layout.parts.sort_by(|a, b| a.name.cmp(&b.name));
         layout
+    }
+
+    /// Returns where `cpu` finds the parameters of a model of f32.
+    pub(crate) fn net(&self, config: &Config, pool: Arc<ThreadPool>) -> Net {
+        let size = |number: i64| number as usize;
+        let place = |leaf: usize| {
+            let Leaf { offset, shape } = &self.leaves[leaf];
+            size(*offset)..size(offset + shape.iter().product::<i64>())
+        };
+        let affine = |with: Projection| Affine {
+            weight: place(with.weight),
+            bias: with.bias.map(place),
+            inputs: size(self.leaves[with.weight].shape[1]),
+            outputs: size(self.leaves[with.weight].shape[0]),
+        };
+        let layer = |leaves: &LayerLeaves| Layer {
+            qkv: affine(leaves.qkv),
+            out: affine(leaves.out),
+            gate_up: affine(leaves.gate_up),
+            down: affine(leaves.down),
+            attention_norm: place(leaves.attention_norm),
+            mlp_norm: place(leaves.mlp_norm),
+            series: leaves.series.map(|both| both.map(place)),
+            shortcut: leaves.shortcut.map(|both| both.map(affine)),
+        };
+        Net {
+            width: size(config.width),
+            heads: size(config.heads),
+            kv_heads: size(config.kv_heads),
+            head_dim: size(config.head_dim),
+            ffn: size(config.ffn),
+            eps: config.eps as f32,
+            frequencies: config.rope.frequencies(config.head_dim),
+            embedding: place(0),
+            head: place(self.head),
+            norm: place(self.norm),
+            layers: self.layers.iter().map(layer).collect(),
+            pool,
+        }
     }
 
     fn add_matrices(&mut self, config: &Config) {

@@ -4,16 +4,17 @@
 //! The series activation is `sum_i scale_i * silu(gate + bias_i)` with a scale and a shift per term and neuron, in place of
 //! SwiGLU's `silu(gate)`. The augmented shortcut adds `expand(gelu(reduce(z)))` to what attention makes of its input `z`.
 
+use std::cell::RefCell;
 use std::path::Path;
 
 use tch::{Device, Kind, TchError, Tensor};
 use tlm::stage::StageError;
 
 use crate::nn::config::Config;
+use crate::nn::cpu::{self, Batch, Net, Room};
 use crate::nn::decode::Cache;
 use crate::nn::layout::{LayerLeaves, Layout, Part, Projection, deinterleave, interleave};
-use crate::nn::product;
-use crate::nn::runtime::fault;
+use crate::nn::runtime::{fault, numbers, numbers_mut, pool};
 use crate::nn::weights::{Weights, Writer};
 
 /// A model in memory. All parameters are views of one flat f32 buffer.
@@ -24,6 +25,9 @@ pub(crate) struct Llama {
     pub(crate) flat: Tensor,
     leaves: Vec<Tensor>,
     kind: Kind,
+    /// The model for `cpu`, if that can do it.
+    net: Option<Net>,
+    room: RefCell<Room>,
 }
 
 impl Llama {
@@ -46,7 +50,10 @@ impl Llama {
                 .map_err(fault)?;
         }
         let leaves = leaves(&layout, &flat).map_err(fault)?;
-        Ok(Self { config, layout, flat, leaves, kind })
+        let is_f32 = kind == Kind::Float && device == Device::Cpu;
+        let pool = is_f32.then(pool).transpose()?;
+        let net = pool.map(|pool| layout.net(&config, pool));
+        Ok(Self { config, layout, flat, leaves, kind, net, room: RefCell::default() })
     }
 
     /// Returns a model of the same shape with a buffer of its own, of zeros.
@@ -54,7 +61,9 @@ impl Llama {
         let (config, layout) = (self.config.clone(), Layout::of(&self.config));
         let flat = self.flat.f_zeros_like()?;
         let leaves = leaves(&layout, &flat)?;
-        Ok(Self { config, layout, flat, leaves, kind: self.kind })
+        let net = self.net.as_ref().map(|net| layout.net(&config, net.pool.clone()));
+        let kind = self.kind;
+        Ok(Self { config, layout, flat, leaves, kind, net, room: RefCell::default() })
     }
 
     /// Writes `config.json` and `model.safetensors` into a folder.
@@ -84,9 +93,22 @@ impl Llama {
         self.kind
     }
 
+    /// Returns the model for `cpu`, where that is faster than libtorch.
+    pub(crate) fn net(&self) -> Option<&Net> {
+        self.net.as_ref().filter(|_| cpu::is_faster())
+    }
+
     /// Returns the device of the parameters.
     pub(crate) fn device(&self) -> Device {
         self.flat.device()
+    }
+
+    /// Makes the norms add another number to the mean of squares.
+    pub(crate) fn set_eps(&mut self, eps: f64) {
+        self.config.eps = eps;
+        if let Some(net) = &mut self.net {
+            net.eps = eps as f32;
+        }
     }
 
     /// Leaves out `count` layers from layer `first` on.
@@ -95,6 +117,9 @@ impl Llama {
     /// When there are not so many.
     pub(crate) fn skip(&mut self, first: usize, count: usize) {
         self.layout.layers.drain(first..first + count);
+        if let Some(net) = &mut self.net {
+            net.layers.drain(first..first + count);
+        }
     }
 
     /// Returns the model with its matrices cast once and for all; it can't be trained.
@@ -163,16 +188,7 @@ impl Llama {
         turns: &Tensor,
         cache: Option<(&mut Cache, usize)>,
     ) -> Result<Tensor, TchError> {
-        self.attended(&self.project(z, layer.qkv)?, turns, cache)
-    }
-
-    /// The same of queries, keys and values, `[batch, length, (heads + 2 * kv_heads) * head_dim]`.
-    pub(crate) fn attended(
-        &self,
-        qkv: &Tensor,
-        turns: &Tensor,
-        cache: Option<(&mut Cache, usize)>,
-    ) -> Result<Tensor, TchError> {
+        let qkv = self.project(z, layer.qkv)?;
         let Config { heads, kv_heads, head_dim, .. } = self.config;
         let (batch, length) = (qkv.size()[0], qkv.size()[1]);
         let qkv = qkv.f_view([batch, length, heads + 2 * kv_heads, head_dim])?;
@@ -221,11 +237,7 @@ impl Llama {
 
     /// Returns a feed-forward network's inner neurons: `[batch, length, ffn]`.
     pub(crate) fn gated(&self, layer: &LayerLeaves, z: &Tensor) -> Result<Tensor, TchError> {
-        self.gate(layer, &self.project(z, layer.gate_up)?)
-    }
-
-    /// The same of gate and up projection, end to end.
-    pub(crate) fn gate(&self, layer: &LayerLeaves, both: &Tensor) -> Result<Tensor, TchError> {
+        let both = self.project(z, layer.gate_up)?;
         let ffn = self.config.ffn;
         let halves = both.f_split_with_sizes([ffn, ffn], -1)?;
         self.activated(layer, &halves[0])?.f_mul(&halves[1])
@@ -251,12 +263,18 @@ impl Llama {
     pub(crate) fn project(&self, x: &Tensor, with: Projection) -> Result<Tensor, TchError> {
         let cast = |index: usize| self.leaves[index].f_to_kind(self.kind);
         let bias = with.bias.map(cast).transpose()?;
-        product::linear(&x.f_to_kind(self.kind)?, &cast(with.weight)?, bias.as_ref())
+        x.f_to_kind(self.kind)?.f_linear(&cast(with.weight)?, bias.as_ref())
     }
 
     /// Returns the negative log-likelihood of each target token, without a gradient.
     pub(crate) fn nll(&self, ids: &Tensor, targets: &Tensor) -> Result<Tensor, TchError> {
-        tch::no_grad(|| self.nll_of(&self.hidden(ids)?, &targets.f_reshape([-1, 1])?))
+        let Some(net) = self.net() else {
+            return tch::no_grad(|| self.nll_of(&self.hidden(ids)?, &targets.f_reshape([-1, 1])?));
+        };
+        let (ids, targets) = (ids.f_contiguous()?, targets.f_contiguous()?);
+        let parameters = numbers(&self.flat);
+        let hidden = net.hidden(parameters, batch(&ids));
+        Tensor::f_from_slice(&net.nll(parameters, &hidden, numbers(&targets)))
     }
 
     /// The same for some tokens only: `places` are their rows in `ids` when that is one row after another.
@@ -266,10 +284,17 @@ impl Llama {
         places: &Tensor,
         targets: &Tensor,
     ) -> Result<Tensor, TchError> {
-        tch::no_grad(|| {
-            let hidden = self.hidden(ids)?.f_index_select(0, places)?;
-            self.nll_of(&hidden, &targets.f_reshape([-1, 1])?)
-        })
+        let Some(net) = self.net() else {
+            return tch::no_grad(|| {
+                let hidden = self.hidden(ids)?.f_index_select(0, places)?;
+                self.nll_of(&hidden, &targets.f_reshape([-1, 1])?)
+            });
+        };
+        let [ids, places, targets] = [ids, places, targets].map(Tensor::f_contiguous);
+        let (ids, places, targets) = (ids?, places?, targets?);
+        let parameters = numbers(&self.flat);
+        let hidden = net.hidden_at(parameters, batch(&ids), numbers(&places));
+        Tensor::f_from_slice(&net.nll(parameters, &hidden, numbers(&targets)))
     }
 
     fn nll_of(&self, hidden: &Tensor, targets: &Tensor) -> Result<Tensor, TchError> {
@@ -293,12 +318,32 @@ impl Llama {
         ids: &Tensor,
         targets: &Tensor,
         scale: f64,
-        gradient: &Tensor,
+        gradient: &mut Tensor,
     ) -> Result<f64, TchError> {
-        let is_ours =
-            product::is_ours() && self.kind == Kind::Float && self.device() == Device::Cpu;
-        let backward = if is_ours { Self::backward_by_hand } else { Self::backward_by_graph };
-        backward(self, ids, targets, scale, gradient)
+        if self.net().is_some() {
+            self.backward_by_hand(ids, targets, scale, gradient)
+        } else {
+            self.backward_by_graph(ids, targets, scale, gradient)
+        }
+    }
+
+    /// The same by [`Net`].
+    ///
+    /// # Panics
+    /// When the model isn't one of f32 on the CPU.
+    pub(crate) fn backward_by_hand(
+        &self,
+        ids: &Tensor,
+        targets: &Tensor,
+        scale: f64,
+        gradient: &mut Tensor,
+    ) -> Result<f64, TchError> {
+        let net = self.net.as_ref().expect("a model of f32 on the CPU");
+        let (ids, targets) = (ids.f_contiguous()?, targets.f_contiguous()?);
+        let (parameters, gradient) = (numbers(&self.flat), numbers_mut(gradient));
+        let room = &mut self.room.borrow_mut();
+        let (batch, targets) = (batch(&ids), numbers(&targets));
+        Ok(net.backward(parameters, batch, targets, scale as f32, gradient, room))
     }
 
     /// The same by one graph of everything below the head.
@@ -307,7 +352,7 @@ impl Llama {
         ids: &Tensor,
         targets: &Tensor,
         scale: f64,
-        gradient: &Tensor,
+        gradient: &mut Tensor,
     ) -> Result<f64, TchError> {
         let hidden = self.hidden(ids)?;
         let (nll, d_hidden) = tch::no_grad(|| {
@@ -329,7 +374,7 @@ impl Llama {
     }
 
     /// Returns the summed loss of hidden states, one a row, and the gradient by them; adds that by the head.
-    pub(crate) fn head_backward(
+    fn head_backward(
         &self,
         hidden: &Tensor,
         targets: &Tensor,
@@ -351,34 +396,23 @@ impl Llama {
             let minus_one = picked.f_full_like(-1.0)?;
             let d_logits =
                 d_logits.f_scatter_add_(1, &targets, &minus_one)?.f_to_kind(self.kind)?;
-            let d_rows =
-                product::product(&d_logits, &head)?.f_to_kind(Kind::Float)?.f_mul_scalar(scale)?;
+            let d_rows = d_logits.f_mm(&head)?.f_to_kind(Kind::Float)?.f_mul_scalar(scale)?;
             d_hidden.f_narrow(0, start, count)?.f_copy_(&d_rows)?;
             let scaled = rows.f_mul_scalar(scale)?.f_to_kind(self.kind)?;
-            product::add_product(&mut d_head, &d_logits.f_tr()?, &scaled)?;
+            let _ = d_head.f_add_(&d_logits.f_tr()?.f_mm(&scaled)?)?;
         }
         Ok((nll.f_double_value(&[0])?, d_hidden))
     }
 
     fn log_probabilities(&self, rows: &Tensor, head: &Tensor) -> Result<Tensor, TchError> {
-        let logits = product::product(&rows.f_to_kind(self.kind)?, &head.f_tr()?)?;
+        let logits = rows.f_to_kind(self.kind)?.f_mm(&head.f_tr()?)?;
         logits.f_to_kind(Kind::Float)?.f_log_softmax(-1, Kind::Float)
     }
 
     /// Returns the logits of hidden states in f32, `[rows, vocab]`; for few rows.
     pub(crate) fn logits_of(&self, hidden: &Tensor) -> Result<Tensor, TchError> {
         let head = self.leaves[self.layout.head].f_to_kind(self.kind)?;
-        product::product(&hidden.f_to_kind(self.kind)?, &head.f_tr()?)?.f_to_kind(Kind::Float)
-    }
-
-    /// Returns a leaf's numbers.
-    pub(crate) fn leaf(&self, index: usize) -> Result<Tensor, TchError> {
-        self.leaves[index].f_detach()
-    }
-
-    /// Returns a leaf as graphs know it.
-    pub(crate) fn graph_leaf(&self, index: usize) -> &Tensor {
-        &self.leaves[index]
+        hidden.f_to_kind(self.kind)?.f_mm(&head.f_tr()?)?.f_to_kind(Kind::Float)
     }
 
     /// Returns the part of a buffer like [`Self::flat`] that belongs to a leaf.
@@ -407,6 +441,12 @@ impl Weights for Llama {
         let value = self.value(part.expect("the model has what its config says"));
         value.and_then(|value| value.f_to_device(Device::Cpu)).map_err(fault)
     }
+}
+
+/// Returns tokens, `[sequences, length]`, as `cpu` takes them.
+pub(crate) fn batch(ids: &Tensor) -> Batch<'_> {
+    let length = ids.size().last().map_or(0, |&length| length as usize);
+    Batch { ids: numbers(ids), length }
 }
 
 /// Returns a view of the buffer for each leaf, as autograd's inputs.

@@ -401,7 +401,7 @@ impl Learner {
         self.masked.flat.f_copy_(&model.flat)?;
         gated.iter().try_for_each(|gated| gated.multiply(&self.masked, &self.masked.flat))?;
         scale_norms(&self.masked, &self.masked.flat, part)?;
-        self.masked.config.eps = model.config.eps * part;
+        self.masked.set_eps(model.config.eps * part);
         Ok(())
     }
 

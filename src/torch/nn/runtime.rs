@@ -1,7 +1,10 @@
 //! Threads, seeds, determinism and devices: the one place that sets libtorch's process-wide state.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tch::kind::Element;
 use tch::{Device, Kind, TchError, Tensor};
 use tlm::stage::StageError;
 use tlm::stage::action::{Action, Failure, FailureKind};
@@ -24,6 +27,16 @@ pub(crate) fn prepare(action: &Action) -> Result<Device, StageError> {
                     .help("choose another `device` in the recipe's `run` block")
             }),
     }
+}
+
+/// Returns as many threads as libtorch has.
+pub(crate) fn pool() -> Result<Arc<ThreadPool>, StageError> {
+    let count = usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1);
+    ThreadPoolBuilder::new()
+        .num_threads(count)
+        .build()
+        .map(Arc::new)
+        .map_err(|e| StageError::environment(format!("can't start {count} threads: {e}")))
 }
 
 /// Returns the kind of numbers that `dtype` means.
@@ -67,6 +80,37 @@ pub(crate) fn f32_values(tensor: &Tensor) -> Result<Vec<f32>, TchError> {
         .chunks_exact(4)
         .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
         .collect())
+}
+
+/// Returns a tensor's numbers where they lie.
+///
+/// # Panics
+/// When it isn't contiguous, on the CPU and of this kind.
+pub(crate) fn numbers<T: Element>(tensor: &Tensor) -> &[T] {
+    check_lies_flat::<T>(tensor);
+    #[expect(unsafe_code, reason = "libtorch's memory has no safe form")]
+    // SAFETY: as many numbers of this kind lie there as long as the tensor lives.
+    unsafe {
+        std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel())
+    }
+}
+
+/// The same, to write them. Nobody may use other views of the tensor meanwhile.
+///
+/// # Panics
+/// As [`numbers`].
+pub(crate) fn numbers_mut<T: Element>(tensor: &mut Tensor) -> &mut [T] {
+    check_lies_flat::<T>(tensor);
+    #[expect(unsafe_code, reason = "libtorch's memory has no safe form")]
+    // SAFETY: as many numbers of this kind lie there as long as the tensor lives, which is borrowed mutably.
+    unsafe {
+        std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel())
+    }
+}
+
+fn check_lies_flat<T: Element>(tensor: &Tensor) {
+    let is_flat = tensor.is_contiguous() && tensor.device() == Device::Cpu;
+    assert!(is_flat && tensor.kind() == T::KIND, "a contiguous tensor on the CPU");
 }
 
 /// Returns whether no number is infinite or no number at all.

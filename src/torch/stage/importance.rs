@@ -128,9 +128,12 @@ fn by_gradient(
     model: &Llama,
     data: &Sequences,
 ) -> Result<Importance, StageError> {
-    let gradient = model.flat.f_zeros_like().map_err(fault)?;
+    let mut gradient = model.flat.f_zeros_like().map_err(fault)?;
     sweep(context, params, model, data, |inputs, targets, tokens| {
-        model.backward(inputs, targets, 1.0 / tokens as f64, &gradient).map(|_| ()).map_err(fault)
+        model
+            .backward(inputs, targets, 1.0 / tokens as f64, &mut gradient)
+            .map(|_| ())
+            .map_err(fault)
     })?;
     taylor(model, &gradient)
 }

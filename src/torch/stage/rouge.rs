@@ -36,6 +36,7 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
     let items = read_items(context.input("task"), params.shots as usize)?;
     // Both scores of an item, one after the other.
     let mut scores = Scores::start(context, 1)?;
+    let mut decoder = Decoder::new(&model, 1, limit).map_err(fault)?;
     while let Some(item) = items.get(scores.done as usize / 2) {
         scores.rest(context, scores.done / 2)?;
         let mut ids = tokenizer.encode_marked(&item.query)?;
@@ -49,7 +50,9 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
                 .help("write a text, and give a model whose tokenizer is its own"));
         }
         // An interrupted text is written again from its start.
-        let Some(written) = write(context, &model, &ids, params.tokens)? else { continue };
+        let Some(written) = write(context, &model, &mut decoder, &ids, params.tokens)? else {
+            continue;
+        };
         let written = tokenizer.decode(&written)?;
         let written = written.split(SEPARATOR).next().unwrap_or_default();
         for score in rouge(written, &item.reference) {
@@ -69,10 +72,11 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
 fn write(
     context: &Context,
     model: &Llama,
+    decoder: &mut Decoder,
     ids: &[u32],
     tokens: i64,
 ) -> Result<Option<Vec<u32>>, StageError> {
-    let mut decoder = Decoder::new(model, 1, ids.len() as i64 + tokens).map_err(fault)?;
+    decoder.clear();
     let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
     let mut next = Tensor::f_from_slice(&ids)
         .and_then(|ids| ids.f_unsqueeze(0)?.f_to_device(model.device()))

@@ -250,7 +250,7 @@ impl Run {
             let end = (done + self.position.origin.micro_batch).min(self.batch);
             let indices: Vec<u64> = (done..end).map(|at| self.order.at(first + at)).collect();
             let (inputs, targets) = self.data.batch(&indices, model.device())?;
-            nll += model.backward(&inputs, &targets, scale, &self.gradient).map_err(fault)?;
+            nll += model.backward(&inputs, &targets, scale, &mut self.gradient).map_err(fault)?;
             done = end;
         }
         Ok(Some(nll))

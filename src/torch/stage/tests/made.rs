@@ -108,9 +108,9 @@ fn modules_of_pangu_pi_are_those_of_the_reference() {
     check_close("logits", &f32_values(&logits).unwrap(), &wanted, 1e-4);
     let rows = ids(&expected["ids"]);
     let length = rows.size()[1] - 1;
-    let gradient = model.flat.zeros_like();
+    let mut gradient = model.flat.zeros_like();
     let (inputs, targets) = (rows.narrow(1, 0, length), rows.narrow(1, 1, length));
-    model.backward(&inputs, &targets, 1.0 / (2 * length) as f64, &gradient).unwrap();
+    model.backward(&inputs, &targets, 1.0 / (2 * length) as f64, &mut gradient).unwrap();
     for (name, wanted) in expected["gradients"].as_object().unwrap() {
         let part = model.layout.parts.iter().find(|part| part.name == *name).unwrap();
         let got = gradient.narrow(0, part.offset, part.shape.iter().product());

@@ -73,9 +73,9 @@ fn gates_learn_along_the_slope_of_the_loss() {
     let text = ids(&stored("model_logits.json")["ids"]);
     let length = text.size()[1] - 1;
     let (inputs, targets) = (text.narrow(1, 0, length), text.narrow(1, 1, length));
-    let gradient = model.flat.zeros_like();
+    let mut gradient = model.flat.zeros_like();
     learner.draw(&model, 0).unwrap();
-    let loss = learner.masked().backward(&inputs, &targets, 1.0, &gradient).unwrap();
+    let loss = learner.masked().backward(&inputs, &targets, 1.0, &mut gradient).unwrap();
     let slopes = learner.slopes(&model, &gradient).unwrap();
     let slopes = f32_values(&slopes).unwrap();
     let before = f32_values(learner.odds()).unwrap();
