@@ -49,7 +49,7 @@ let init = model.init(tok, shape: {shape})
 
 plan train = train.run(init, data, tokens: {tokens} tokens, batch: {batch} tokens, seed: turn)
 plan score = rounds.score(model.init(tok, shape: {shape}, seed: turn), data)
-plan decode = eval.speed(model.init(tok, shape: {shape}, seed: turn), prefix: {prefix}, new: {new}, batch: {at_once})
+plan decode = eval.speed(model.init(tok, shape: {shape}, seed: turn), prefix: {prefix}, new: {new}, batch: {at_once}, dtype: f32)
 plan made = init
 plan packed = data
 """

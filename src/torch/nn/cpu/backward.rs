@@ -273,10 +273,10 @@ impl Net {
         );
         let [down, gate_up, out] =
             [&layer.down, &layer.gate_up, &layer.out].map(|affine| affine.back(parameters));
-        let piece = |((d, mid, both), (d_both, inner, z, d_mid, d_mixed)): (
-            (&[f32], &[f32], &[f32]),
-            (&mut [f32], &mut [f32], &mut [f32], &mut [f32], &mut [f32]),
-        )| {
+        type Inputs<'a> = (&'a [f32], &'a [f32], &'a [f32]);
+        type Outputs<'a> =
+            (&'a mut [f32], &'a mut [f32], &'a mut [f32], &'a mut [f32], &'a mut [f32]);
+        let piece = |((d, mid, both), (d_both, inner, z, d_mid, d_mixed)): (Inputs, Outputs)| {
             let mut parts = Parts::new();
             layer.down.push_bias(&mut parts, d);
             down.multiply(inner, false, d);
@@ -353,10 +353,8 @@ impl Net {
             d_qkv.par_chunks_mut(ROWS * self.qkv()),
         );
         let back = layer.qkv.back(parameters);
-        let piece = |(at, ((x, d_mid), (d, z, d_qkv))): (
-            usize,
-            ((&[f32], &[f32]), (&mut [f32], &mut [f32], &mut [f32])),
-        )| {
+        type Slices<'a> = ((&'a [f32], &'a [f32]), (&'a mut [f32], &'a mut [f32], &'a mut [f32]));
+        let piece = |(at, ((x, d_mid), (d, z, d_qkv))): (usize, Slices)| {
             let mut parts = Parts::new();
             self.gather_qkv(d_qkv, d_qkv_by_head, at * ROWS, length);
             self.turn(d_qkv, at * ROWS, turns, length, true);

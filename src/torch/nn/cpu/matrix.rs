@@ -245,7 +245,7 @@ fn tile(
     if instructions() == Instructions::Widest {
         #[expect(unsafe_code, reason = "instructions that not all processors have")]
         // SAFETY: this one has them; the assertions keep all places that are read or written within the slices.
-        return unsafe {
+        unsafe {
             wide_tile(
                 to.as_mut_ptr(),
                 [height, width, stride],
@@ -254,8 +254,9 @@ fn tile(
                 column,
                 inner,
                 panel,
-            )
-        };
+            );
+        }
+        return;
     }
     plain_tile(to, [height, width, stride], is_sum, [numbers, panel], [row, column, inner]);
 }

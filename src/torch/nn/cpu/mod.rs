@@ -242,12 +242,12 @@ impl Net {
         length: usize,
     ) {
         made.resize(self, x.len() / self.width);
-        self.to_attention(parameters, layer, x, made, turns, length);
+        self.before_attention(parameters, layer, x, made, turns, length);
         self.attend(made, length);
-        self.from_attention(parameters, layer, x, made, next, length);
+        self.after_attention(parameters, layer, x, made, next, length);
     }
 
-    fn to_attention(
+    fn before_attention(
         &self,
         parameters: &[f32],
         layer: &Layer,
@@ -328,7 +328,7 @@ impl Net {
         inner
     }
 
-    fn from_attention(
+    fn after_attention(
         &self,
         parameters: &[f32],
         layer: &Layer,

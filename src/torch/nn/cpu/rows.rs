@@ -119,6 +119,7 @@ fn reduce<const N: usize>(
     let slices = slices.map(|slice| &slice[..count]);
     let whole = slices.map(|slice| slice.as_chunks::<LANES>().0);
     let mut lanes = [start; LANES];
+    #[expect(clippy::needless_range_loop, reason = "all slices are indexed")]
     for at in 0..count / LANES {
         let lines: [&[f32; LANES]; N] = std::array::from_fn(|slice| &whole[slice][at]);
         for (lane, kept) in lanes.iter_mut().enumerate() {
