@@ -161,6 +161,12 @@ fn micro_batch(context: &Context, data: &Sequences, model: &Llama) -> u64 {
 
 /// Returns how many tokens go through the model at once.
 fn tokens_at_once(model: &Llama) -> u64 {
-    // About two thousand fill two cores and stay in their caches; a GPU wants more.
-    if model.device() == tch::Device::Cpu { 2048 } else { 32768 }
+    // About two thousand fill two cores and stay in their caches; a GPU wants more, and `cpu` reads its weights anew for each.
+    if model.device() != tch::Device::Cpu {
+        32768
+    } else if model.net().is_some() {
+        4096
+    } else {
+        2048
+    }
 }
