@@ -6,6 +6,7 @@ use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
 use crate::nn::config::Config;
+use crate::nn::decode::Decoder;
 use crate::nn::layout::deinterleave;
 use crate::nn::llama::Llama;
 use crate::nn::runtime::f32_values;
@@ -122,5 +123,35 @@ fn check_by_hand(folder: &Path, tolerance: f32) {
 fn gradients_by_hand_are_those_by_one_graph() {
     for folder in ["model_plain", "model_biased", "model_pangu"] {
         check_by_hand(&reference(folder), 1e-5);
+    }
+}
+
+/// Checks losses and what a decoder tells of the next token against logits by tensors.
+#[track_caller]
+fn check_without_gradient(folder: &Path) {
+    let model = open(folder);
+    let rows =
+        (Tensor::arange(2 * 7, (Kind::Int64, Device::Cpu)) * 5).remainder(model.config.vocab);
+    let rows = rows.view([2, 7]);
+    let logits = model.logits(&rows).unwrap().view([2, 7, -1]);
+    let expected = logits.log_softmax(-1, Kind::Float).gather(2, &rows.unsqueeze(-1), false);
+    let nll = model.nll(&rows, &rows).unwrap();
+    check_close("losses", &f32_values(&nll).unwrap(), &f32_values(&expected.neg()).unwrap(), 1e-5);
+    let mut decoder = Decoder::new(&model, 2, 7).unwrap();
+    for _ in 0..2 {
+        for (start, count) in [(0, 4), (4, 1), (5, 1), (6, 1)] {
+            let told = decoder.read(&rows.narrow(1, start, count)).unwrap();
+            let expected = logits.select(1, start + count - 1);
+            let [told, expected] = [&told, &expected].map(|values| f32_values(values).unwrap());
+            check_close("the next token", &told, &expected, 1e-5);
+        }
+        decoder.clear();
+    }
+}
+
+#[test]
+fn losses_and_decoders_agree_with_logits() {
+    for folder in ["model_plain", "model_biased", "model_pangu"] {
+        check_without_gradient(&reference(folder));
     }
 }
