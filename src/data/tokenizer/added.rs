@@ -1,12 +1,11 @@
 //! Added tokens, which are found in a text before it is split.
 
+use crate::data::tokenizer::spelling::MARK;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use tokenizers::{AddedToken, Tokenizer};
-
-use crate::data::tokenizer::merges::MARK;
 
 /// The added tokens of a tokenizer.
 pub(super) struct Added {

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::data::tokenizer::merges::byte_chars;
+use crate::data::tokenizer::spelling::byte_chars;
 use crate::data::tokenizer::split::char_len;
 
 /// Characters that are looked up; all others stay bytes.

@@ -14,8 +14,9 @@ use unicode_normalization::{IsNormalized, is_nfc_quick};
 
 use crate::base::FastMap;
 use crate::data::tokenizer::added::Added;
-use crate::data::tokenizer::merges::{Alphabet, MARK, Merges, byte_chars};
+use crate::data::tokenizer::merges::{Alphabet, Merges};
 use crate::data::tokenizer::plan::{Marks, Normal, Plan, Prepend};
+use crate::data::tokenizer::spelling::{MARK, byte_chars};
 use crate::data::tokenizer::split::{self, split};
 use crate::data::tokenizer::state::{Sink, State};
 use crate::data::tokenizer::words::{Key, Words};

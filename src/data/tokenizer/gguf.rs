@@ -8,9 +8,9 @@ use crate::data::error::DataError;
 use crate::data::gguf::{Gguf, GgufValue};
 use crate::data::tokenizer::files::{MAX_VOCABULARY, added_token, write_tokenizer};
 use crate::data::tokenizer::gguf_pre::splitting;
-use crate::data::tokenizer::merges::MARK;
 use crate::data::tokenizer::open::mark_texts;
 use crate::data::tokenizer::pieces::{Kind, Model, Piece, Pieces, plain_config};
+use crate::data::tokenizer::spelling::MARK;
 
 const USE_FOLDER: &str = "use the model's Hugging Face folder, which has a `tokenizer.json`";
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::data::tokenizer::chars::Chars;
 use crate::data::tokenizer::files::merge_parts;
-use crate::data::tokenizer::pieces::byte_piece;
+use crate::data::tokenizer::spelling::{MARK, byte_chars, byte_piece};
 
 /// Symbols of the longest word that is merged here: the time grows with the square of their number.
 const LONGEST: usize = 512;
@@ -89,9 +89,6 @@ impl Pairs {
         }
     }
 }
-
-/// What stands for a blank in the pieces of SentencePiece.
-pub(super) const MARK: char = '\u{2581}';
 
 /// What the characters of pieces stand for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -330,18 +327,6 @@ fn symbols(model: &Value) -> Option<Vec<u32>> {
         }
     }
     Some(symbols)
-}
-
-/// Returns the characters that `ByteLevel` has for bytes: printable ones of Latin-1 as they are, the others from U+0100.
-pub(super) fn byte_chars() -> [char; 256] {
-    let mut others = '\u{100}'..;
-    let mut chars = ['\0'; 256];
-    for byte in 0..=255u8 {
-        let is_kept = matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..);
-        let other = if is_kept { None } else { others.next() };
-        chars[usize::from(byte)] = other.unwrap_or(char::from(byte));
-    }
-    chars
 }
 
 /// Returns the bytes that a character of a piece may begin with in a text.

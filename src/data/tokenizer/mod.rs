@@ -17,6 +17,7 @@ pub mod prune;
 pub mod remap;
 pub mod retrain;
 pub mod sentencepiece;
+mod spelling;
 mod split;
 mod state;
 mod words;

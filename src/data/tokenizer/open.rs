@@ -19,9 +19,9 @@ use crate::data::tokenizer::files::{
     read_tokenizer_json, token_text, write_tokenizer,
 };
 use crate::data::tokenizer::gguf::tokenizer_from_gguf;
-use crate::data::tokenizer::merges::byte_chars;
-use crate::data::tokenizer::pieces::{byte_piece, plain_config};
+use crate::data::tokenizer::pieces::plain_config;
 use crate::data::tokenizer::sentencepiece::read_sentencepiece;
+use crate::data::tokenizer::spelling::{byte_chars, byte_piece};
 
 /// Names of SentencePiece models in the folders of Hugging Face.
 const SENTENCEPIECE: [&str; 4] =

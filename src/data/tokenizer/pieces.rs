@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::data::error::DataError;
 use crate::data::tokenizer::charsmap::{check_charsmap, replacing};
 use crate::data::tokenizer::files::{AS_IT_IS, added_token};
-use crate::data::tokenizer::merges::MARK;
+use crate::data::tokenizer::spelling::{MARK, byte_piece};
 
 /// What a piece is for, with the numbers of SentencePiece and of GGUF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,11 +277,6 @@ impl Pieces {
         }
         config
     }
-}
-
-/// Returns the piece that stands for a byte.
-pub fn byte_piece(byte: u8) -> String {
-    format!("<0x{byte:02X}>")
 }
 
 /// Returns what stands in every `tokenizer_config.json` that is written here.

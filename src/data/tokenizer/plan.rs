@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::data::tokenizer::merges::{Alphabet, MARK};
+use crate::data::tokenizer::merges::Alphabet;
+use crate::data::tokenizer::spelling::MARK;
 use crate::data::tokenizer::split::{Keep, Level, literal};
 
 /// The pattern of `ByteLevel`.

@@ -25,8 +25,7 @@ use unicode_script::{Script, UnicodeScript};
 
 use crate::data::error::DataError;
 use crate::data::tokenizer::files::{Files, read_as_it_is, token_text};
-use crate::data::tokenizer::merges::{MARK, byte_chars};
-use crate::data::tokenizer::pieces::byte_piece;
+use crate::data::tokenizer::spelling::{MARK, byte_chars, byte_piece};
 
 /// How often each distinct word occurs.
 pub type Words = HashMap<String, u64>;

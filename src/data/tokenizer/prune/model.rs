@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 
 use crate::data::error::DataError;
 use crate::data::tokenizer::files::{Files, MAX_VOCABULARY, token_text};
-use crate::data::tokenizer::pieces::byte_piece;
 use crate::data::tokenizer::prune::bpe::Bpe;
 use crate::data::tokenizer::prune::unigram::Unigram;
 use crate::data::tokenizer::prune::wordpiece::WordPiece;
+use crate::data::tokenizer::spelling::byte_piece;
 
 /// How a model makes a token when it is given the token's own text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
