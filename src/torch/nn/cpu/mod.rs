@@ -28,7 +28,8 @@ const ROWS: usize = 128;
 /// Rows whose logits a thread makes at once.
 const HEAD_ROWS: usize = 64;
 
-/// Returns whether this is faster than libtorch on this machine: its MKL takes slower code on processors that aren't Intel's.
+/// Returns whether this is faster than libtorch on this machine: its MKL takes slower code on processors that aren't Intel's, and
+/// these loops are slow unless they are compiled for speed.
 pub(crate) fn is_faster() -> bool {
     static FASTER: OnceLock<bool> = OnceLock::new();
     *FASTER.get_or_init(|| {
@@ -38,7 +39,8 @@ pub(crate) fn is_faster() -> bool {
         // Who wants libtorch's code for any CPU wants the same bits everywhere.
         let is_plain = World::of_process()
             .is_ok_and(|world| world.var("ATEN_CPU_CAPABILITY") == Some("default"));
-        is_foreign && !is_plain && rows::instructions() == Instructions::Widest
+        let is_optimised = !cfg!(debug_assertions);
+        is_optimised && is_foreign && !is_plain && rows::instructions() == Instructions::Widest
     })
 }
 
