@@ -26,7 +26,7 @@ pub fn read_log(folder: &Path) -> Result<Vec<Point>, DataError> {
 }
 
 /// Returns the points of a log; lines without tokens and a finite loss are passed over.
-pub fn parse_log(text: &str) -> Vec<Point> {
+fn parse_log(text: &str) -> Vec<Point> {
     text.lines()
         .filter_map(|line| serde_json::from_str::<Point>(line).ok())
         .filter(|point| point.loss.is_finite() && point.tokens.is_finite())

@@ -6,7 +6,8 @@
 
 use std::collections::HashMap;
 
-use crate::data::tokenizer::spelling::byte_chars;
+use crate::base::FastMap;
+use crate::data::tokenizer::spelling::char_bytes;
 use crate::data::tokenizer::split::char_len;
 
 /// Characters that are looked up; all others stay bytes.
@@ -39,7 +40,7 @@ impl Chars {
         merges: impl Iterator<Item = (&'m str, &'m str)>,
         one: impl Fn(&mut [u32]) -> Option<u32>,
     ) -> Self {
-        let of_char: HashMap<char, u8> = byte_chars().into_iter().zip(0..=255).collect();
+        let of_char = char_bytes();
         let torn = Torn::new(&of_char, merges);
         let mut chars = vec![OTHER; KNOWN];
         for piece in pieces.filter(|piece| piece.chars().nth(4).is_none()) {
@@ -93,7 +94,7 @@ struct Torn {
 
 impl Torn {
     fn new<'m>(
-        of_char: &HashMap<char, u8>,
+        of_char: &FastMap<char, u8>,
         merges: impl Iterator<Item = (&'m str, &'m str)>,
     ) -> Self {
         let byte = |char: char| of_char.get(&char).copied();

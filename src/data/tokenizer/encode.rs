@@ -16,7 +16,7 @@ use crate::base::FastMap;
 use crate::data::tokenizer::added::Added;
 use crate::data::tokenizer::merges::{Alphabet, Merges};
 use crate::data::tokenizer::plan::{Marks, Normal, Plan, Prepend};
-use crate::data::tokenizer::spelling::{MARK, byte_chars};
+use crate::data::tokenizer::spelling::{MARK, byte_chars, char_bytes};
 use crate::data::tokenizer::split::{self, split};
 use crate::data::tokenizer::state::{Sink, State};
 use crate::data::tokenizer::words::{Key, Words};
@@ -196,7 +196,7 @@ fn unmerged(model: &Value, merges: Option<&Merges>, alphabet: Alphabet) -> FastM
         ids.clear();
         merges.is_some_and(|merges| merges.encode(piece.chars(), &mut ids)) && ids == [id]
     };
-    let bytes: FastMap<char, u8> = byte_chars().into_iter().zip(0..=255).collect();
+    let bytes = char_bytes();
     let text = |piece: &str| match alphabet {
         Alphabet::Bytes => {
             let bytes = piece.chars().map(|char| bytes.get(&char).copied()).collect::<Option<_>>();

@@ -1,5 +1,7 @@
 //! How pieces spell what is no character of theirs: blanks and bytes.
 
+use crate::base::FastMap;
+
 /// What stands for a blank in the pieces of SentencePiece.
 pub(super) const MARK: char = '\u{2581}';
 
@@ -13,6 +15,11 @@ pub(super) fn byte_chars() -> [char; 256] {
         chars[usize::from(byte)] = other.unwrap_or(char::from(byte));
     }
     chars
+}
+
+/// Returns the byte that each of these characters stands for.
+pub(super) fn char_bytes() -> FastMap<char, u8> {
+    byte_chars().into_iter().zip(0..=255).collect()
 }
 
 /// Returns the piece that stands for a byte.

@@ -216,7 +216,7 @@ impl Masks {
     fn settled(&self, selection: &Selection) -> Result<Tensor, TchError> {
         let mut open = vec![0.0_f32; self.odds.numel()];
         let mut keep = |unit: Unit, row: i64, units: &[i64]| {
-            let Some(group) = self.groups.iter().find(|group| group.unit == unit) else { return };
+            let Some(group) = self.group(unit) else { return };
             for unit in units {
                 open[(group.start + row * group.units + unit) as usize] = 1.0;
             }
@@ -323,18 +323,21 @@ pub(crate) struct Learner {
 pub(crate) struct Moments {
     pub(crate) mean: Tensor,
     pub(crate) square: Tensor,
-    /// Updates done.
-    pub(crate) steps: u64,
 }
 
 const BETAS: [f64; 2] = [0.9, 0.95];
 
 impl Moments {
-    /// Does one update of Adam, but with one scale for all units of a row: a unit that matters twice as much moves twice as far.
-    fn step(&mut self, masks: &Masks, gradient: &Tensor, lr: f64) -> Result<(), TchError> {
+    /// Does the update of a step, counted from zero, of Adam, but with one scale for all units of a row: a unit that matters twice as much moves twice as far.
+    fn update(
+        &mut self,
+        masks: &Masks,
+        gradient: &Tensor,
+        step: u64,
+        lr: f64,
+    ) -> Result<(), TchError> {
         let [beta1, beta2] = BETAS;
-        self.steps += 1;
-        let power = i32::try_from(self.steps).unwrap_or(i32::MAX);
+        let power = i32::try_from(step + 1).unwrap_or(i32::MAX);
         let _ = self.mean.f_lerp_(gradient, 1.0 - beta1)?;
         let _ = self.square.f_lerp_(&gradient.f_square()?, 1.0 - beta2)?;
         for group in &masks.groups {
@@ -350,6 +353,7 @@ impl Moments {
 
 /// Gates of one step, with their graph.
 struct Drawn {
+    step: u64,
     odds: Tensor,
     gated: Vec<Gated>,
     /// Part of the hidden dimensions that is open.
@@ -360,7 +364,7 @@ impl Learner {
     /// Returns a learner that has learned nothing yet.
     pub(crate) fn new(model: &Llama, masks: Masks, seed: u64) -> Result<Self, TchError> {
         let zeros = || masks.odds.f_zeros_like();
-        let moments = Moments { mean: zeros()?, square: zeros()?, steps: 0 };
+        let moments = Moments { mean: zeros()?, square: zeros()? };
         Ok(Self { masked: model.twin()?, masks, moments, drawn: None, seed })
     }
 
@@ -391,7 +395,7 @@ impl Learner {
         let part = open.max(1.0) / self.masks.donor.width as f64;
         let gated = tch::with_grad(|| gates.gated(model))?;
         tch::no_grad(|| self.put(model, &gated, part))?;
-        self.drawn = Some(Drawn { odds, gated, part });
+        self.drawn = Some(Drawn { step, odds, gated, part });
         Ok(())
     }
 
@@ -416,7 +420,7 @@ impl Learner {
         shrunk: f64,
         lr: f64,
     ) -> Result<(), TchError> {
-        let Drawn { odds, gated, part } = self.drawn.take().expect("gates were drawn");
+        let Drawn { step, odds, gated, part } = self.drawn.take().expect("gates were drawn");
         let objective = tch::with_grad(|| weighed(model, gradient, &gated))?;
         let by_odds = Tensor::f_run_backward(&[&objective], &[&odds], false, false)?;
         let by_odds =
@@ -424,7 +428,7 @@ impl Learner {
         tch::no_grad(|| {
             gated.iter().try_for_each(|gated| gated.multiply(model, gradient))?;
             scale_norms(model, gradient, part)?;
-            self.moments.step(&self.masks, &by_odds, lr)?;
+            self.moments.update(&self.masks, &by_odds, step, lr)?;
             self.masks.constrain(shrunk)
         })
     }

@@ -124,10 +124,6 @@ impl Run {
         let held = held(&model, &optimiser, learning.as_ref());
         let (position, log) = resume(context, &held, micro)?;
         optimiser.steps = position.step;
-        let mut learning = learning;
-        if let Some(learning) = &mut learning {
-            learning.learner.moments.steps = position.step;
-        }
         let steps = params.tokens.div_ceil(params.batch);
         let course = Course {
             peak: params.lr,

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::matrix::{Matrix, Packed, multiply};
 use super::rows;
-use super::{Affine, Batch, HEAD_ROWS, Layer, Made, Net, ROWS, Turns};
+use super::{Affine, Batch, HEAD_ROWS, Layer, Made, Net, ROWS, Ready, Turns};
 
 /// Rows of a weight whose gradient a thread makes at once.
 const WEIGHT_ROWS: usize = 64;
@@ -78,6 +78,29 @@ fn add_outer(to: &mut [f32], d: &[f32], d_columns: usize, x: &Packed) {
 fn add_parts(gradient: &mut [f32], pieces: Vec<Parts>) {
     for (place, values) in pieces.into_iter().flatten() {
         rows::add(&mut gradient[place], &values);
+    }
+}
+
+/// The products of the augmented shortcut's backward pass, packed once for all pieces of rows.
+struct ShortcutPasses<'p> {
+    reduce: Ready<'p>,
+    /// Of reduce and expand.
+    back: [Packed; 2],
+}
+
+impl ShortcutPasses<'_> {
+    /// Adds the gradient by the augmented shortcut's input `z` to `d_z` and returns, for each of its products, the gradient by the
+    /// output and the input.
+    fn backward(&self, z: &[f32], d: &[f32], d_z: &mut [f32]) -> [(Vec<f32>, Vec<f32>); 2] {
+        let [reduce_back, expand_back] = &self.back;
+        let mut reduced = vec![0.0; z.len() / reduce_back.columns() * self.reduce.weight.columns()];
+        self.reduce.apply(&mut reduced, false, z);
+        let mut d_reduced = vec![0.0; reduced.len()];
+        expand_back.multiply(&mut d_reduced, false, d);
+        rows::gelu_backward(&mut d_reduced, &reduced);
+        rows::gelu(&mut reduced);
+        reduce_back.multiply(d_z, true, &d_reduced);
+        [(d_reduced, z.to_vec()), (d.to_vec(), reduced)]
     }
 }
 
@@ -353,6 +376,10 @@ impl Net {
             d_qkv.par_chunks_mut(ROWS * self.qkv()),
         );
         let back = layer.qkv.back(parameters);
+        let shortcut = layer.shortcut.as_ref().map(|[reduce, expand]| ShortcutPasses {
+            reduce: reduce.ready(parameters),
+            back: [reduce, expand].map(|affine| affine.back(parameters)),
+        });
         type Slices<'a> = ((&'a [f32], &'a [f32]), (&'a mut [f32], &'a mut [f32], &'a mut [f32]));
         let piece = |(at, ((x, d_mid), (d, z, d_qkv))): (usize, Slices)| {
             let mut parts = Parts::new();
@@ -363,35 +390,12 @@ impl Net {
             rows::norm(z, x, gain, self.eps);
             let mut d_z = vec![0.0; x.len()];
             back.multiply(&mut d_z, false, d_qkv);
-            let shortcut = layer
-                .shortcut
-                .as_ref()
-                .map(|both| self.shortcut_backward(parameters, both, z, d_mid, &mut d_z));
+            let shortcut = shortcut.as_ref().map(|passes| passes.backward(z, d_mid, &mut d_z));
             d.copy_from_slice(d_mid);
             parts.push(self.norm_backward(parameters, &layer.attention_norm, d, x, &d_z));
             (parts, shortcut)
         };
         (inputs, outputs).into_par_iter().enumerate().map(piece).collect()
-    }
-
-    /// Adds the gradient by the augmented shortcut's input `z` to `d_z` and returns, for each of its products, the gradient by the
-    /// output and the input.
-    fn shortcut_backward(
-        &self,
-        parameters: &[f32],
-        [reduce, expand]: &[Affine; 2],
-        z: &[f32],
-        d: &[f32],
-        d_z: &mut [f32],
-    ) -> [(Vec<f32>, Vec<f32>); 2] {
-        let mut reduced = vec![0.0; z.len() / self.width * reduce.outputs];
-        reduce.ready(parameters).apply(&mut reduced, false, z);
-        let mut d_reduced = vec![0.0; reduced.len()];
-        expand.back(parameters).multiply(&mut d_reduced, false, d);
-        rows::gelu_backward(&mut d_reduced, &reduced);
-        rows::gelu(&mut reduced);
-        reduce.back(parameters).multiply(d_z, true, &d_reduced);
-        [(d_reduced, z.to_vec()), (d.to_vec(), reduced)]
     }
 
     /// Writes rows from row `first` on of gradients that lie key head by key head.

@@ -60,10 +60,7 @@ impl Net {
             out: layer.out.ready(parameters),
             gate_up: layer.gate_up.ready(parameters),
             down: layer.down.ready(parameters),
-            shortcut: layer
-                .shortcut
-                .as_ref()
-                .map(|both| both.each_ref().map(|affine| affine.ready(parameters))),
+            shortcut: layer.shortcut_ready(parameters),
             keys: room(),
             values: room(),
         };

@@ -134,6 +134,14 @@ impl Affine {
     }
 }
 
+impl Layer {
+    /// Returns the products of the augmented shortcut, ready for rows.
+    fn shortcut_ready<'p>(&self, parameters: &'p [f32]) -> Option<[Ready<'p>; 2]> {
+        let both = self.shortcut.as_ref()?;
+        Some(both.each_ref().map(|affine| affine.ready(parameters)))
+    }
+}
+
 /// An [`Affine`] with its weight packed.
 struct Ready<'p> {
     weight: Packed,
@@ -342,10 +350,7 @@ impl Net {
         let Made { by_head, mixed, mid, both, .. } = made;
         let [out, gate_up, down] =
             [&layer.out, &layer.gate_up, &layer.down].map(|affine| affine.ready(parameters));
-        let shortcut = layer
-            .shortcut
-            .as_ref()
-            .map(|both| both.each_ref().map(|affine| affine.ready(parameters)));
+        let shortcut = layer.shortcut_ready(parameters);
         let size = ROWS * self.width;
         let outputs = (mid.par_chunks_mut(size), next.par_chunks_mut(size));
         let outputs = (outputs, both.par_chunks_mut(ROWS * 2 * self.ffn));
