@@ -106,6 +106,7 @@ fn run(
             threads: threads as u32,
             device: "cpu".to_owned(),
             micro_batch: None,
+            recompute: false,
             shell: None,
         };
         let sink = Box::new(std::io::sink());

@@ -37,6 +37,7 @@ pub(super) fn sample(args: &SampleArgs, console: &mut Console<'_>) -> Result<(),
         threads: machine.cpus,
         device: if machine.gpus > 0 { "cuda:0" } else { "cpu" }.to_owned(),
         micro_batch: None,
+        recompute: false,
         shell: None,
     };
     write!(console.out, "{}", args.prompt)?;

@@ -289,6 +289,26 @@ impl Documents {
         let end = if index + 1 < self.len() { self.starts.get(index + 1) } else { self.tokens };
         self.starts.get(index) as usize..end as usize
     }
+
+    /// Appends for each of some tokens where its document starts, as a place among them: zero if that is before them.
+    pub fn starts(&self, tokens: Range<usize>, out: &mut Vec<i64>) {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            match self.starts.get(middle) as usize <= tokens.start {
+                true => low = middle + 1,
+                false => high = middle,
+            }
+        }
+        let (mut next, mut start) = (low, tokens.start);
+        for token in tokens.clone() {
+            while next < self.len() && self.starts.get(next) as usize <= token {
+                start = token;
+                next += 1;
+            }
+            out.push((start - tokens.start) as i64);
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -332,6 +332,7 @@ impl Attempt<'_> {
             threads: self.share.cpus,
             device: self.device.clone(),
             micro_batch: self.planned.step.run().micro_batch,
+            recompute: self.planned.step.run().recompute,
             shell: command(self.planned.step.stage(), &self.inputs, &self.params, lease.out_dir()),
         }
     }

@@ -314,6 +314,7 @@ mod tests {
             threads: 1,
             device: "cpu".to_owned(),
             micro_batch: None,
+            recompute: false,
             shell: None,
         }
     }

@@ -47,7 +47,7 @@ fn general_help(kind: FailureKind) -> Option<&'static str> {
             Some("the log has what it said last; `retries` in the step's `run { }` tries it again")
         }
         FailureKind::Killed => Some(
-            "if memory ran out, say in the step's `run { }` how much `mem` it takes, or set a smaller `micro_batch`",
+            "if memory ran out, say in the step's `run { }` how much `mem` it takes, set a smaller `micro_batch`, or `recompute: true` for a training",
         ),
         FailureKind::Stalled => Some(
             "look at the log for what it waits for; raise `stall` in the step's `run { }` if it only takes long",

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::base::{Digest, Encoder, Value, in_chunks};
-use crate::data::train_log::read_log;
+use crate::data::train_log::{Points, read_log};
 use crate::exec::Outcome;
 use crate::graph::{Plan, Planned};
 use crate::report::draw::{Format, draw};
@@ -148,12 +148,14 @@ impl Results<'_> {
 
     /// Returns the loss curves of all training logs, in the order of the plan.
     fn curves(&self) -> Vec<Curve> {
-        let curve = |planned: Planned<'_>| {
+        let curves = |planned: Planned<'_>| {
             planned.step.stage().outputs.get("log")?;
-            let points = read_log(&self.object(planned.id, "log")?).ok()?;
-            Some(Curve { name: planned.step.name(), points })
+            let Points { data, valid } = read_log(&self.object(planned.id, "log")?).ok()?;
+            let name = planned.step.name();
+            let valid = Curve { name: format!("{name}, valid"), points: valid };
+            Some([Curve { name, points: data }, valid])
         };
-        let curves = self.plan.steps().filter_map(curve);
+        let curves = self.plan.steps().filter_map(curves).flatten();
         curves.filter(|curve| !curve.points.is_empty()).collect()
     }
 

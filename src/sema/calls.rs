@@ -250,6 +250,7 @@ impl<'r> Lower<'r> {
         let given = self.named(call, signature, |lower, at, value| {
             params.push((at, lower.argument(value, &signature.params[at], signature)));
         });
+        let inputs = self.optional_inputs(call, signature, inputs, span);
         self.missing(signature, &given, call.callee.span);
         let run = self.run_block(&call.run);
         let complete = self.is_right(before);
@@ -273,6 +274,7 @@ impl<'r> Lower<'r> {
             given.push(name);
             match signature.params.iter().position(|slot| slot.name == *name.node) {
                 Some(at) => take(self, at, value),
+                None if signature.named().any(|slot| slot.name == *name.node) => {}
                 None if name.node == SHA256 && takes_text => {}
                 // What it holds may make sense only where it belongs, so that is not checked.
                 None => self.unknown_argument(name, signature, takes_text),
@@ -285,7 +287,7 @@ impl<'r> Lower<'r> {
         self.count(call, signature, span);
         let mut args = Vec::new();
         for (at, value) in call.inputs.iter().enumerate() {
-            match signature.inputs.get(at) {
+            match signature.positional().get(at) {
                 Some(slot) => args.push(self.input(value, slot)),
                 None => drop(self.expr(value, None)),
             }
@@ -293,11 +295,30 @@ impl<'r> Lower<'r> {
         args
     }
 
+    /// Appends the inputs that are given by name, or `none`.
+    fn optional_inputs(
+        &mut self,
+        call: &'r ast::Call,
+        signature: &Signature,
+        mut inputs: Vec<InputArg>,
+        span: Span,
+    ) -> Vec<InputArg> {
+        for slot in &signature.inputs[signature.positional().len()..] {
+            let given = call.params.iter().find(|(name, _)| slot.name == *name.node);
+            let node = match given {
+                Some((_, value)) => self.fit(value, &slot.ty, &slot.name, Some(slot.span)),
+                None => Node { span, kind: Kind::Const(Val::Plain(Value::Null)) },
+            };
+            inputs.push(InputArg::Artifact(node));
+        }
+        inputs
+    }
+
     /// Checks the number of positional arguments.
     fn count(&mut self, call: &'r ast::Call, signature: &Signature, span: Span) {
         // An input that is given by name is told as that.
         let named = |slot: &Slot| call.params.iter().any(|(name, _)| slot.name == *name.node);
-        let inputs = &signature.inputs;
+        let inputs = signature.positional();
         if call.inputs.len() == inputs.len() || inputs.iter().any(named) {
             return;
         }
@@ -356,7 +377,7 @@ impl<'r> Lower<'r> {
     }
 
     fn unknown_argument(&mut self, name: &Name, signature: &Signature, takes_text: bool) {
-        let known = signature.params.iter().map(|slot| &*slot.name);
+        let known = signature.named().map(|slot| &*slot.name);
         let known = known.chain(takes_text.then_some(SHA256));
         let help = match did_you_mean(&name.node, known.clone()) {
             Some(near) => format!("did you mean `{near}`?"),
@@ -413,6 +434,7 @@ impl<'r> Lower<'r> {
             ("retries", Ty::Number(Dim::Count)),
             ("device", device),
             ("micro_batch", Ty::Number(Dim::Count)),
+            ("recompute", Ty::Bool),
         ];
         let mut nodes: Vec<(String, Node)> = Vec::new();
         let mut given: Vec<&Name> = Vec::new();

@@ -205,10 +205,13 @@ impl Library {
         let mut slots = |params: &[Parameter]| {
             params.iter().map(|param| self.slot(param, found)).collect::<Vec<_>>()
         };
-        let (inputs, params) = (slots(&stage.inputs), slots(&stage.params));
+        let (mut inputs, params) = (slots(&stage.inputs), slots(&stage.params));
+        let (optional, params): (Vec<_>, _) =
+            params.into_iter().partition(|slot| slot.ty.is_optional_artifact());
         let result = self.ty(&stage.result, found);
         // A model folder holds its tokenizer, but only a stage that gets none makes it an output of its own.
         let makes_tokenizer = inputs.iter().all(|slot| slot.ty == Ty::file());
+        inputs.extend(optional);
         let mut outputs = BTreeMap::new();
         match &result {
             Ty::Record(fields) => fields.iter().for_each(|(name, field)| {

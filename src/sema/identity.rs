@@ -102,20 +102,25 @@ impl<'p> Eval<'p> {
         inputs: &[Input],
         span: Span,
     ) -> Option<()> {
-        let input = |wanted: &str| {
-            slots.iter().zip(inputs).find_map(|(at, input)| match input {
+        let all = |wanted: &'static str| {
+            slots.iter().zip(inputs).filter_map(move |(at, input)| match input {
                 Input::Output(output) if takes(&call.stage.signature.inputs[*at], wanted) => {
                     Some((output, call.inputs[*at].node().span))
                 }
                 _ => None,
             })
         };
-        let Some((data, data_span)) = input("Dataset") else { return Some(()) };
-        if let Some((model, model_span)) = input("Checkpoint")
-            && let (Some(context), Some(seq)) =
-                (self.origin(CONTEXT, model), self.origin(SEQ, data))
-            && seq.value > context.value
-        {
+        let input = |wanted| all(wanted).next();
+        let pairs =
+            all("Checkpoint").flat_map(|model| all("Dataset").map(move |data| (model, data)));
+        for ((model, model_span), (data, data_span)) in pairs {
+            let (Some(context), Some(seq)) = (self.origin(CONTEXT, model), self.origin(SEQ, data))
+            else {
+                continue;
+            };
+            if seq.value <= context.value {
+                continue;
+            }
             let message =
                 format!("`{}` gets sequences that its model can't read", call.stage.decl.name);
             self.found.push(
@@ -129,7 +134,8 @@ impl<'p> Eval<'p> {
             );
             return None;
         }
-        if let Some((losses, losses_span)) = input("Losses")
+        if let Some((data, data_span)) = input("Dataset")
+            && let Some((losses, losses_span)) = input("Losses")
             && let Some(scored) = self.scored(losses)
             && scored != data
         {
@@ -187,7 +193,10 @@ impl<'p> Eval<'p> {
 }
 
 fn takes(slot: &Slot, wanted: &str) -> bool {
-    matches!(&slot.ty, Ty::Artifact(name) if *name == *wanted)
+    match &slot.ty {
+        Ty::Optional(inner) => **inner == Ty::Artifact(wanted.into()),
+        ty => *ty == Ty::Artifact(wanted.into()),
+    }
 }
 
 fn named<'s>(step: &'s Step, name: &str) -> Option<&'s OutputRef> {

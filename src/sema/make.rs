@@ -26,6 +26,7 @@ const SCHEMES: [&str; 5] = ["https", "http", "hf", "pypi", "file"];
 /// What is learned of a stage call when it is first evaluated.
 pub(super) struct Called {
     site: Arc<Site>,
+    slots: Slots,
     /// The given parameters that may have another value elsewhere, by name.
     open: Box<[usize]>,
     /// The `run { }` block, if it is the same everywhere.
@@ -106,7 +107,10 @@ impl<'p> Eval<'p> {
     pub(super) fn call(&mut self, call: &'p Call, span: Span, at: At<'_, 'p>) -> Option<Val> {
         // All arguments are evaluated before any missing one ends it, so that all mistakes are told.
         let inputs = self.inputs(call, at);
-        let known = self.called.get(&ptr::from_ref(call).addr()).cloned();
+        let known = self.called.get(&ptr::from_ref(call).addr());
+        // A list may have another length here, and what is optional may be given or not.
+        let known = known.filter(|known| inputs.as_ref().is_none_or(|to| to.slots == known.slots));
+        let known = known.cloned();
         let args = self.args(call, known.as_deref(), at);
         let run = match known.as_ref().and_then(|known| known.run.clone()) {
             Some(run) => Some(run),
@@ -174,16 +178,14 @@ impl<'p> Eval<'p> {
         let makes = self.makes(&call.stage);
         let called = Rc::new(Called {
             site: Arc::new(site),
+            slots: slots.clone(),
             open: open.into(),
             run: call.run.iter().all(|(_, node)| self.is_fixed(node)).then(|| Arc::clone(run)),
             along: self.along.of(&call.axes, &self.program.axes),
             label: Cell::new(at.label.atom()),
             makes,
         });
-        // A list may have another length elsewhere.
-        if signature.inputs.iter().all(|slot| !is_list(slot)) {
-            self.called.insert(ptr::from_ref(call).addr(), Rc::clone(&called));
-        }
+        self.called.insert(ptr::from_ref(call).addr(), Rc::clone(&called));
         called
     }
 
@@ -283,6 +285,7 @@ impl<'p> Eval<'p> {
                     None
                 }
                 Val::List(items) => items.iter().try_for_each(|item| given.add(place, item)),
+                Val::Plain(Value::Null) if slot.default.is_some() => Some(()),
                 one => given.add(place, &one),
             },
             InputArg::Text(node) => {
@@ -510,6 +513,7 @@ impl<'p> Eval<'p> {
                 ("retries", _) => spec.retries = whole.unwrap_or(0),
                 ("device", Value::Str(device)) => spec.device = Some(device),
                 ("micro_batch", _) => spec.micro_batch = whole,
+                ("recompute", Value::Bool(recompute)) => spec.recompute = recompute,
                 _ => {}
             }
         }

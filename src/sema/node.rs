@@ -324,12 +324,25 @@ pub(super) struct Stage {
 #[derive(Clone, Debug)]
 pub(super) struct Signature {
     pub(super) name: String,
-    /// By position.
+    /// By position; behind these a stage's optional ones, which are given by name.
     pub(super) inputs: Vec<Slot>,
     /// By name.
     pub(super) params: Vec<Slot>,
     /// Its name in the declaration.
     pub(super) span: Span,
+}
+
+impl Signature {
+    /// Returns the inputs that are given by position.
+    pub(super) fn positional(&self) -> &[Slot] {
+        let count = self.inputs.iter().take_while(|slot| slot.default.is_none()).count();
+        &self.inputs[..count]
+    }
+
+    /// Returns all that is given by name.
+    pub(super) fn named(&self) -> impl Iterator<Item = &Slot> + Clone {
+        self.params.iter().chain(&self.inputs[self.positional().len()..])
+    }
 }
 
 /// An input or parameter of a stage.

@@ -466,6 +466,8 @@ pub struct RunSpec {
     pub device: Option<String>,
     /// Sequences at once, a memory knob.
     pub micro_batch: Option<u32>,
+    /// Whether a backward pass computes each layer again instead of keeping what it made, a memory knob too.
+    pub recompute: bool,
 }
 
 /// All a run was asked for.

@@ -50,6 +50,11 @@ impl Ty {
         Self::Artifact("File".into())
     }
 
+    /// Returns whether it is `none` or something in the store.
+    pub(super) fn is_optional_artifact(&self) -> bool {
+        matches!(self, Self::Optional(inner) if matches!(**inner, Self::Artifact(_)))
+    }
+
     /// Returns whether it has no more than so many parts, in all and in depth.
     pub(super) fn is_within(&self, parts: &mut usize) -> bool {
         let Some(rest) = parts.checked_sub(1) else { return false };

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::base::{Digest, Value};
 
 /// The protocol's version; bumped when a field is added.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// One stage call for a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,8 @@ pub struct Action {
     pub device: String,
     /// Sequences at once, if the recipe says.
     pub micro_batch: Option<u32>,
+    /// Whether a backward pass computes each layer again instead of keeping what it made.
+    pub recompute: bool,
     /// What a stage that a recipe declares runs.
     pub shell: Option<Shell>,
 }

@@ -103,6 +103,11 @@ impl Context {
         &self.inputs(name)[0]
     }
 
+    /// Returns the path of an optional input, if it is given.
+    pub fn optional(&self, name: &str) -> Option<&Path> {
+        self.action.inputs.get(name)?.first().map(PathBuf::as_path)
+    }
+
     /// Returns the paths of an input of local files, or of a list.
     ///
     /// # Panics
@@ -229,7 +234,7 @@ pub(super) mod tests {
         let action = json!({
             "protocol": PROTOCOL, "key": Digest::of(b"test"), "stage": stage, "params": {}, "inputs": {},
             "out": "", "state": "", "seed": 0, "threads": threads, "device": "cpu",
-            "micro_batch": null, "shell": null,
+            "micro_batch": null, "recompute": false, "shell": null,
         });
         let action = serde_json::from_value(action).unwrap();
         Context::new(action, Arc::default(), Box::new(io::sink()))

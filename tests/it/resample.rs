@@ -75,6 +75,7 @@ impl Scored {
             threads: 1,
             device: "cpu".to_owned(),
             micro_batch: None,
+            recompute: false,
             shell: None,
         }
     }

@@ -61,6 +61,7 @@ fn retrain(stop_at: Option<&'static str>) -> (Result<(), StageError>, String) {
         threads: 1,
         device: "cpu".to_owned(),
         micro_batch: None,
+        recompute: false,
         shell: None,
     };
     let (kept, stop) = (Arc::new(Mutex::default()), Arc::new(AtomicBool::new(false)));

@@ -68,6 +68,7 @@ fn action(stage: &str, state: &Path) -> Action {
         threads: 1,
         device: "cpu".to_owned(),
         micro_batch: None,
+        recompute: false,
         shell: None,
     }
 }

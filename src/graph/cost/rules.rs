@@ -100,7 +100,18 @@ fn training(call: &Call<'_>, model: &str) -> Known<f64> {
         return Ok(0.0);
     }
     let tokens = (tokens / batch).ceil() * batch;
-    Ok(call.facts(model).shape?.training(tokens, call.facts("data").seq?))
+    let seq = call.facts("data").seq?;
+    let mut operations = call.facts(model).shape?.training(tokens, seq);
+    if call.has("teacher") {
+        operations += call.facts("teacher").shape?.forward(tokens, seq);
+    }
+    if call.has("valid") {
+        let (valid, times) = (call.facts("valid"), call.number("validations")?);
+        let seq = valid.seq?;
+        let tokens = valid.sequences? * seq * times.min(tokens / batch);
+        operations += call.facts(model).shape?.forward(tokens, seq);
+    }
+    Ok(operations)
 }
 
 /// A forward pass over all of a dataset.

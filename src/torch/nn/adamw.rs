@@ -35,19 +35,24 @@ impl AdamW {
         Ok(Self { mean, square, steps: 0, hyper, decayed })
     }
 
+    /// Returns a gradient's norm.
+    pub(crate) fn norm(gradient: &Tensor) -> Result<f64, TchError> {
+        gradient.f_norm()?.f_double_value(&[])
+    }
+
     /// Returns whether large gradients are scaled down.
     pub(crate) fn clips(&self) -> bool {
         self.hyper.clip > 0.0
     }
 
-    /// Does one update and returns the gradient's norm before clipping. The gradient is used up.
+    /// Does one update by a gradient of this norm, which is used up.
     pub(crate) fn step(
         &mut self,
         flat: &Tensor,
         gradient: &Tensor,
+        norm: f64,
         lr: f64,
-    ) -> Result<f64, TchError> {
-        let norm = gradient.f_norm()?.f_double_value(&[])?;
+    ) -> Result<(), TchError> {
         let clip = self.hyper.clip;
         let scale = if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
         self.steps += 1;
@@ -69,7 +74,7 @@ impl AdamW {
                 start += count;
             }
         }
-        Ok(norm)
+        Ok(())
     }
 
     fn update(

@@ -84,7 +84,7 @@ impl<'m> Decoder<'m> {
         };
         assert!(length == 1 || cache.length == 0, "several tokens after the first ones");
         tch::no_grad(|| {
-            let hidden = self.model.hidden_after(ids, Some(cache))?;
+            let hidden = self.model.hidden_after(ids, cache)?;
             let last = hidden.f_view([ids.size()[0], length, -1])?.f_select(1, length - 1)?;
             self.model.logits_of(&last)
         })

@@ -82,13 +82,13 @@ impl Activations {
     /// Adds those of some tokens, `[batch, length]`.
     pub(crate) fn add(&mut self, model: &Llama, ids: &Tensor) -> Result<(), TchError> {
         tch::no_grad(|| {
-            let turns = model.turns(0, ids.size()[1])?;
+            let places = model.places(0, ids.size()[1], None)?;
             let mut x = model.embedded(ids)?;
             for (index, layer) in model.layout.layers.iter().enumerate() {
                 let before = x.shallow_clone();
                 let z = model.normed(&x, layer.attention_norm)?;
                 add_sizes(&mut self.hidden, &z)?;
-                let mixed = model.mixed(layer, &z, &turns, None)?;
+                let mixed = model.mixed(layer, &z, &places, None)?;
                 let size = model.config.head_dim;
                 let norms = mixed.f_to_kind(Kind::Float)?.f_unflatten(-1, [-1, size])?;
                 let norms =

@@ -14,7 +14,8 @@ use crate::nn::config::Config;
 use crate::nn::cpu::{self, Batch, Net, Room};
 use crate::nn::decode::Cache;
 use crate::nn::layout::{LayerLeaves, Layout, Part, Projection, deinterleave, interleave};
-use crate::nn::runtime::{fault, numbers, numbers_mut, pool};
+use crate::nn::runtime::{fault, numbers, pool};
+use crate::nn::sequences::Rows;
 use crate::nn::weights::{Weights, Writer};
 
 /// A model in memory. All parameters are views of one flat f32 buffer.
@@ -23,11 +24,13 @@ pub(crate) struct Llama {
     pub(crate) layout: Layout,
     /// All parameters.
     pub(crate) flat: Tensor,
-    leaves: Vec<Tensor>,
+    pub(crate) leaves: Vec<Tensor>,
     kind: Kind,
+    /// Whether a backward pass computes each layer again instead of keeping what it made; changes no bits.
+    pub(crate) recompute: bool,
     /// The model for `cpu`, if that can do it.
-    net: Option<Net>,
-    room: RefCell<Room>,
+    pub(crate) net: Option<Net>,
+    pub(crate) room: RefCell<Room>,
 }
 
 impl Llama {
@@ -40,20 +43,21 @@ impl Llama {
     ) -> Result<Self, StageError> {
         let layout = Layout::of(&config);
         let flat = Tensor::f_zeros([layout.total], (Kind::Float, device)).map_err(fault)?;
-        for part in &layout.parts {
-            let mut value = weights.load(&part.name, &part.shape)?;
-            if part.rotary {
-                value = interleave(&value, config.head_dim).map_err(fault)?;
-            }
-            flat.f_narrow(0, part.offset, value.numel() as i64)
-                .and_then(|mut slot| slot.f_copy_(&value.f_reshape([-1])?))
-                .map_err(fault)?;
-        }
+        fill(&flat, &layout, &config, |part| weights.load(&part.name, &part.shape))?;
         let leaves = leaves(&layout, &flat).map_err(fault)?;
         let is_f32 = kind == Kind::Float && device == Device::Cpu;
         let pool = is_f32.then(pool).transpose()?;
         let net = pool.map(|pool| layout.net(&config, pool));
-        Ok(Self { config, layout, flat, leaves, kind, net, room: RefCell::default() })
+        Ok(Self {
+            config,
+            layout,
+            flat,
+            leaves,
+            kind,
+            recompute: false,
+            net,
+            room: RefCell::default(),
+        })
     }
 
     /// Returns a model of the same shape with a buffer of its own, of zeros.
@@ -62,8 +66,8 @@ impl Llama {
         let flat = self.flat.f_zeros_like()?;
         let leaves = leaves(&layout, &flat)?;
         let net = self.net.as_ref().map(|net| layout.net(&config, net.pool.clone()));
-        let kind = self.kind;
-        Ok(Self { config, layout, flat, leaves, kind, net, room: RefCell::default() })
+        let (kind, recompute) = (self.kind, self.recompute);
+        Ok(Self { config, layout, flat, leaves, kind, recompute, net, room: RefCell::default() })
     }
 
     /// Writes `config.json` and `model.safetensors` into a folder.
@@ -76,16 +80,46 @@ impl Llama {
     pub(crate) fn save_weights(&self, path: &Path) -> Result<(), StageError> {
         let mut writer = Writer::create(path, self.config.tensors(), ("format", "pt"))?;
         for part in &self.layout.parts {
-            writer.push(&part.name, &self.value(part).map_err(fault)?)?;
+            writer.push(&part.name, &self.value(&self.flat, part).map_err(fault)?)?;
         }
         writer.finish()
     }
 
-    /// Returns a tensor of the checkpoint.
-    fn value(&self, part: &Part) -> Result<Tensor, TchError> {
+    /// Returns what a buffer like [`Self::flat`] has for a tensor of the checkpoint.
+    fn value(&self, buffer: &Tensor, part: &Part) -> Result<Tensor, TchError> {
         let count = part.shape.iter().product();
-        let rows = self.flat.f_narrow(0, part.offset, count)?.f_reshape(&part.shape[..])?;
+        let rows = buffer.f_narrow(0, part.offset, count)?.f_reshape(&part.shape[..])?;
         if part.rotary { deinterleave(&rows, self.config.head_dim) } else { Ok(rows) }
+    }
+
+    /// Writes buffers like [`Self::flat`], each tensor under `name.` and the name that it has in a checkpoint.
+    pub(crate) fn save_buffers(
+        &self,
+        path: &Path,
+        buffers: &[(&str, &Tensor)],
+        metadata: (&str, &str),
+    ) -> Result<(), StageError> {
+        let parts = || {
+            buffers.iter().flat_map(|both| self.layout.parts.iter().map(move |part| (both, part)))
+        };
+        let name = |name: &str, part: &Part| format!("{name}.{}", part.name);
+        let tensors = parts().map(|((of, _), part)| (name(of, part), part.shape.clone())).collect();
+        let mut writer = Writer::create(path, tensors, metadata)?;
+        for ((of, buffer), part) in parts() {
+            writer.push(&name(of, part), &self.value(buffer, part).map_err(fault)?)?;
+        }
+        writer.finish()
+    }
+
+    /// Reads what [`Self::save_buffers`] wrote into a buffer like [`Self::flat`].
+    pub(crate) fn load_buffer(
+        &self,
+        buffer: &Tensor,
+        name: &str,
+        from: &dyn Weights,
+    ) -> Result<(), StageError> {
+        let load = |part: &Part| from.load(&format!("{name}.{}", part.name), &part.shape);
+        fill(buffer, &self.layout, &self.config, load)
     }
 
     /// Returns what matrix products are done in.
@@ -137,40 +171,70 @@ impl Llama {
         })
     }
 
-    /// Returns the last hidden states, one row per token.
-    pub(crate) fn hidden(&self, ids: &Tensor) -> Result<Tensor, TchError> {
-        self.hidden_after(ids, None)
+    /// Returns the last hidden states, one row per token. `starts` are those of [`Rows`].
+    pub(crate) fn hidden(&self, ids: &Tensor, starts: Option<&Tensor>) -> Result<Tensor, TchError> {
+        let places = self.places(0, ids.size()[1], starts)?;
+        let mut x = self.embedded(ids)?;
+        for layer in &self.layout.layers {
+            x = self.layer(layer, &x, &places, None)?;
+        }
+        self.last(&x)
     }
 
     /// The same for tokens that come after those in a cache, which gets theirs.
-    pub(crate) fn hidden_after(
-        &self,
-        ids: &Tensor,
-        mut cache: Option<&mut Cache>,
-    ) -> Result<Tensor, TchError> {
+    pub(crate) fn hidden_after(&self, ids: &Tensor, cache: &mut Cache) -> Result<Tensor, TchError> {
         let length = ids.size()[1];
-        let start = cache.as_ref().map_or(0, |cache| cache.length);
-        let turns = self.turns(start, length)?;
+        let places = self.places(cache.length, length, None)?;
         let mut x = self.embedded(ids)?;
         for (index, layer) in self.layout.layers.iter().enumerate() {
-            let z = self.normed(&x, layer.attention_norm)?;
-            let mixed = self.mixed(layer, &z, &turns, cache.as_deref_mut().map(|c| (c, index)))?;
-            x = self.after_attention(layer, &x, &z, &mixed)?;
-            let inner = self.gated(layer, &self.normed(&x, layer.mlp_norm)?)?;
-            x = x.f_add(&self.project(&inner, layer.down)?)?;
+            x = self.layer(layer, &x, &places, Some((cache, index)))?;
         }
-        if let Some(cache) = cache {
-            cache.length += length;
-        }
-        self.normed(&x, self.layout.norm)?.f_reshape([-1, self.config.width])
+        cache.length += length;
+        self.last(&x)
+    }
+
+    /// Returns a layer's output, `[batch, length, width]` as its input.
+    pub(crate) fn layer(
+        &self,
+        layer: &LayerLeaves,
+        x: &Tensor,
+        places: &Places,
+        cache: Option<(&mut Cache, usize)>,
+    ) -> Result<Tensor, TchError> {
+        let z = self.normed(x, layer.attention_norm)?;
+        let mixed = self.mixed(layer, &z, places, cache)?;
+        let x = self.after_attention(layer, x, &z, &mixed)?;
+        let inner = self.gated(layer, &self.normed(&x, layer.mlp_norm)?)?;
+        x.f_add(&self.project(&inner, layer.down)?)
+    }
+
+    /// Returns the last hidden states of what the last layer made.
+    pub(crate) fn last(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        self.normed(x, self.layout.norm)?.f_reshape([-1, self.config.width])
     }
 
     pub(crate) fn embedded(&self, ids: &Tensor) -> Result<Tensor, TchError> {
         Tensor::f_embedding(&self.leaves[0], ids, -1, false, false)
     }
 
+    /// Returns where `length` tokens from position `start` on are, and what they see.
+    pub(crate) fn places(
+        &self,
+        start: i64,
+        length: i64,
+        starts: Option<&Tensor>,
+    ) -> Result<Places, TchError> {
+        let turns = self.turns(start, length)?;
+        let mask = starts.map(|starts| {
+            let key = Tensor::f_arange(length, (Kind::Int64, self.device()))?;
+            let is_past = key.f_le_tensor(&key.f_unsqueeze(-1)?)?;
+            key.f_ge_tensor(&starts.f_unsqueeze(-1)?)?.f_logical_and(&is_past)?.f_unsqueeze(1)
+        });
+        Ok(Places { turns, mask: mask.transpose()? })
+    }
+
     /// Returns e^(i * angle) for each position from `start` and each pair: `[length, 1, head_dim / 2]`.
-    pub(crate) fn turns(&self, start: i64, length: i64) -> Result<Tensor, TchError> {
+    fn turns(&self, start: i64, length: i64) -> Result<Tensor, TchError> {
         let frequencies =
             Tensor::f_from_slice(&self.config.rope.frequencies(self.config.head_dim))?;
         let positions = Tensor::f_arange_start(start, start + length, (Kind::Double, Device::Cpu))?;
@@ -185,7 +249,7 @@ impl Llama {
         &self,
         layer: &LayerLeaves,
         z: &Tensor,
-        turns: &Tensor,
+        places: &Places,
         cache: Option<(&mut Cache, usize)>,
     ) -> Result<Tensor, TchError> {
         let qkv = self.project(z, layer.qkv)?;
@@ -197,7 +261,7 @@ impl Llama {
             .f_to_kind(Kind::Float)?
             .f_unflatten(-1, [head_dim / 2, 2])?
             .f_view_as_complex()?
-            .f_mul(turns)?
+            .f_mul(&places.turns)?
             .f_view_as_real()?
             .f_flatten(-2, -1)?
             .f_to_kind(self.kind)?
@@ -211,10 +275,10 @@ impl Llama {
             &qk[0],
             &qk[1],
             &values,
-            None::<&Tensor>,
+            places.mask.as_ref(),
             0.0,
             // A single token sees all that came before it.
-            length > 1,
+            length > 1 && places.mask.is_none(),
             None,
             heads != kv_heads,
         )?;
@@ -267,9 +331,12 @@ impl Llama {
     }
 
     /// Returns the negative log-likelihood of each target token, without a gradient.
-    pub(crate) fn nll(&self, ids: &Tensor, targets: &Tensor) -> Result<Tensor, TchError> {
-        let Some(net) = self.net() else {
-            return tch::no_grad(|| self.nll_of(&self.hidden(ids)?, &targets.f_reshape([-1, 1])?));
+    pub(crate) fn nll(&self, rows: &Rows) -> Result<Tensor, TchError> {
+        let Rows { ids, targets, starts } = rows;
+        let Some(net) = self.net().filter(|_| starts.is_none()) else {
+            return tch::no_grad(|| {
+                self.nll_of(&self.hidden(ids, starts.as_ref())?, &targets.f_reshape([-1, 1])?)
+            });
         };
         let (ids, targets) = (ids.f_contiguous()?, targets.f_contiguous()?);
         let parameters = numbers(&self.flat);
@@ -286,7 +353,7 @@ impl Llama {
     ) -> Result<Tensor, TchError> {
         let Some(net) = self.net() else {
             return tch::no_grad(|| {
-                let hidden = self.hidden(ids)?.f_index_select(0, places)?;
+                let hidden = self.hidden(ids, None)?.f_index_select(0, places)?;
                 self.nll_of(&hidden, &targets.f_reshape([-1, 1])?)
             });
         };
@@ -308,103 +375,11 @@ impl Llama {
         Tensor::f_cat(&losses, 0)
     }
 
-    /// Adds `scale` times the gradient of the summed loss to `gradient`, a buffer like [`Self::flat`], and returns the
-    /// summed loss, in nats.
-    ///
-    /// The output embedding and the loss are done by chunks of rows, forward and backward at once, so that no more
-    /// than one chunk of logits exists.
-    pub(crate) fn backward(
+    pub(crate) fn log_probabilities(
         &self,
-        ids: &Tensor,
-        targets: &Tensor,
-        scale: f64,
-        gradient: &mut Tensor,
-    ) -> Result<f64, TchError> {
-        if self.net().is_some() {
-            self.backward_by_hand(ids, targets, scale, gradient)
-        } else {
-            self.backward_by_graph(ids, targets, scale, gradient)
-        }
-    }
-
-    /// The same by [`Net`].
-    ///
-    /// # Panics
-    /// When the model isn't one of f32 on the CPU.
-    pub(crate) fn backward_by_hand(
-        &self,
-        ids: &Tensor,
-        targets: &Tensor,
-        scale: f64,
-        gradient: &mut Tensor,
-    ) -> Result<f64, TchError> {
-        let net = self.net.as_ref().expect("a model of f32 on the CPU");
-        let (ids, targets) = (ids.f_contiguous()?, targets.f_contiguous()?);
-        let (parameters, gradient) = (numbers(&self.flat), numbers_mut(gradient));
-        let room = &mut self.room.borrow_mut();
-        let (batch, targets) = (batch(&ids), numbers(&targets));
-        Ok(net.backward(parameters, batch, targets, scale as f32, gradient, room))
-    }
-
-    /// The same by one graph of everything below the head.
-    pub(crate) fn backward_by_graph(
-        &self,
-        ids: &Tensor,
-        targets: &Tensor,
-        scale: f64,
-        gradient: &mut Tensor,
-    ) -> Result<f64, TchError> {
-        let hidden = self.hidden(ids)?;
-        let (nll, d_hidden) = tch::no_grad(|| {
-            self.head_backward(&hidden.f_detach()?, &targets.f_reshape([-1, 1])?, scale, gradient)
-        })?;
-        // The gradient of this product is the gradient that comes from the head.
-        let product = hidden.f_mul(&d_hidden)?.f_sum(Kind::Float)?;
-        let below: Vec<usize> = (0..self.leaves.len())
-            .filter(|&index| index == 0 || index != self.layout.head)
-            .collect();
-        let inputs: Vec<&Tensor> = below.iter().map(|&index| &self.leaves[index]).collect();
-        let gradients = Tensor::f_run_backward(&[&product], &inputs, false, false)?;
-        tch::no_grad(|| {
-            below.iter().zip(&gradients).try_for_each(|(&index, value)| {
-                self.slot(gradient, index)?.f_add_(value).map(|_| ())
-            })
-        })?;
-        Ok(nll)
-    }
-
-    /// Returns the summed loss of hidden states, one a row, and the gradient by them; adds that by the head.
-    fn head_backward(
-        &self,
-        hidden: &Tensor,
-        targets: &Tensor,
-        scale: f64,
-        gradient: &Tensor,
-    ) -> Result<(f64, Tensor), TchError> {
-        let head = self.leaves[self.layout.head].f_detach()?.f_to_kind(self.kind)?;
-        let mut d_head = self.slot(gradient, self.layout.head)?;
-        let d_hidden = hidden.f_empty_like()?;
-        let mut nll = Tensor::f_zeros([1], (Kind::Double, self.device()))?;
-        for (start, count) in self.chunks(hidden.size()[0]) {
-            let rows = hidden.f_narrow(0, start, count)?;
-            let targets = targets.f_narrow(0, start, count)?;
-            let mut log = self.log_probabilities(&rows, &head)?;
-            let picked = log.f_gather(1, &targets, false)?;
-            let _ = nll.f_sub_(&picked.f_sum(Kind::Double)?)?;
-            // The gradient by logits is the probabilities, less one at the target.
-            let mut d_logits = log.f_exp_()?;
-            let minus_one = picked.f_full_like(-1.0)?;
-            let d_logits =
-                d_logits.f_scatter_add_(1, &targets, &minus_one)?.f_to_kind(self.kind)?;
-            let d_rows = d_logits.f_mm(&head)?.f_to_kind(Kind::Float)?.f_mul_scalar(scale)?;
-            d_hidden.f_narrow(0, start, count)?.f_copy_(&d_rows)?;
-            let scaled = rows.f_mul_scalar(scale)?.f_to_kind(self.kind)?;
-            let _ = d_head.f_add_(&d_logits.f_tr()?.f_mm(&scaled)?)?;
-        }
-        Ok((nll.f_double_value(&[0])?, d_hidden))
-    }
-
-    fn log_probabilities(&self, rows: &Tensor, head: &Tensor) -> Result<Tensor, TchError> {
+        rows: &Tensor,
+        head: &Tensor,
+    ) -> Result<Tensor, TchError> {
         let logits = rows.f_to_kind(self.kind)?.f_mm(&head.f_tr()?)?;
         logits.f_to_kind(Kind::Float)?.f_log_softmax(-1, Kind::Float)
     }
@@ -422,7 +397,7 @@ impl Llama {
     }
 
     /// Returns start and length of each chunk of rows whose logits exist at once.
-    fn chunks(&self, rows: i64) -> impl Iterator<Item = (i64, i64)> + use<> {
+    pub(crate) fn chunks(&self, rows: i64) -> impl Iterator<Item = (i64, i64)> + use<> {
         let numbers = if self.device() == Device::Cpu { 1 << 20 } else { 1 << 26 };
         let size = (numbers / self.config.vocab).max(128);
         (0..rows).step_by(size as usize).map(move |start| (start, size.min(rows - start)))
@@ -431,16 +406,44 @@ impl Llama {
     /// Returns the logits of every position, for tests and short inputs.
     #[cfg(test)]
     pub(crate) fn logits(&self, ids: &Tensor) -> Result<Tensor, TchError> {
-        tch::no_grad(|| self.logits_of(&self.hidden(ids)?))
+        tch::no_grad(|| self.logits_of(&self.hidden(ids, None)?))
     }
 }
 
 impl Weights for Llama {
     fn load(&self, name: &str, _shape: &[i64]) -> Result<Tensor, StageError> {
         let part = self.layout.parts.iter().find(|part| part.name == name);
-        let value = self.value(part.expect("the model has what its config says"));
+        let value = self.value(&self.flat, part.expect("the model has what its config says"));
         value.and_then(|value| value.f_to_device(Device::Cpu)).map_err(fault)
     }
+}
+
+/// Where tokens are, and what they see.
+pub(crate) struct Places {
+    /// e^(i * angle) for each position and each pair: `[length, 1, head_dim / 2]`.
+    turns: Tensor,
+    /// Whether a token sees another one, `[batch, 1, length, length]`, where that is not all that came before it.
+    mask: Option<Tensor>,
+}
+
+/// Fills a buffer like [`Llama::flat`] with the tensors of a checkpoint.
+fn fill(
+    buffer: &Tensor,
+    layout: &Layout,
+    config: &Config,
+    load: impl Fn(&Part) -> Result<Tensor, StageError>,
+) -> Result<(), StageError> {
+    for part in &layout.parts {
+        let mut value = load(part)?;
+        if part.rotary {
+            value = interleave(&value, config.head_dim).map_err(fault)?;
+        }
+        buffer
+            .f_narrow(0, part.offset, value.numel() as i64)
+            .and_then(|mut slot| slot.f_copy_(&value.f_reshape([-1])?))
+            .map_err(fault)?;
+    }
+    Ok(())
 }
 
 /// Returns tokens, `[sequences, length]`, as `cpu` takes them.

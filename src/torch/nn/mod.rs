@@ -1,6 +1,7 @@
 //! Networks: the Llama family, its optimiser, and the formats its weights come in.
 
 pub(crate) mod adamw;
+pub(crate) mod backward;
 pub(crate) mod config;
 pub(crate) mod cpu;
 pub(crate) mod decode;

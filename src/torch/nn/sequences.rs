@@ -4,13 +4,25 @@ use std::path::Path;
 
 use tch::{Device, Tensor};
 use tlm::data::Dataset;
+use tlm::data::dataset::Documents;
 use tlm::stage::StageError;
 
 use crate::nn::runtime::fault;
 
+/// Sequences of equal length, `[sequences, length]` each.
+pub(crate) struct Rows {
+    pub(crate) ids: Tensor,
+    /// The token that comes after each.
+    pub(crate) targets: Tensor,
+    /// For each token the place in its sequence of the first one that it sees, if that isn't the first of all.
+    pub(crate) starts: Option<Tensor>,
+}
+
 /// A packed dataset, or a view of one.
 pub(crate) struct Sequences {
     data: Dataset,
+    /// Where documents start, if tokens see only their own.
+    documents: Option<Documents>,
     /// Sequences.
     pub(crate) count: u64,
     /// Tokens a sequence trains.
@@ -25,25 +37,41 @@ impl Sequences {
         let data = Dataset::open(folder)?;
         let meta = data.meta();
         let (count, length, vocab) = (meta.sequences, meta.seq, meta.vocab as i64);
-        Ok(Self { data, count, length, vocab })
+        Ok(Self { data, documents: None, count, length, vocab })
     }
 
-    /// Returns sequences as inputs and targets, `[sequences, length]` each.
-    pub(crate) fn batch(
-        &self,
-        indices: &[u64],
-        device: Device,
-    ) -> Result<(Tensor, Tensor), StageError> {
-        let mut ids = Vec::with_capacity(indices.len() * (self.length as usize + 1));
+    /// The same with each token seeing its own document only.
+    pub(crate) fn by_document(mut self) -> Result<Self, StageError> {
+        self.documents = Some(self.data.documents()?);
+        Ok(self)
+    }
+
+    /// Returns sequences.
+    pub(crate) fn batch(&self, indices: &[u64], device: Device) -> Result<Rows, StageError> {
+        let length = self.length as usize;
+        let mut ids = Vec::with_capacity(indices.len() * (length + 1));
+        let mut starts = Vec::new();
         for &index in indices {
             self.data.sequence(index as usize, &mut ids)?;
+            if let Some(documents) = &self.documents {
+                let first = self.data.sequence_id(index as usize) as usize * length;
+                documents.starts(first..first + length, &mut starts);
+            }
         }
+        let tensor = |numbers: &[i64], columns: usize| {
+            Tensor::f_from_slice(numbers)
+                .and_then(|all| {
+                    all.f_view([indices.len() as i64, columns as i64])?.f_to_device(device)
+                })
+                .map_err(fault)
+        };
         let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
-        let length = self.length as i64;
-        let rows = Tensor::f_from_slice(&ids)
-            .and_then(|ids| ids.f_view([indices.len() as i64, length + 1])?.f_to_device(device))
-            .map_err(fault)?;
-        let part = |start| rows.f_narrow(1, start, length)?.f_contiguous();
-        Ok((part(0).map_err(fault)?, part(1).map_err(fault)?))
+        let rows = tensor(&ids, length + 1)?;
+        let part = |start| rows.f_narrow(1, start, length as i64)?.f_contiguous();
+        Ok(Rows {
+            ids: part(0).map_err(fault)?,
+            targets: part(1).map_err(fault)?,
+            starts: self.documents.as_ref().map(|_| tensor(&starts, length)).transpose()?,
+        })
     }
 }

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
+use crate::nn::backward::Teacher;
 use crate::nn::config::Config;
 use crate::nn::decode::Decoder;
-use crate::nn::layout::deinterleave;
+use crate::nn::layout::{Part, deinterleave};
 use crate::nn::llama::Llama;
 use crate::nn::runtime::f32_values;
+use crate::nn::sequences::Rows;
 use crate::nn::weights::Safetensors;
 
 pub(crate) fn reference(name: &str) -> PathBuf {
@@ -62,29 +64,51 @@ fn a_model_trained_here_has_the_same_logits_in_transformers() {
     check_logits("model_trained", "trained");
 }
 
+/// Returns sequences with one token more than is trained.
+pub(crate) fn trained(ids: &Tensor) -> Rows {
+    let length = ids.size()[1] - 1;
+    let part = |start| ids.narrow(1, start, length);
+    Rows { ids: part(0), targets: part(1), starts: None }
+}
+
+/// Returns the sequences that PyTorch trained.
+fn sequences() -> Tensor {
+    let tokens = json("model_train.json")["tokens"].clone();
+    let tokens: Vec<i64> = serde_json::from_value(tokens).unwrap();
+    let rows: Vec<i64> = (0..4).flat_map(|i| tokens[i * 8..i * 8 + 9].to_vec()).collect();
+    Tensor::from_slice(&rows).view([4, 9])
+}
+
 /// Gradients of the first step in `stored`.
 #[track_caller]
 fn check_gradients(folder: &str, stored: &Value) {
     let model = open(&reference(folder));
-    let tokens = json("model_train.json")["tokens"].clone();
-    let tokens: Vec<i64> = serde_json::from_value(tokens).unwrap();
-    let rows: Vec<i64> = (0..4).flat_map(|i| tokens[i * 8..i * 8 + 9].to_vec()).collect();
-    let rows = Tensor::from_slice(&rows).view([4, 9]);
+    let rows = sequences();
     let mut gradient = model.flat.zeros_like();
-    let (inputs, targets) = (rows.narrow(1, 0, 8), rows.narrow(1, 1, 8));
-    let nll = model.backward(&inputs, &targets, 1.0 / 32.0, &mut gradient).unwrap();
+    let nll = model.backward(&trained(&rows), 1.0 / 32.0, &mut gradient, None).unwrap().nll;
     let expected = stored["losses"][0].as_f64().unwrap();
     assert!((nll / 32.0 - expected).abs() < 1e-4, "{} instead of {expected}", nll / 32.0);
+    check_parts(&model, &gradient, stored, 1e-4);
+}
+
+/// Compares a gradient with those in `stored`.
+#[track_caller]
+fn check_parts(model: &Llama, gradient: &Tensor, stored: &Value, tolerance: f32) {
     assert_eq!(model.layout.parts.len(), stored["gradients"].as_object().unwrap().len());
     for part in &model.layout.parts {
-        let count = part.shape.iter().product();
-        let mut got = gradient.narrow(0, part.offset, count).view(&part.shape[..]);
-        if part.rotary {
-            got = deinterleave(&got, model.config.head_dim).unwrap();
-        }
         let expected = numbers(&stored["gradients"][&part.name]);
-        check_close(&part.name, &f32_values(&got).unwrap(), &expected, 1e-4);
+        check_close(&part.name, &of_part(model, gradient, part), &expected, tolerance);
     }
+}
+
+/// Returns a gradient by a tensor as it is in the checkpoint.
+fn of_part(model: &Llama, gradient: &Tensor, part: &Part) -> Vec<f32> {
+    let count = part.shape.iter().product();
+    let mut got = gradient.narrow(0, part.offset, count).view(&part.shape[..]);
+    if part.rotary {
+        got = deinterleave(&got, model.config.head_dim).unwrap();
+    }
+    f32_values(&got).unwrap()
 }
 
 #[test]
@@ -104,11 +128,14 @@ fn check_by_hand(folder: &Path, tolerance: f32) {
     let rows =
         (Tensor::arange(4 * 9, (Kind::Int64, Device::Cpu)) * 7).remainder(model.config.vocab);
     let rows = rows.view([4, 9]);
-    let (inputs, targets) = (rows.narrow(1, 0, 8), rows.narrow(1, 1, 8));
+    let rows = trained(&rows);
     let [by_hand, by_graph] = [true, false].map(|is_by_hand| {
         let mut gradient = model.flat.ones_like();
-        let backward = if is_by_hand { Llama::backward_by_hand } else { Llama::backward_by_graph };
-        (backward(&model, &inputs, &targets, 0.5, &mut gradient).unwrap(), gradient)
+        let losses = match is_by_hand {
+            true => model.backward_by_hand(&rows, 0.5, &mut gradient),
+            false => model.backward_by_graph(&rows, 0.5, &gradient, None),
+        };
+        (losses.unwrap().nll, gradient)
     });
     assert!((by_hand.0 / by_graph.0 - 1.0).abs() < 1e-6, "{} and {}", by_hand.0, by_graph.0);
     for part in &model.layout.parts {
@@ -126,6 +153,84 @@ fn gradients_by_hand_are_those_by_one_graph() {
     }
 }
 
+/// Where PyTorch's documents start, by the place of each token.
+fn starts(stored: &Value) -> Tensor {
+    let documents: Vec<i64> = serde_json::from_value(stored["documents"].clone()).unwrap();
+    let starts = (0..32).map(|at: i64| {
+        let document = documents.iter().rfind(|&&start| start <= at).unwrap();
+        (document - at / 8 * 8).max(0)
+    });
+    Tensor::from_slice(&starts.collect::<Vec<_>>()).view([4, 8])
+}
+
+#[test]
+fn documents_apart_and_teachers_have_the_gradients_of_pytorch() {
+    let stored = json("model_taught.json");
+    let mut model = open(&reference("model_plain"));
+    for recompute in [false, true] {
+        model.recompute = recompute;
+        let check = |name: &str, rows: &Rows, teacher: Option<&Teacher>| {
+            let mut gradient = model.flat.zeros_like();
+            let losses = model.backward(rows, 1.0 / 32.0, &mut gradient, teacher).unwrap();
+            check_parts(&model, &gradient, &stored[name], 1e-4);
+            (losses.nll / 32.0, losses.divergence / 32.0)
+        };
+        let near = |got: f64, wanted: &Value| (got / wanted.as_f64().unwrap() - 1.0).abs() < 1e-5;
+        let documents = &stored["documents"];
+        let apart = Rows { starts: Some(starts(documents)), ..trained(&sequences()) };
+        assert!(near(check("documents", &apart, None).0, &documents["loss"]));
+        let alone = f32_values(&model.nll(&apart).unwrap()).unwrap();
+        let mean = alone.iter().map(|&nll| f64::from(nll)).sum::<f64>() / 32.0;
+        assert!(near(mean, &documents["loss"]));
+        let taught = &stored["taught"];
+        let [weight, temperature] =
+            ["weight", "temperature"].map(|name| taught[name].as_f64().unwrap());
+        let teacher = Teacher { model: open(&reference("model_biased")), weight, temperature };
+        let (nll, divergence) = check("taught", &trained(&sequences()), Some(&teacher));
+        assert!(near(nll, &taught["nll"]) && near(divergence, &taught["divergence"]));
+    }
+}
+
+/// A product in bf16 is right to 2^-8 or so, and PyTorch rounds at other places. So what is asked for is that gradients are no
+/// farther from those in f32 than PyTorch's own in bf16 are, give or take a half.
+#[test]
+fn gradients_in_bf16_are_as_near_to_f32_as_those_of_pytorch() {
+    let stored = &json("model_taught.json")["bf16"];
+    let exact = &json("model_train.json")["gradients"];
+    let folder = reference("model_plain");
+    let (config, weights) = (Config::read(&folder).unwrap(), Safetensors::open(&folder).unwrap());
+    let model = Llama::load(config, &weights, Device::Cpu, Kind::BFloat16).unwrap();
+    let mut gradient = model.flat.zeros_like();
+    let losses = model.backward(&trained(&sequences()), 1.0 / 32.0, &mut gradient, None).unwrap();
+    let loss = losses.nll / 32.0;
+    assert!((loss / stored["loss"].as_f64().unwrap() - 1.0).abs() < 3e-3, "{loss}");
+    let distance = |a: &[f32], b: &[f32]| -> f32 {
+        a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt()
+    };
+    for part in &model.layout.parts {
+        let exact = numbers(&exact[&part.name]);
+        let theirs = distance(&numbers(&stored["gradients"][&part.name]), &exact);
+        let ours = distance(&of_part(&model, &gradient, part), &exact);
+        assert!(ours < 1.5 * theirs, "{}: {ours}, but PyTorch {theirs}", part.name);
+    }
+}
+
+/// The same of models by hand and by one graph: what is computed again has the same bits.
+#[test]
+fn layers_computed_again_give_the_same_bits() {
+    for folder in ["model_plain", "model_biased", "model_pangu"] {
+        let mut model = open(&reference(folder));
+        let [once, again] = [false, true].map(|recompute| {
+            model.recompute = recompute;
+            let gradient = model.flat.ones_like();
+            let rows = trained(&sequences().remainder(model.config.vocab));
+            let losses = model.backward_by_graph(&rows, 0.5, &gradient, None).unwrap();
+            (losses.nll, f32_values(&gradient).unwrap())
+        });
+        assert!(once == again, "{folder}");
+    }
+}
+
 /// Checks losses and what a decoder tells of the next token against logits by tensors.
 #[track_caller]
 fn check_without_gradient(folder: &Path) {
@@ -135,7 +240,8 @@ fn check_without_gradient(folder: &Path) {
     let rows = rows.view([2, 7]);
     let logits = model.logits(&rows).unwrap().view([2, 7, -1]);
     let expected = logits.log_softmax(-1, Kind::Float).gather(2, &rows.unsqueeze(-1), false);
-    let nll = model.nll(&rows, &rows).unwrap();
+    let same = Rows { ids: rows.copy(), targets: rows.copy(), starts: None };
+    let nll = model.nll(&same).unwrap();
     check_close("losses", &f32_values(&nll).unwrap(), &f32_values(&expected.neg()).unwrap(), 1e-5);
     let mut decoder = Decoder::new(&model, 2, 7).unwrap();
     for _ in 0..2 {

@@ -13,9 +13,9 @@ use crate::nn::importance::{Activations, taylor};
 use crate::nn::llama::Llama;
 use crate::nn::runtime::fault;
 use crate::nn::select::{Importance, LayerImportance};
-use crate::nn::sequences::Sequences;
+use crate::nn::sequences::{Rows, Sequences};
 use crate::stage::inherit::{Shapes, Written};
-use crate::stage::{check_not_empty, load, micro_batch, open_data};
+use crate::stage::{Attention, check_not_empty, load, micro_batch, open_data};
 
 #[derive(Deserialize)]
 struct Params {
@@ -49,7 +49,7 @@ struct Stored {
 pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
     let params: Params = context.params()?;
     let model = load(context, "donor", &params.dtype)?;
-    let data = open_data(context, &model)?;
+    let data = open_data(context, &model, Attention::Sequence)?;
     check_not_empty(&data)?;
     let importance = match params.criterion {
         Criterion::Taylor => by_gradient(context, &params, &model, &data)?,
@@ -102,7 +102,7 @@ fn sweep(
     params: &Params,
     model: &Llama,
     data: &Sequences,
-    mut each: impl FnMut(&tch::Tensor, &tch::Tensor, u64) -> Result<(), StageError>,
+    mut each: impl FnMut(&Rows, u64) -> Result<(), StageError>,
 ) -> Result<(), StageError> {
     let seed = splitmix(u64::from_le_bytes(params.seed.to_le_bytes()));
     let count = params.tokens.div_ceil(data.length).min(data.count);
@@ -114,8 +114,7 @@ fn sweep(
         }
         let end = (done + batch).min(count);
         let indices: Vec<u64> = (done..end).map(|at| shuffled(at, data.count, seed)).collect();
-        let (inputs, targets) = data.batch(&indices, model.device())?;
-        each(&inputs, &targets, count * data.length)?;
+        each(&data.batch(&indices, model.device())?, count * data.length)?;
         done = end;
         context.progress(done * data.length, Some(count * data.length), "tokens");
     }
@@ -129,11 +128,8 @@ fn by_gradient(
     data: &Sequences,
 ) -> Result<Importance, StageError> {
     let mut gradient = model.flat.f_zeros_like().map_err(fault)?;
-    sweep(context, params, model, data, |inputs, targets, tokens| {
-        model
-            .backward(inputs, targets, 1.0 / tokens as f64, &mut gradient)
-            .map(|_| ())
-            .map_err(fault)
+    sweep(context, params, model, data, |rows, tokens| {
+        model.backward(rows, 1.0 / tokens as f64, &mut gradient, None).map(|_| ()).map_err(fault)
     })?;
     taylor(model, &gradient)
 }
@@ -145,7 +141,7 @@ fn by_activation(
     data: &Sequences,
 ) -> Result<Importance, StageError> {
     let mut sums = Activations::new(model).map_err(fault)?;
-    sweep(context, params, model, data, |inputs, _, _| sums.add(model, inputs).map_err(fault))?;
+    sweep(context, params, model, data, |rows, _| sums.add(model, &rows.ids).map_err(fault))?;
     sums.finish(&model.config).map_err(fault)
 }
 

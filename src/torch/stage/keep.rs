@@ -44,8 +44,9 @@ impl Run {
         (self.course.steps * number).div_ceil(self.snapshots)
     }
 
-    /// Publishes the models kept.
+    /// Publishes the models kept, and the optimiser's memory.
     pub(super) fn publish_kept(&self, context: &Context) -> Result<(), StageError> {
+        self.publish_optimiser(context)?;
         let out = context.out_dir("snapshots")?;
         let numbers = 1..=self.snapshots;
         for number in numbers.clone() {

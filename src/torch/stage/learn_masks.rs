@@ -9,8 +9,9 @@ use crate::nn::masks::{Learner, Masks};
 use crate::nn::runtime::fault;
 use crate::nn::select::{Layers, most_important};
 use crate::stage::inherit::{Cutter, Shape, target, write_selection};
+use crate::stage::spikes::OnSpike;
 use crate::stage::train::{Keeping, Learning, Params, Run};
-use crate::stage::{importance, load, write_checkpoint};
+use crate::stage::{Attention, importance, load, write_checkpoint};
 
 #[derive(Deserialize)]
 struct Own {
@@ -52,6 +53,11 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
         clip: 1.0,
         dtype: own.dtype,
         seed: own.seed,
+        attention: Attention::Sequence,
+        on_spike: OnSpike::Ignore,
+        validations: 0,
+        distill: 0.0,
+        temperature: 1.0,
     };
     let mut run = Run::new(context, &params, Keeping::NOTHING, donor, Some(learning))?;
     run.go(context)?;

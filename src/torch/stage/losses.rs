@@ -46,13 +46,7 @@ pub(crate) fn sequence_losses(
 fn step(scores: &mut Scores, model: &Llama, data: &Sequences) -> Result<(), StageError> {
     let end = (scores.done + scores.micro_batch).min(data.count);
     let indices: Vec<u64> = (scores.done..end).collect();
-    let (inputs, targets) = data.batch(&indices, model.device())?;
-    let losses = model
-        .nll(&inputs, &targets)
-        .and_then(|nll| nll.f_view([indices.len() as i64, -1]))
-        .and_then(|nll| nll.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Double))
-        .and_then(Vec::<f64>::try_from)
-        .map_err(fault)?;
+    let losses = each_loss(model, data, &indices)?;
     for (index, loss) in indices.iter().zip(losses) {
         if !loss.is_finite() {
             return Err(StageError::input(format!(
@@ -63,4 +57,19 @@ fn step(scores: &mut Scores, model: &Llama, data: &Sequences) -> Result<(), Stag
         scores.push(loss)?;
     }
     Ok(())
+}
+
+/// Returns the summed loss of each of some sequences.
+pub(crate) fn each_loss(
+    model: &Llama,
+    data: &Sequences,
+    indices: &[u64],
+) -> Result<Vec<f64>, StageError> {
+    let rows = data.batch(indices, model.device())?;
+    model
+        .nll(&rows)
+        .and_then(|nll| nll.f_view([indices.len() as i64, -1]))
+        .and_then(|nll| nll.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Double))
+        .and_then(Vec::<f64>::try_from)
+        .map_err(fault)
 }

@@ -18,10 +18,12 @@ mod sample;
 mod score;
 mod scores;
 mod speed;
+mod spikes;
 mod spread;
 mod state;
 mod train;
 mod train_state;
+mod validation;
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,7 @@ mod tests;
 use std::path::Path;
 use std::time::Duration;
 
+use serde::Deserialize;
 use tch::Tensor;
 use tlm::base::Value;
 use tlm::data::tokenizer::files::copy_tokenizer;
@@ -69,7 +72,9 @@ fn load(context: &Context, name: &str, dtype: &str) -> Result<Llama, StageError>
     let device = runtime::prepare(context.action())?;
     let folder = context.input(name);
     let config = Config::read(folder)?;
-    Llama::load(config, &Safetensors::open(folder)?, device, runtime::kind(dtype))
+    let mut model = Llama::load(config, &Safetensors::open(folder)?, device, runtime::kind(dtype))?;
+    model.recompute = context.action().recompute;
+    Ok(model)
 }
 
 /// Leaves out layers of a model, as the parameters `skip_from` and `skip` say.
@@ -87,9 +92,28 @@ fn skip(model: &mut Llama, first: u64, count: u64) -> Result<(), StageError> {
     Ok(())
 }
 
+/// What a token sees of its sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Attention {
+    /// All that came before it.
+    Sequence,
+    /// Of that only its own document.
+    Document,
+}
+
 /// Opens the dataset of input `data`, which the model must be able to read.
-fn open_data(context: &Context, model: &Llama) -> Result<Sequences, StageError> {
-    let data = Sequences::open(context.input("data"))?;
+fn open_data(
+    context: &Context,
+    model: &Llama,
+    attention: Attention,
+) -> Result<Sequences, StageError> {
+    open_dataset(context.input("data"), model, attention)
+}
+
+/// Opens a dataset, which the model must be able to read.
+fn open_dataset(path: &Path, model: &Llama, attention: Attention) -> Result<Sequences, StageError> {
+    let data = Sequences::open(path)?;
     if data.vocab > model.config.vocab {
         return Err(StageError::input(format!(
             "the dataset has ids up to {}, but the model's vocabulary has {}",
@@ -106,7 +130,10 @@ fn open_data(context: &Context, model: &Llama) -> Result<Sequences, StageError> 
         ))
         .help(format!("pack the dataset with a `seq` of at most {limit}")));
     }
-    Ok(data)
+    match attention {
+        Attention::Sequence => Ok(data),
+        Attention::Document => data.by_document(),
+    }
 }
 
 fn check_not_empty(data: &Sequences) -> Result<(), StageError> {

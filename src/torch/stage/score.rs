@@ -7,20 +7,21 @@ use tlm::data::losses::Unit;
 use tlm::stage::{Context, StageError};
 
 use crate::stage::losses::sequence_losses;
-use crate::stage::{load, open_data};
+use crate::stage::{Attention, load, open_data};
 
 #[derive(Deserialize)]
 struct Params {
     unit: Unit,
     batch: u64,
     dtype: String,
+    attention: Attention,
 }
 
 /// Writes sum of losses and number of tokens of each unit.
 pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
     let params: Params = context.params()?;
     let model = load(context, "model", &params.dtype)?;
-    let data = open_data(context, &model)?;
+    let data = open_data(context, &model, params.attention)?;
     let size = if params.unit == Unit::Batch { params.batch.max(1) } else { 1 };
     let largest = size.min(data.count).saturating_mul(data.length);
     if u32::try_from(largest).is_err() {

@@ -10,6 +10,7 @@ mod losses;
 mod made;
 mod masks;
 mod open;
+mod options;
 mod train;
 mod written;
 
@@ -39,6 +40,7 @@ struct Bench {
     seed: u64,
     threads: u32,
     micro_batch: Option<u32>,
+    recompute: bool,
 }
 
 /// Collects events, and asks the stage to stop after some progress.
@@ -69,7 +71,7 @@ impl Bench {
         let inputs =
             inputs.iter().map(|(n, path)| ((*n).to_owned(), vec![path.to_path_buf()])).collect();
         let folder = tempfile::tempdir_in(scratch()).unwrap();
-        Self { folder, params, inputs, seed: 1, threads: 1, micro_batch: None }
+        Self { folder, params, inputs, seed: 1, threads: 1, micro_batch: None, recompute: false }
     }
 
     fn state(&self, name: &str) -> PathBuf {
@@ -97,6 +99,7 @@ impl Bench {
             threads: self.threads,
             device: "cpu".to_owned(),
             micro_batch: self.micro_batch,
+            recompute: self.recompute,
             shell: None,
         };
         let (stop, lines) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
@@ -141,6 +144,7 @@ impl Bench {
 
 fn dataset(tokens: &[u16], seq: usize) -> tempfile::TempDir {
     let folder = tempfile::tempdir_in(scratch()).unwrap();
+    fs::write(folder.path().join("documents.u64"), 0_u64.to_le_bytes()).unwrap();
     let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
     fs::write(folder.path().join("tokens.u16"), bytes).unwrap();
     let sequences = (tokens.len() - 1) / seq;

@@ -9,17 +9,23 @@ use tch::Tensor;
 use tlm::base::Value;
 use tlm::data::order::Order;
 use tlm::data::tokenizer::files::copy_tokenizer;
+use tlm::data::train_log::write_events;
 use tlm::stage::{Context, StageError};
 
 use crate::nn::adamw::{AdamW, Course, Hyper, Schedule};
+use crate::nn::backward::{Losses, Teacher};
 use crate::nn::llama::Llama;
 use crate::nn::masks::Learner;
 use crate::nn::runtime::{all_finite, fault};
 use crate::nn::sequences::Sequences;
+use crate::nn::weights::Safetensors;
 use crate::stage::journal::Journal;
+use crate::stage::losses::each_loss;
+use crate::stage::spikes::{OnSpike, WINDOW, is_spike};
 use crate::stage::state::{Origin, tell_unusable};
 use crate::stage::train_state::{self, Position, Tensors};
-use crate::stage::{UNSAVED, check_not_empty, load, micro_batch, open_data};
+use crate::stage::validation::{self, Validation};
+use crate::stage::{Attention, UNSAVED, check_not_empty, load, micro_batch, open_data};
 
 #[derive(Deserialize)]
 pub(super) struct Params {
@@ -37,6 +43,11 @@ pub(super) struct Params {
     pub(super) clip: f64,
     pub(super) dtype: String,
     pub(super) seed: i64,
+    pub(super) attention: Attention,
+    pub(super) on_spike: OnSpike,
+    pub(super) validations: u64,
+    pub(super) distill: f64,
+    pub(super) temperature: f64,
 }
 
 /// What `train.keep` does besides.
@@ -84,6 +95,9 @@ pub(super) struct Learning {
 pub(super) struct Run {
     pub(super) model: Llama,
     pub(super) learning: Option<Learning>,
+    teacher: Option<Teacher>,
+    validation: Option<Validation>,
+    on_spike: OnSpike,
     data: Sequences,
     optimiser: AdamW,
     gradient: Tensor,
@@ -96,7 +110,8 @@ pub(super) struct Run {
     /// Sequences in an optimiser step.
     batch: u64,
     saved: Instant,
-    saved_step: u64,
+    /// Steps and validations that were done when it was saved.
+    saved_at: (u64, u64),
     last_step: Duration,
 }
 
@@ -109,7 +124,7 @@ impl Run {
         learning: Option<Learning>,
     ) -> Result<Self, StageError> {
         check_hyper(params)?;
-        let data = open_data(context, &model)?;
+        let data = open_data(context, &model, params.attention)?;
         let Keeping { snapshots, parts } = keeping;
         check(params, keeping, &data)?;
         let hyper = Hyper {
@@ -120,11 +135,14 @@ impl Run {
             clip: params.clip,
         };
         let mut optimiser = AdamW::new(&model.flat, model.layout.decayed, hyper).map_err(fault)?;
+        let earlier = carry_on(context, &model, &mut optimiser)?;
         let micro = micro_batch(context, &data, &model);
         let held = held(&model, &optimiser, learning.as_ref());
         let (position, log) = resume(context, &held, micro)?;
-        optimiser.steps = position.step;
+        optimiser.steps = earlier + position.updates;
         let steps = params.tokens.div_ceil(params.batch);
+        let validation =
+            Validation::of(context, &model, params.attention, params.validations, steps)?;
         let course = Course {
             peak: params.lr,
             end: params.lr_end,
@@ -140,8 +158,11 @@ impl Run {
             batch,
             snapshots,
             saved: Instant::now(),
-            saved_step: position.step,
+            saved_at: (position.step, position.validations),
             last_step: Duration::ZERO,
+            teacher: teacher(context, params, &model)?,
+            validation,
+            on_spike: params.on_spike,
             model,
             learning,
             data,
@@ -154,8 +175,8 @@ impl Run {
 
     /// Trains to the end.
     pub(super) fn go(&mut self, context: &mut Context) -> Result<(), StageError> {
-        while self.position.step < self.course.steps {
-            let stopped = context.interrupted() || !self.step(context)?;
+        while self.position.step < self.course.steps || self.validation_is_due() {
+            let stopped = context.interrupted() || !self.advance(context)?;
             self.keep_if_due(context)?;
             if stopped || self.save_is_due() {
                 self.save(context)?;
@@ -176,6 +197,33 @@ impl Run {
         self.batch * self.data.length
     }
 
+    fn validation_is_due(&self) -> bool {
+        let Position { validations, step, .. } = self.position;
+        self.validation.as_ref().is_some_and(|validation| validation.is_due(validations, step))
+    }
+
+    /// Does one step or validation; returns false if it was interrupted, with nothing changed.
+    fn advance(&mut self, context: &mut Context) -> Result<bool, StageError> {
+        match self.validation_is_due() {
+            true => self.validate(context),
+            false => self.step(context),
+        }
+    }
+
+    fn validate(&mut self, context: &mut Context) -> Result<bool, StageError> {
+        let Some(validation) = &self.validation else { return Ok(true) };
+        let micro_batch = self.position.origin.micro_batch;
+        let Some(loss) = validation.loss(context, &self.model, micro_batch)? else {
+            return Ok(false);
+        };
+        self.check_finite("loss on `valid`", loss)?;
+        let tokens = self.position.step * self.step_tokens();
+        self.log.append(validation::line(self.position.step, tokens, loss).as_bytes())?;
+        context.metric("valid_loss", loss);
+        self.position.validations += 1;
+        Ok(true)
+    }
+
     /// Does one step; returns false if it was interrupted, with nothing changed.
     fn step(&mut self, context: &mut Context) -> Result<bool, StageError> {
         let start = Instant::now();
@@ -183,7 +231,7 @@ impl Run {
         if let Some(Learning { learner, .. }) = &mut self.learning {
             learner.draw(&self.model, step).map_err(fault)?;
         }
-        let Some(nll) = self.accumulate(context)? else {
+        let Some(Losses { nll, divergence }) = self.accumulate(context)? else {
             return Ok(false);
         };
         let tokens = self.step_tokens();
@@ -191,13 +239,16 @@ impl Run {
         self.check_finite("loss", loss)?;
         let lr = self.course.at(step);
         self.learn(step)?;
-        let norm = self.optimiser.step(&self.model.flat, &self.gradient, lr).map_err(fault)?;
+        let norm = AdamW::norm(&self.gradient).map_err(fault)?;
         self.check_finite("gradient norm", norm)?;
+        let skipped = self.is_skipped(loss, norm)?;
+        if !skipped {
+            let (flat, gradient) = (&self.model.flat, &self.gradient);
+            self.optimiser.step(flat, gradient, norm, lr).map_err(fault)?;
+            self.position.updates += 1;
+        }
         self.position.step += 1;
-        self.position.losses.push(loss);
-        let keep = (self.course.steps / 20).max(1) as usize;
-        let surplus = self.position.losses.len().saturating_sub(keep);
-        self.position.losses.drain(..surplus);
+        self.remember(loss, norm);
         self.last_step = start.elapsed();
         let speed = tokens as f64 / self.last_step.as_secs_f64();
         let done = self.position.step * tokens;
@@ -208,6 +259,12 @@ impl Run {
             "lr": lr,
             "grad_norm": norm,
         });
+        if skipped {
+            line["skipped"] = json!(1);
+        }
+        if self.teacher.is_some() {
+            line["distill_loss"] = json!(divergence / tokens as f64);
+        }
         if let Some(Learning { learner, .. }) = &self.learning {
             for (unit, size) in learner.masks().sizes().map_err(fault)? {
                 line[unit.name()] = json!(size);
@@ -221,6 +278,36 @@ impl Run {
         Ok(true)
     }
 
+    /// Returns whether a step's update is left out.
+    fn is_skipped(&self, loss: f64, norm: f64) -> Result<bool, StageError> {
+        let Position { losses, norms, step, .. } = &self.position;
+        if self.on_spike == OnSpike::Ignore || !(is_spike(losses, loss) || is_spike(norms, norm)) {
+            return Ok(false);
+        }
+        match self.on_spike {
+            OnSpike::Stop => Err(self.diverged(&format!(
+                "the loss {loss:.3} or the gradient norm {norm:.3} of step {} is far above those before",
+                step + 1
+            ))),
+            OnSpike::Skip | OnSpike::Ignore => Ok(true),
+        }
+    }
+
+    /// Keeps a step's numbers as long as they are needed.
+    fn remember(&mut self, loss: f64, norm: f64) {
+        let keep = self.window().max(WINDOW);
+        for (last, value) in [(&mut self.position.losses, loss), (&mut self.position.norms, norm)] {
+            last.push(value);
+            let surplus = last.len().saturating_sub(keep);
+            last.drain(..surplus);
+        }
+    }
+
+    /// Returns how many of the last steps `loss` is the mean of.
+    fn window(&self) -> usize {
+        (self.course.steps / 20).max(1) as usize
+    }
+
     /// Lets masks learn from the gradient, which becomes that by the weights.
     fn learn(&mut self, step: u64) -> Result<(), StageError> {
         let Some(Learning { learner, lr, shrinking }) = &mut self.learning else { return Ok(()) };
@@ -230,14 +317,14 @@ impl Run {
         learner.learn(&self.model, &self.gradient, shrunk, lr).map_err(fault)
     }
 
-    /// Fills the gradient of the mean loss over one batch and returns the summed loss; none when interrupted.
-    fn accumulate(&mut self, context: &Context) -> Result<Option<f64>, StageError> {
+    /// Fills the gradient of the mean loss over one batch and returns the summed losses; none when interrupted.
+    fn accumulate(&mut self, context: &Context) -> Result<Option<Losses>, StageError> {
         let _ = self.gradient.f_zero_().map_err(fault)?;
         let first = self.position.step * self.batch;
         let scale = 1.0 / (self.batch * self.data.length) as f64;
         let masked = self.learning.as_ref().map(|learning| learning.learner.masked());
         let model = masked.unwrap_or(&self.model);
-        let mut nll = 0.0;
+        let mut sum = Losses::default();
         let mut done = 0;
         while done < self.batch {
             if context.interrupted() {
@@ -245,11 +332,15 @@ impl Run {
             }
             let end = (done + self.position.origin.micro_batch).min(self.batch);
             let indices: Vec<u64> = (done..end).map(|at| self.order.at(first + at)).collect();
-            let (inputs, targets) = self.data.batch(&indices, model.device())?;
-            nll += model.backward(&inputs, &targets, scale, &mut self.gradient).map_err(fault)?;
+            let rows = self.data.batch(&indices, model.device())?;
+            let teacher = self.teacher.as_ref();
+            let losses =
+                model.backward(&rows, scale, &mut self.gradient, teacher).map_err(fault)?;
+            sum.nll += losses.nll;
+            sum.divergence += losses.divergence;
             done = end;
         }
-        Ok(Some(nll))
+        Ok(Some(sum))
     }
 
     fn check_finite(&self, what: &str, value: f64) -> Result<(), StageError> {
@@ -272,16 +363,20 @@ impl Run {
     }
 
     fn save_is_due(&self) -> bool {
-        self.position.step > self.saved_step && self.saved.elapsed() + self.last_step > UNSAVED
+        self.is_unsaved() && self.saved.elapsed() + self.last_step > UNSAVED
+    }
+
+    fn is_unsaved(&self) -> bool {
+        (self.position.step, self.position.validations) != self.saved_at
     }
 
     fn save(&mut self, context: &mut Context) -> Result<(), StageError> {
-        if self.position.step > self.saved_step {
+        if self.is_unsaved() {
             let log = self.log.mark()?;
             let folder = context.state_dir();
             let held = held(&self.model, &self.optimiser, self.learning.as_ref());
             train_state::save(folder, &held, &self.position, log)?;
-            self.saved_step = self.position.step;
+            self.saved_at = (self.position.step, self.position.validations);
         }
         self.saved = Instant::now();
         context.checkpointed(self.position.step * self.batch * self.data.length);
@@ -299,14 +394,25 @@ impl Run {
         self.publish_log(context)
     }
 
+    /// Publishes what the optimiser remembers: `mean.NAME` and `square.NAME` of each tensor of the checkpoint.
+    pub(super) fn publish_optimiser(&self, context: &Context) -> Result<(), StageError> {
+        let AdamW { mean, square, steps, .. } = &self.optimiser;
+        let path = context.out_dir("optimiser")?.join(OPTIMISER);
+        let buffers = [("mean", mean), ("square", square)];
+        self.model.save_buffers(&path, &buffers, ("updates", &steps.to_string()))
+    }
+
     /// Publishes the log and the loss.
     pub(super) fn publish_log(self, context: &mut Context) -> Result<(), StageError> {
-        let loss = match self.position.losses.as_slice() {
+        let losses = &self.position.losses;
+        let loss = match &losses[losses.len().saturating_sub(self.window())..] {
             [] => self.untrained_loss()?,
             last => last.iter().sum::<f64>() / last.len() as f64,
         };
-        let log = context.out_dir("log")?.join("log.jsonl");
+        let folder = context.out_dir("log")?;
+        let log = folder.join("log.jsonl");
         fs::copy(self.log.finish()?, &log).map_err(|e| StageError::io("write", &log, &e))?;
+        write_events(&folder)?;
         context.output("loss", Value::Float(loss))
     }
 
@@ -316,12 +422,7 @@ impl Run {
         let mut nll = 0.0;
         // One at a time, so that the bits don't depend on how many fit at once.
         for at in 0..count {
-            let (inputs, targets) = self.data.batch(&[self.order.at(at)], self.model.device())?;
-            nll += self
-                .model
-                .nll(&inputs, &targets)
-                .and_then(|nll| nll.f_sum(tch::Kind::Double)?.f_double_value(&[]))
-                .map_err(fault)?;
+            nll += each_loss(&self.model, &self.data, &[self.order.at(at)])?[0];
         }
         Ok(nll / (count * self.data.length).max(1) as f64)
     }
@@ -368,6 +469,52 @@ fn check_hyper(params: &Params) -> Result<(), StageError> {
         .help("give `eps` a small number, such as 1e-8"))
 }
 
+/// Returns the model of the optional input `teacher`, which has to have the same vocabulary.
+fn teacher(
+    context: &Context,
+    params: &Params,
+    model: &Llama,
+) -> Result<Option<Teacher>, StageError> {
+    if context.optional("teacher").is_none() {
+        return Ok(None);
+    }
+    let Params { distill: weight, temperature, .. } = *params;
+    if temperature <= 0.0 {
+        return Err(StageError::input(format!("`temperature` is {temperature}, not above zero"))
+            .help("give `temperature` a number above zero; 1 leaves predictions as they are"));
+    }
+    let taught = load(context, "teacher", &params.dtype)?;
+    let [own, other] = [model, &taught].map(|model| model.config.vocab);
+    if own != other {
+        let message = format!("the teacher's vocabulary has {other} tokens, the model's {own}");
+        return Err(StageError::input(message).help("use a teacher with the model's own tokenizer"));
+    }
+    let model = taught.frozen().map_err(fault)?;
+    Ok(Some(Teacher { model, weight, temperature }))
+}
+
+/// The file of an `Optimiser`.
+const OPTIMISER: &str = "optimiser.safetensors";
+
+/// Takes over what the optional input `optimiser` remembers, and returns the updates that it has seen.
+fn carry_on(context: &Context, model: &Llama, optimiser: &mut AdamW) -> Result<u64, StageError> {
+    let Some(folder) = context.optional("optimiser") else { return Ok(0) };
+    let path = folder.join(OPTIMISER);
+    let file = Safetensors::open_file(&path)?;
+    let updates = file.metadata("updates").and_then(|updates| updates.parse().ok());
+    let updates = updates.ok_or_else(|| {
+        StageError::input(format!(
+            "`{}` doesn't say after how many `updates` it is",
+            path.display()
+        ))
+        .help("give what `train.keep` made")
+    })?;
+    for (name, buffer) in [("mean", &optimiser.mean), ("square", &optimiser.square)] {
+        model.load_buffer(buffer, name, &file)?;
+    }
+    Ok(updates)
+}
+
 /// Returns what a saved state holds.
 fn held(model: &Llama, optimiser: &AdamW, learning: Option<&Learning>) -> Tensors {
     let same = Tensor::shallow_clone;
@@ -402,5 +549,6 @@ fn resume(
     }
     let log = Journal::create(context.state_dir().join("log.jsonl"))?;
     let origin = Origin::new(context, micro_batch);
-    Ok((Position { origin, step: 0, losses: Vec::new(), kept: Vec::new() }, log))
+    let (losses, norms, kept) = (Vec::new(), Vec::new(), Vec::new());
+    Ok((Position { origin, step: 0, updates: 0, validations: 0, losses, norms, kept }, log))
 }

@@ -18,10 +18,15 @@ pub(crate) struct Position {
     pub(crate) origin: Origin,
     /// Steps done.
     pub(crate) step: u64,
+    /// Updates done: steps less those that were left out.
+    pub(crate) updates: u64,
+    /// Validations done.
+    pub(crate) validations: u64,
     /// Losses of the last steps, newest last.
     pub(crate) losses: Vec<f64>,
+    /// Gradient norms of the same steps.
+    pub(crate) norms: Vec<f64>,
     /// Digests of the models kept so far, in order.
-    #[serde(default)]
     pub(crate) kept: Vec<Digest>,
 }
 

@@ -13,7 +13,10 @@ use crate::stage::tests::{Bench, checkpoint, empty_data, long_data, output, refe
 fn losses_of_units_add_up_to_the_perplexity() {
     let (data, model) = (long_data(), checkpoint("model_plain"));
     let inputs: [(&str, &Path); 2] = [("model", model.path()), ("data", data.path())];
-    let score = Bench::new(json!({"unit": "batch", "batch": 4, "dtype": "f32"}), &inputs);
+    let score = Bench::new(
+        json!({"unit": "batch", "batch": 4, "dtype": "f32", "attention": "sequence"}),
+        &inputs,
+    );
     score.done("rounds.score");
     let nll = fs::read(score.path("out/nll.f64")).unwrap();
     let sum: f64 = nll.chunks(8).map(|eight| f64::from_le_bytes(eight.try_into().unwrap())).sum();
@@ -21,8 +24,11 @@ fn losses_of_units_add_up_to_the_perplexity() {
     let count: u32 =
         tokens.chunks(4).map(|four| u32::from_le_bytes(four.try_into().unwrap())).sum();
     assert_eq!((nll.len(), count), (13 * 8, 49 * 8));
-    let events = Bench::new(json!({"skip": 0, "skip_from": 0, "dtype": "f32"}), &inputs)
-        .done("eval.perplexity");
+    let events = Bench::new(
+        json!({"skip": 0, "skip_from": 0, "dtype": "f32", "attention": "sequence"}),
+        &inputs,
+    )
+    .done("eval.perplexity");
     let expected = (sum / f64::from(count)).exp();
     let got = output(&events, "perplexity");
     assert!((got / expected - 1.0).abs() < 1e-9, "{got} {expected}");
@@ -34,7 +40,10 @@ fn losses_match_transformers() {
     for name in ["plain", "biased"] {
         let model = checkpoint(&format!("model_{name}"));
         let inputs: [(&str, &Path); 2] = [("model", model.path()), ("data", data.path())];
-        let score = Bench::new(json!({"unit": "sequence", "batch": 1, "dtype": "f32"}), &inputs);
+        let score = Bench::new(
+            json!({"unit": "sequence", "batch": 1, "dtype": "f32", "attention": "sequence"}),
+            &inputs,
+        );
         let events = score.done("rounds.score");
         let losses = Losses::open(&score.path("out")).unwrap();
         let got: Vec<f32> = (0..4).map(|unit| losses.loss(unit).unwrap() as f32 * 8.0).collect();
@@ -42,8 +51,11 @@ fn losses_match_transformers() {
         check_close(name, &got, &expected, 1e-5);
         let mean = f64::from(expected.iter().sum::<f32>()) / 32.0;
         assert!((output(&events, "out.mean") / mean - 1.0).abs() < 1e-5);
-        let events = Bench::new(json!({"skip": 0, "skip_from": 0, "dtype": "f32"}), &inputs)
-            .done("eval.perplexity");
+        let events = Bench::new(
+            json!({"skip": 0, "skip_from": 0, "dtype": "f32", "attention": "sequence"}),
+            &inputs,
+        )
+        .done("eval.perplexity");
         assert!((output(&events, "perplexity") / mean.exp() - 1.0).abs() < 1e-4);
     }
 }
@@ -52,7 +64,10 @@ fn losses_match_transformers() {
 fn interrupted_scoring_goes_on_to_the_same_bits() {
     let (data, model) = (long_data(), checkpoint("model_plain"));
     let inputs: [(&str, &Path); 2] = [("model", model.path()), ("data", data.path())];
-    let mut bench = Bench::new(json!({"unit": "batch", "batch": 4, "dtype": "f32"}), &inputs);
+    let mut bench = Bench::new(
+        json!({"unit": "batch", "batch": 4, "dtype": "f32", "attention": "sequence"}),
+        &inputs,
+    );
     bench.micro_batch = Some(3);
     let mean = |events: &str| output(events, "out.mean").to_bits();
     let expected = mean(&bench.done("rounds.score"));
@@ -85,8 +100,7 @@ fn broken_models_and_empty_selections_have_no_loss() {
     let (data, empty, model) = (long_data(), empty_data(), checkpoint("model_plain"));
     let run = |data: &Path, stage: &str, expected: &str| {
         let inputs: [(&str, &Path); 2] = [("model", model.path()), ("data", data)];
-        let params =
-            json!({"unit": "sequence", "batch": 1, "skip": 0, "skip_from": 0, "dtype": "f32"});
+        let params = json!({"unit": "sequence", "batch": 1, "skip": 0, "skip_from": 0, "dtype": "f32", "attention": "sequence"});
         Bench::new(params, &inputs).fails(stage, expected);
     };
     for stage in ["rounds.score", "eval.perplexity"] {

@@ -10,7 +10,7 @@ use crate::nn::llama::Llama;
 use crate::nn::masks::{Learner, Masks};
 use crate::nn::runtime::f32_values;
 use crate::nn::select::{Layers, most_important};
-use crate::nn::tests::{check_close, ids, json as stored, open};
+use crate::nn::tests::{check_close, ids, json as stored, open, trained};
 use crate::nn::weights::{Safetensors, Weights, Writer};
 use crate::stage::inherit::{Cutter, Shape, target};
 use crate::stage::tests::train::train_params;
@@ -71,11 +71,10 @@ fn gates_learn_along_the_slope_of_the_loss() {
     let (mut learner, _) = learner(&model, serde_json::from_str(SHAPE).unwrap());
     stir(&learner);
     let text = ids(&stored("model_logits.json")["ids"]);
-    let length = text.size()[1] - 1;
-    let (inputs, targets) = (text.narrow(1, 0, length), text.narrow(1, 1, length));
+    let rows = trained(&text);
     let mut gradient = model.flat.zeros_like();
     learner.draw(&model, 0).unwrap();
-    let loss = learner.masked().backward(&inputs, &targets, 1.0, &mut gradient).unwrap();
+    let loss = learner.masked().backward(&rows, 1.0, &mut gradient, None).unwrap().nll;
     let slopes = learner.slopes(&model, &gradient).unwrap();
     let slopes = f32_values(&slopes).unwrap();
     let before = f32_values(learner.odds()).unwrap();
@@ -86,14 +85,8 @@ fn gates_learn_along_the_slope_of_the_loss() {
             odds[at] += by;
             learner.odds().shallow_clone().copy_(&Tensor::from_slice(&odds));
             learner.draw(&model, 0).unwrap();
-            f64::from(
-                learner
-                    .masked()
-                    .nll(&inputs, &targets)
-                    .unwrap()
-                    .sum(tch::Kind::Double)
-                    .double_value(&[]) as f32,
-            )
+            f64::from(learner.masked().nll(&rows).unwrap().sum(tch::Kind::Double).double_value(&[])
+                as f32)
         };
         let (up, down) = (at_loss(0.02), at_loss(-0.02));
         // A gate that opens or shuts in between has no slope there.
