@@ -642,3 +642,47 @@ fn a_stage_takes_a_list_of_artifacts() {
         );
     }
 }
+
+#[test]
+fn what_is_optional_of_a_stage_is_given_by_name() {
+    let models = "use std.{corpus, dataset, model, train}\nlet donor = model.open(\"m.gguf\")\n\
+                  let text = corpus.text(\"a\")\n\
+                  let ds = dataset.pack(text, donor.tokenizer, seq: 8)\n\
+                  fn run(data: Dataset; valid: Dataset? = none, teacher: Checkpoint? = none) =\n  \
+                  train.run(donor, data, tokens: 8, batch: 8, valid: valid, teacher: teacher)\n";
+    // What is given at some points of an axis is an input there.
+    let recipe = format!(
+        "{models}axis with = [true, false, true and true]\n\
+         let r = run(ds, valid: if with then ds else none, teacher: if with then none else donor)\n\
+         let s = run(ds, valid: none)\nlet t = train.run(donor, ds, tokens: 8, batch: 8)\n\
+         plan default = r vary with | [s, t]\n"
+    );
+    let expansion = expand(&recipe);
+    let inputs: Vec<_> = expansion
+        .steps
+        .iter()
+        .filter(|step| step.stage().name == "train.run")
+        .map(|step| step.inputs().map(|(name, _)| name).collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(inputs, ["init data valid", "init data teacher", "init data"]);
+    let finds = |call: &str, found: &[&str]| {
+        let other = "let other = model.open(\"o.gguf\")\n\
+                     let apart = dataset.pack(text, other.tokenizer, seq: 8)\n";
+        finds(&format!("{models}{other}plan p = [ds, other, apart, run(ds)]\nplan q = {call}\n"), found);
+    };
+    finds("train.run(donor, ds, tokens: 8, batch: 8, valid: 1)", &["wrong_type 1"]);
+    finds("train.run(donor, ds, ds, tokens: 8, batch: 8)", &["inputs ds"]);
+    finds("train.run(donor, ds, tokens: 8, batch: 8, valid: ds, valid: ds)", &["duplicate valid"]);
+    finds("train.run(donor, ds, tokens: 8, batch: 8, vaild: ds)", &["unknown_argument vaild"]);
+    finds("run(ds, valid: apart)", &["tokenizer_mismatch valid"]);
+    finds(
+        "train.run(donor, ds, tokens: 8, batch: 8, teacher: other)",
+        &["tokenizer_mismatch other"],
+    );
+    let short = "model.init(donor.tokenizer, shape: {depth: 1, width: 64, context: 9})";
+    let long = "dataset.pack(text, donor.tokenizer, seq: 10)";
+    finds(
+        &format!("train.run({short}, ds, tokens: 8, batch: 8, valid: {long})"),
+        &[&format!("shape_mismatch {long}")],
+    );
+}

@@ -103,7 +103,10 @@ fn cosmetic_edits_change_no_key() {
     );
     same(
         "how it is run",
-        &[("by.wd)", "by.wd) run { limit: 1h, retries: 3, micro_batch: 4, cpus: 1, mem: 1GiB }")],
+        &[(
+            "by.wd)",
+            "by.wd) run { limit: 1h, retries: 3, micro_batch: 4, recompute: true, cpus: 1, mem: 1GiB }",
+        )],
     );
     same(
         "an alias of a module",

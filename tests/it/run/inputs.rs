@@ -188,7 +188,7 @@ fn a_file_that_is_written_to_while_a_stage_reads_it_is_told() {
             "protocol": PROTOCOL, "key": Digest::of(b"key"), "stage": stage, "params": {},
             "inputs": {"files": [path], "tokenizer": [space.path("")]}, "out": space.path("out"),
             "state": space.path("state"), "seed": 0, "threads": 1, "device": "cpu",
-            "micro_batch": null, "shell": null,
+            "micro_batch": null, "recompute": false, "shell": null,
         });
         let mut action: Action = serde_json::from_value(action).expect("an action");
         action.params = serde_json::from_value(params).expect("values");
