@@ -668,7 +668,10 @@ fn what_is_optional_of_a_stage_is_given_by_name() {
     let finds = |call: &str, found: &[&str]| {
         let other = "let other = model.open(\"o.gguf\")\n\
                      let apart = dataset.pack(text, other.tokenizer, seq: 8)\n";
-        finds(&format!("{models}{other}plan p = [ds, other, apart, run(ds)]\nplan q = {call}\n"), found);
+        finds(
+            &format!("{models}{other}plan p = [ds, other, apart, run(ds)]\nplan q = {call}\n"),
+            found,
+        );
     };
     finds("train.run(donor, ds, tokens: 8, batch: 8, valid: 1)", &["wrong_type 1"]);
     finds("train.run(donor, ds, ds, tokens: 8, batch: 8)", &["inputs ds"]);

@@ -1,6 +1,6 @@
 //! Gradients of the loss by all parameters: by `cpu`, or by libtorch's autograd below the output embedding.
 
-use tch::{Kind, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use crate::nn::layout::LayerLeaves;
 use crate::nn::llama::{Llama, Places, batch};
@@ -26,8 +26,8 @@ pub(crate) struct Losses {
     pub(crate) divergence: f64,
 }
 
-/// What a chunk of the head makes: the same sums, on the model's device.
-struct Sums {
+/// The same sums on the model's device: nothing waits for a GPU until they are read.
+pub(crate) struct Sums {
     nll: Tensor,
     divergence: Tensor,
 }
@@ -44,7 +44,7 @@ impl Llama {
         scale: f64,
         gradient: &mut Tensor,
         teacher: Option<&Teacher>,
-    ) -> Result<Losses, TchError> {
+    ) -> Result<Sums, TchError> {
         if self.net().is_some() && rows.starts.is_none() && teacher.is_none() {
             self.backward_by_hand(rows, scale, gradient)
         } else {
@@ -61,14 +61,14 @@ impl Llama {
         rows: &Rows,
         scale: f64,
         gradient: &mut Tensor,
-    ) -> Result<Losses, TchError> {
+    ) -> Result<Sums, TchError> {
         let net = self.net.as_ref().expect("a model of f32 on the CPU");
         let (ids, targets) = (rows.ids.f_contiguous()?, rows.targets.f_contiguous()?);
         let (parameters, gradient) = (numbers(&self.flat), numbers_mut(gradient));
         let room = &mut self.room.borrow_mut();
         let (batch, targets) = (batch(&ids), numbers(&targets));
         let nll = net.backward(parameters, batch, targets, scale as f32, gradient, room);
-        Ok(Losses { nll, divergence: 0.0 })
+        Ok(Sums { nll: Tensor::f_from_slice(&[nll])?, ..Sums::zero(Device::Cpu)? })
     }
 
     /// The same by graphs of what is below the head, with a teacher or not.
@@ -78,20 +78,20 @@ impl Llama {
         scale: f64,
         gradient: &Tensor,
         teacher: Option<&Teacher>,
-    ) -> Result<Losses, TchError> {
+    ) -> Result<Sums, TchError> {
         let taught = teacher.map(|teacher| teacher.states(rows)).transpose()?;
         let taught = teacher.zip(taught.as_ref());
         if self.recompute {
             return self.backward_by_layers(rows, scale, gradient, taught);
         }
         let hidden = self.hidden(&rows.ids, rows.starts.as_ref())?;
-        let (losses, d_hidden) =
+        let (sums, d_hidden) =
             self.head_backward(&hidden, &rows.targets, scale, gradient, taught)?;
         let below: Vec<usize> = (0..self.leaves.len())
             .filter(|&index| index == 0 || index != self.layout.head)
             .collect();
         let _ = self.pull(&hidden, &d_hidden, None, &below, gradient)?;
-        Ok(losses)
+        Ok(sums)
     }
 
     /// The same by one graph a layer, from the input that it had.
@@ -101,12 +101,12 @@ impl Llama {
         scale: f64,
         gradient: &Tensor,
         taught: Option<(&Teacher, &Tensor)>,
-    ) -> Result<Losses, TchError> {
+    ) -> Result<Sums, TchError> {
         let places = self.places(0, rows.ids.size()[1], rows.starts.as_ref())?;
         let mut inputs = self.inputs(&rows.ids, &places)?;
         let x = inputs.pop().expect("the last layer's output");
         let hidden = self.last(&x)?;
-        let (losses, d_hidden) =
+        let (sums, d_hidden) =
             self.head_backward(&hidden, &rows.targets, scale, gradient, taught)?;
         let mut d_x = self.pull(&hidden, &d_hidden, Some(&x), &[self.layout.norm], gradient)?;
         for layer in self.layout.layers.iter().rev() {
@@ -115,7 +115,7 @@ impl Llama {
             d_x = self.pull(&made, &d_x, Some(&x), &layer.all(), gradient)?;
         }
         let _ = self.pull(&self.embedded(&rows.ids)?, &d_x, None, &[0], gradient)?;
-        Ok(losses)
+        Ok(sums)
     }
 
     /// Returns the input of each layer and the output of the last one, each the start of a graph.
@@ -160,14 +160,13 @@ impl Llama {
         scale: f64,
         gradient: &Tensor,
         taught: Option<(&Teacher, &Tensor)>,
-    ) -> Result<(Losses, Tensor), TchError> {
+    ) -> Result<(Sums, Tensor), TchError> {
         tch::no_grad(|| {
             let (hidden, targets) = (hidden.f_detach()?, targets.f_reshape([-1, 1])?);
             let head = self.leaves[self.layout.head].f_detach()?.f_to_kind(self.kind())?;
             let mut d_head = self.slot(gradient, self.layout.head)?;
             let d_hidden = hidden.f_empty_like()?;
-            let zero = || Tensor::f_zeros([1], (Kind::Double, self.device()));
-            let mut sums = Sums { nll: zero()?, divergence: zero()? };
+            let mut sums = Sums::zero(self.device())?;
             for (start, count) in self.chunks(hidden.size()[0]) {
                 let part = |of: &Tensor| of.f_narrow(0, start, count);
                 let rows = part(&hidden)?;
@@ -182,12 +181,24 @@ impl Llama {
                 let scaled = rows.f_mul_scalar(scale)?.f_to_kind(self.kind())?;
                 let _ = d_head.f_add_(&d_logits.f_tr()?.f_mm(&scaled)?)?;
             }
-            Ok((sums.losses()?, d_hidden))
+            Ok((sums, d_hidden))
         })
     }
 }
 
 impl Sums {
+    /// Returns sums of no tokens.
+    pub(crate) fn zero(device: Device) -> Result<Self, TchError> {
+        let zero = || Tensor::f_zeros([1], (Kind::Double, device));
+        Ok(Self { nll: zero()?, divergence: zero()? })
+    }
+
+    /// Adds other sums.
+    pub(crate) fn merge(&mut self, other: &Self) -> Result<(), TchError> {
+        let _ = self.nll.f_add_(&other.nll)?;
+        self.divergence.f_add_(&other.divergence).map(|_| ())
+    }
+
     /// Adds the losses of rows of log-probabilities, which are used up, and returns the gradient by their logits.
     fn add(
         &mut self,
@@ -228,7 +239,8 @@ impl Sums {
         own.f_exp()?.f_sub(&wanted)?.f_mul_scalar(temperature)
     }
 
-    fn losses(&self) -> Result<Losses, TchError> {
+    /// Reads them.
+    pub(crate) fn read(&self) -> Result<Losses, TchError> {
         let [nll, divergence] = [&self.nll, &self.divergence].map(|sum| sum.f_double_value(&[0]));
         Ok(Losses { nll: nll?, divergence: divergence? })
     }

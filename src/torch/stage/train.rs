@@ -13,7 +13,7 @@ use tlm::data::train_log::write_events;
 use tlm::stage::{Context, StageError};
 
 use crate::nn::adamw::{AdamW, Course, Hyper, Schedule};
-use crate::nn::backward::{Losses, Teacher};
+use crate::nn::backward::{Losses, Sums, Teacher};
 use crate::nn::llama::Llama;
 use crate::nn::masks::Learner;
 use crate::nn::runtime::{all_finite, fault};
@@ -324,7 +324,7 @@ impl Run {
         let scale = 1.0 / (self.batch * self.data.length) as f64;
         let masked = self.learning.as_ref().map(|learning| learning.learner.masked());
         let model = masked.unwrap_or(&self.model);
-        let mut sum = Losses::default();
+        let mut sums = Sums::zero(model.device()).map_err(fault)?;
         let mut done = 0;
         while done < self.batch {
             if context.interrupted() {
@@ -334,13 +334,13 @@ impl Run {
             let indices: Vec<u64> = (done..end).map(|at| self.order.at(first + at)).collect();
             let rows = self.data.batch(&indices, model.device())?;
             let teacher = self.teacher.as_ref();
-            let losses =
-                model.backward(&rows, scale, &mut self.gradient, teacher).map_err(fault)?;
-            sum.nll += losses.nll;
-            sum.divergence += losses.divergence;
+            model
+                .backward(&rows, scale, &mut self.gradient, teacher)
+                .and_then(|more| sums.merge(&more))
+                .map_err(fault)?;
             done = end;
         }
-        Ok(Some(sum))
+        sums.read().map(Some).map_err(fault)
     }
 
     fn check_finite(&self, what: &str, value: f64) -> Result<(), StageError> {

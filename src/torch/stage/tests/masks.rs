@@ -74,7 +74,8 @@ fn gates_learn_along_the_slope_of_the_loss() {
     let rows = trained(&text);
     let mut gradient = model.flat.zeros_like();
     learner.draw(&model, 0).unwrap();
-    let loss = learner.masked().backward(&rows, 1.0, &mut gradient, None).unwrap().nll;
+    let loss =
+        learner.masked().backward(&rows, 1.0, &mut gradient, None).unwrap().read().unwrap().nll;
     let slopes = learner.slopes(&model, &gradient).unwrap();
     let slopes = f32_values(&slopes).unwrap();
     let before = f32_values(learner.odds()).unwrap();
