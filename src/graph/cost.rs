@@ -246,6 +246,11 @@ impl<'c> Call<'c> {
         real(&self.value(param)?).ok_or(Unknown::Never)
     }
 
+    /// The same, or another number where the parameter is left out of the key.
+    fn number_or(&self, param: &str, default: f64) -> Known<f64> {
+        if self.step().param(param).is_some() { self.number(param) } else { Ok(default) }
+    }
+
     /// Returns a parameter.
     fn value(&self, param: &str) -> Known<Value> {
         match self.step().param(param) {

@@ -114,11 +114,13 @@ fn training(call: &Call<'_>, model: &str) -> Known<f64> {
     Ok(operations)
 }
 
-/// A forward pass over all of a dataset.
+/// A forward pass over all of a dataset, without the layers that are left out.
 fn scoring(call: &Call<'_>) -> Known<f64> {
     let (model, data) = (call.facts("model").shape?, call.facts("data"));
+    let skip = call.number_or("skip", 0.0)?;
+    let left = Shape { depth: (model.depth - skip).max(0.0), ..*model };
     let seq = data.seq?;
-    Ok(model.forward(data.sequences? * seq, seq))
+    Ok(left.forward(data.sequences? * seq, seq))
 }
 
 /// Gradients need a backward pass, activations do not.

@@ -29,8 +29,10 @@ let own    = eval.perplexity(other(r1.model), ds)
 let donor  = model.open("m")
 let cut    = train.run(model.inherit(donor, tok, shape: {width: 8}), ds, tokens: 1000, batch: 1000)
 let big    = eval.speed(model.gqa(donor, kv_heads: 1), prefix: 2, new: 7, batch: 3)
+let taught = train.run(init, ds, tokens: 64, batch: 64, teacher: r1.model, valid: ds, validations: 2)
+let less   = eval.perplexity(init, ds, skip: 1)
 
-plan default = [m, own, cut.loss, big]
+plan default = [m, own, cut.loss, big, taught.loss, less]
 plan words   = ds
 "#;
 
@@ -93,6 +95,8 @@ fn operations_are_known_as_far_as_recipe_and_store_tell() {
         &[
             ("losses", until.clone()),
             ("r2", until.clone()),
+            ("taught", until.clone()),
+            ("less", until.clone()),
             ("m", until),
             ("own.model", never.clone()),
             ("own", json!("own.model")),
@@ -112,6 +116,9 @@ fn operations_are_known_as_far_as_recipe_and_store_tell() {
             ("losses", json!(INIT * tokens)),
             ("r2", json!(3.0 * INIT * half)),
             ("m", json!(INIT * tokens)),
+            // A teacher sees each token once, and a training of one step measures once.
+            ("taught", json!(4.0 * INIT * 64.0 + INIT * tokens)),
+            ("less", json!((INIT + 2.0 * 17_280.0) / 2.0 * tokens)),
             ("own.model", never),
             ("own", json!("own.model")),
         ],
