@@ -208,7 +208,7 @@ fn a_plan_tells_operations_and_hours() {
         &[],
         &[
             ", over 5.79e8 FLOPs\n",
-            "  FLOPs of 4 steps are not known until ds, own.model ran\n",
+            "  FLOPs of 6 steps are not known until ds, own.model ran\n",
             "  FLOPs of 1 step are not known beforehand: other\n",
         ],
     );
