@@ -6,6 +6,7 @@ mod donor;
 mod gguf;
 mod importance;
 mod inherit;
+mod last_word;
 mod losses;
 mod made;
 mod masks;
