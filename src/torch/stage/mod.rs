@@ -23,6 +23,7 @@ mod speed;
 mod spikes;
 mod spread;
 mod state;
+mod sums;
 mod train;
 mod train_state;
 mod validation;
