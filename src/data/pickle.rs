@@ -125,7 +125,10 @@ impl<'p> Machine<'p> {
     fn step(&mut self, op: u8) -> Result<(), Wrong> {
         let object = match op {
             0x80 => return self.protocol(),
-            b'(' => return Ok(self.marks.push(self.stack.len())),
+            b'(' => {
+                self.marks.push(self.stack.len());
+                return Ok(());
+            }
             b's' => {
                 let items = self.take(2)?;
                 return self.set(&items);
@@ -287,7 +290,7 @@ impl<'p> Machine<'p> {
     }
 
     fn set(&mut self, items: &[Id]) -> Result<(), Wrong> {
-        if items.len() % 2 != 0 {
+        if !items.len().is_multiple_of(2) {
             return self.damaged("a key has no value");
         }
         self.dict()?.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));

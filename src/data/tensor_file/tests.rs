@@ -113,8 +113,8 @@ fn archive(members: &[(&str, &[u8])], compression: CompressionMethod) -> Vec<u8>
 /// Returns a pickle of one tensor `t` of `FloatStorage` 0.
 fn pickle(count: i32, offset: i32, shape: &[i32], strides: &[i32]) -> Vec<u8> {
     let text =
-        |text: &str| [&[b'X'], &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
-    let number = |number: i32| [&[b'J'], &number.to_le_bytes()[..]].concat();
+        |text: &str| [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
+    let number = |number: i32| [b"J", &number.to_le_bytes()[..]].concat();
     let tuple = |numbers: &[i32]| {
         let items: Vec<u8> = numbers.iter().flat_map(|&value| number(value)).collect();
         [b"(", &items[..], b"t"].concat()
@@ -235,7 +235,7 @@ fn damage_anywhere_is_told() {
             match file {
                 Ok(file) => file.tensors().values().for_each(|tensor| drop(file.bytes(tensor))),
                 Err(DataError::Invalid { help, message, .. }) => {
-                    assert!(help.is_some(), "{message}")
+                    assert!(help.is_some(), "{message}");
                 }
                 Err(error @ DataError::Io { .. }) => panic!("{error}"),
             }

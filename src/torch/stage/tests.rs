@@ -75,7 +75,16 @@ impl Bench {
         let inputs =
             inputs.iter().map(|(n, path)| ((*n).to_owned(), vec![path.to_path_buf()])).collect();
         let folder = tempfile::tempdir_in(scratch()).unwrap();
-        Self { folder, params, inputs, seed: 1, threads: 1, micro_batch: None, recompute: false, stop_on: "loss" }
+        Self {
+            folder,
+            params,
+            inputs,
+            seed: 1,
+            threads: 1,
+            micro_batch: None,
+            recompute: false,
+            stop_on: "loss",
+        }
     }
 
     fn state(&self, name: &str) -> PathBuf {
