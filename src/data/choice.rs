@@ -1,5 +1,5 @@
 //! Multiple choice: questions from JSON Lines and what is asked of a model, by the rules of lm-evaluation-harness
-//! (`ConfigurableTask`, `TemplateLM._encode_pair`, `HFLM._loglikelihood_tokens`).
+//! (`ConfigurableTask`).
 
 use std::path::Path;
 
@@ -7,6 +7,7 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde_json::{Map, Value};
 
 use crate::data::error::DataError;
+use crate::data::request::{Request, request};
 use crate::data::task::{self, Wrong};
 use crate::data::tokenizer::Tokenizer;
 
@@ -32,15 +33,6 @@ pub struct Question {
     pub choices: Vec<String>,
     /// Which of them is right.
     pub gold: usize,
-}
-
-/// Tokens whose likelihood is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// What the model reads, and the last token that it predicts.
-    pub tokens: Vec<u32>,
-    /// How many of the last tokens are the answer.
-    pub answer: usize,
 }
 
 /// How many questions were answered right.
@@ -133,59 +125,12 @@ pub fn requests(
     let ask = |question: &Question| -> Result<Vec<Request>, DataError> {
         let ask = |choice: &String| {
             let answer = format!("{delimiter}{choice}");
-            let mut request = encode(path, &question.context, &answer, tokenizer)?;
-            let wrong = |what: &str, help: &str| {
-                let message = format!("the answer `{choice}` {what}");
-                Err(DataError::invalid(path, message).help(help))
-            };
-            if request.answer == 0 {
-                return wrong("has no tokens after its question", "put a space between them");
-            }
-            if request.answer > context {
-                let help = "use a model with a longer context, or shorter answers";
-                return wrong(&format!("has more tokens than the {context} the model reads"), help);
-            }
-            let surplus = request.tokens.len().saturating_sub(context + 1);
-            request.tokens.drain(..surplus);
-            Ok(request)
+            request(path, &question.context, &answer, tokenizer, context)
         };
         question.choices.iter().map(ask).collect()
     };
     let all: Result<Vec<_>, _> = questions.par_iter().map(ask).collect();
     Ok(all?.into_iter().flatten().collect())
-}
-
-/// Encodes a context and what follows it. Blanks at the end of the context count to what follows, and where the two
-/// meet the tokens of the whole are taken.
-fn encode(
-    path: &Path,
-    context: &str,
-    answer: &str,
-    tokenizer: &Tokenizer,
-) -> Result<Request, DataError> {
-    // Python's blanks: those of Unicode, and four old separators.
-    let is_blank = |c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c);
-    let (head, blanks) = context.split_at(context.trim_end_matches(is_blank).len());
-    if !head.is_empty() {
-        let before = tokenizer.encode_marked(head)?.len();
-        let tokens = tokenizer.encode_marked(&[head, blanks, answer].concat())?;
-        let answer = tokens.len().saturating_sub(before);
-        return Ok(Request { tokens, answer });
-    }
-    let start = tokenizer.start_of_text().ok_or_else(|| {
-        DataError::invalid(
-            path,
-            "a question is empty, and the tokenizer has no token to begin with",
-        )
-        .help("give the tokenizer a `bos_token` or `eos_token`, or the question a text")
-    })?;
-    let mut tokens = tokenizer.encode(&[blanks, answer].concat())?;
-    // What begins with this token needs no other one.
-    if tokens.first() != Some(&start) {
-        tokens.insert(0, start);
-    }
-    let answer = tokens.len() - 1;
-    Ok(Request { tokens, answer })
 }
 
 /// Returns the index of the likeliest answer when each log-likelihood counts by `size` of the answer; the first one wins

@@ -157,14 +157,59 @@ impl Gguf {
             DataError::invalid(self.path(), format!("tensor `{name}` is missing"))
                 .help("use a whole model; parts of a split file are not supported")
         })?;
-        let size = info.size.ok_or_else(|| {
-            let message = format!("tensor `{name}` has ggml type {}, unknown here", info.ggml_type);
-            DataError::invalid(self.path(), message).help(
-                "use a file quantised as F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 or a K-quant",
-            )
-        })?;
+        let size = info.size.ok_or_else(|| self.unsupported(info))?;
         Ok((info, &self.map.bytes()[info.start as usize..][..size as usize]))
     }
+
+    /// Returns the error of a tensor whose type is not read.
+    pub fn unsupported(&self, info: &TensorInfo) -> DataError {
+        let kind = type_name(info.ggml_type);
+        DataError::invalid(self.path(), format!("tensor `{}` is of ggml type {kind}, which is not supported", info.name)).help(
+            "use a file of F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 or the K-quants Q2_K to Q6_K; \
+             `llama-quantize --allow-requantize IN.gguf OUT.gguf Q8_0` makes one of this",
+        )
+    }
+}
+
+/// Returns ggml's name of a type.
+pub fn type_name(ggml_type: u32) -> String {
+    let name = match ggml_type {
+        0 => "F32",
+        1 => "F16",
+        2 => "Q4_0",
+        3 => "Q4_1",
+        6 => "Q5_0",
+        7 => "Q5_1",
+        8 => "Q8_0",
+        9 => "Q8_1",
+        10 => "Q2_K",
+        11 => "Q3_K",
+        12 => "Q4_K",
+        13 => "Q5_K",
+        14 => "Q6_K",
+        15 => "Q8_K",
+        16 => "IQ2_XXS",
+        17 => "IQ2_XS",
+        18 => "IQ3_XXS",
+        19 => "IQ1_S",
+        20 => "IQ4_NL",
+        21 => "IQ3_S",
+        22 => "IQ2_S",
+        23 => "IQ4_XS",
+        24 => "I8",
+        25 => "I16",
+        26 => "I32",
+        27 => "I64",
+        28 => "F64",
+        29 => "IQ1_M",
+        30 => "BF16",
+        34 => "TQ1_0",
+        35 => "TQ2_0",
+        39 => "MXFP4",
+        40 => "NVFP4",
+        _ => return format!("number {ggml_type}"),
+    };
+    name.to_owned()
 }
 
 /// Returns (elements of a block, bytes of a block) of a ggml type.

@@ -3,18 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
-use safetensors::SafeTensors;
 use walkdir::WalkDir;
 
 use crate::base::Value;
-use crate::data::error::DataError;
-use crate::data::mapped::Mapped;
 use crate::data::snapshots::Snapshots;
 use crate::data::tokenizer::counts::sum_of_counts;
 use crate::data::tokenizer::files::Vocabulary;
 use crate::data::tokenizer::open::open_tokenizer;
 use crate::data::train_log::read_log;
-use crate::data::{Corpus, Dataset, Losses};
+use crate::data::{Corpus, Dataset, Losses, TensorFile};
 use crate::stage::{Context, StageError};
 
 /// Tells the fields of the artifact `name` of type `kind` at `path`. A type of the recipe's own has none that could be read.
@@ -80,16 +77,11 @@ fn params(folder: &Path) -> Result<u64, StageError> {
     }
     let mut params = 0;
     for shard in shards {
-        let file = Mapped::open(&shard)?;
-        let tensors = SafeTensors::deserialize(file.bytes())
-            .map_err(|error| DataError::invalid(&shard, format!("no safetensors file: {error}")))?;
-        params += tensors.iter().map(|(_, tensor)| size(tensor.shape())).sum::<u64>();
+        let file = TensorFile::open_safetensors(&shard)?;
+        let sizes = file.tensors().values().map(|tensor| tensor.shape.iter().product::<u64>());
+        params += sizes.sum::<u64>();
     }
     Ok(params)
-}
-
-fn size(shape: &[usize]) -> u64 {
-    shape.iter().map(|length| *length as u64).product()
 }
 
 fn shards(folder: &Path) -> Vec<PathBuf> {

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tlm::base::{FileId, SourceMap};
 use tlm::data::npy::Pairs;
 use tlm::data::tokenizer::open::open_tokenizer;
-use tlm::data::{Gguf, Tokenizer};
+use tlm::data::{DataError, Gguf, TensorFile, Tokenizer};
 use tlm::diag::render;
 use tlm::sema::Overlay;
 use tlm::syntax::{format, fuzz_entry, parse};
@@ -83,6 +83,32 @@ pub(crate) fn meta(bytes: &[u8]) {
     }
 }
 
+/// Reads a safetensors file and each of its tensors.
+pub(crate) fn safetensors(bytes: &[u8]) {
+    tensors(bytes, TensorFile::open_safetensors);
+}
+
+/// Reads a file of `torch.save` and each of its tensors.
+pub(crate) fn torch_file(bytes: &[u8]) {
+    tensors(bytes, TensorFile::open_torch);
+}
+
+/// What opens has as many bytes as it says, and what does not says what to do.
+fn tensors(bytes: &[u8], open: fn(&Path) -> Result<TensorFile, DataError>) {
+    let (_folder, path) = written(bytes, "fuzz.bin");
+    match open(&path) {
+        Ok(file) => {
+            for tensor in file.tensors().values() {
+                let Some(size) = tensor.numbers.size() else { continue };
+                let count: u64 = tensor.shape.iter().product();
+                assert_eq!(file.bytes(tensor).len() as u64, count * size as u64, "{tensor:?}");
+            }
+        }
+        Err(DataError::Invalid { help, message, .. }) => assert!(help.is_some(), "{message}"),
+        Err(error @ DataError::Io { .. }) => panic!("{error}"),
+    }
+}
+
 fn written(bytes: &[u8], name: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join(name);
@@ -128,5 +154,7 @@ mod tests {
         check("pieces", super::pieces);
         check("tokenizer", super::tokenizer);
         check("meta", super::meta);
+        check("safetensors", super::safetensors);
+        check("torch_file", super::torch_file);
     }
 }

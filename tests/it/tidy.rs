@@ -64,7 +64,7 @@ fn files_are_documented_and_of_a_size_one_can_read() {
 }
 
 /// What may be named only below some paths; everything else goes through what those offer.
-const HOMES: [(&str, &[&str]); 24] = [
+const HOMES: [(&str, &[&str]); 26] = [
     ("tch::", &["torch/"]),
     ("tokenizers::", &["data/tokenizer/"]),
     ("aho_corasick::", &["data/tokenizer/added.rs"]),
@@ -82,6 +82,11 @@ const HOMES: [(&str, &[&str]); 24] = [
     ("indicatif::", &["report/"]),
     ("parquet::", &["stage/corpus_parquet.rs"]),
     ("regex::", &["stage/corpus_filter.rs"]),
+    ("safetensors::", &["data/safetensors.rs", "data/tensor_file.rs", "torch/stage/tests/"]),
+    (
+        "zip::",
+        &["data/wheel.rs", "data/torch_file.rs", "data/tensor_file/", "stage/source_unpack.rs"],
+    ),
     ("tar::", &["stage/source_unpack.rs"]),
     ("ureq::", &["stage/download.rs"]),
     ("unicode_script::", &["data/tokenizer/retrain.rs", "stage/corpus_filter.rs"]),

@@ -21,7 +21,7 @@ pub(super) fn rule(call: &Call<'_>) -> (Facts, Known<f64>) {
         "eval.perplexity" => (later, scoring(call)),
         "eval.speed" => (later, writing(call)),
         // Nothing counts the tokens of a task.
-        "eval.choice" | "eval.rouge" => (later, Err(Unknown::Never)),
+        "eval.choice" | "eval.last_word" | "eval.rouge" => (later, Err(Unknown::Never)),
         "model.cut" | "model.inherit" => free(Facts { shape: cut(call), ..later }),
         "model.gqa" => free(Facts { shape: grouped(call), ..later }),
         "model.importance" => (later, measuring(call)),

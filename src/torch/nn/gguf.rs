@@ -1,5 +1,6 @@
 //! A Llama in a GGUF file: its shape from the metadata, its tensors dequantised one by one.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use tch::Tensor;
@@ -11,7 +12,7 @@ use crate::nn::config::{Config, Rope, Scaling};
 use crate::nn::layout::deinterleave;
 use crate::nn::quant::Quant;
 use crate::nn::runtime::fault;
-use crate::nn::weights::Weights;
+use crate::nn::weights::{Source, Weights};
 
 /// An open GGUF file with a Llama in it.
 pub(crate) struct Gguf {
@@ -29,18 +30,13 @@ impl Gguf {
         };
         let config = config(&file).map_err(broken)?;
         supported(&file, &config).map_err(broken)?;
-        if let Some(tensor) = file.tensors().iter().find(|info| Quant::of(info.ggml_type).is_none())
-        {
-            let (name, kind) = (&tensor.name, tensor.ggml_type);
-            return Err(broken(format!("has tensor `{name}` of unsupported type {kind}"))
-                .help("use a file of F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K or Q6_K"));
-        }
         Ok(Self { file, config })
     }
 }
 
-impl Weights for Gguf {
-    fn load(&self, name: &str, shape: &[i64]) -> Result<Tensor, StageError> {
+impl Gguf {
+    /// Returns a tensor's bytes and how they are stored; fails unless it is there in this shape.
+    fn readable(&self, name: &str, shape: &[i64]) -> Result<(Quant, &[u8]), StageError> {
         let path = self.file.path().display();
         let wrong = |what: String| {
             StageError::input(format!("tensor `{name}` of `{path}` {what}"))
@@ -48,11 +44,18 @@ impl Weights for Gguf {
         };
         let stored = gguf_name(name).ok_or_else(|| wrong("is not known".to_owned()))?;
         let (info, bytes) = self.file.tensor(&stored)?;
+        let kind = Quant::of(info.ggml_type).ok_or_else(|| self.file.unsupported(info))?;
         let found = shape_of(info);
         if found != shape {
             return Err(wrong(format!("has shape {found:?}, but its metadata means {shape:?}")));
         }
-        let kind = Quant::of(info.ggml_type).ok_or_else(|| wrong("is unsupported".to_owned()))?;
+        Ok((kind, bytes))
+    }
+}
+
+impl Weights for Gguf {
+    fn load(&self, name: &str, shape: &[i64]) -> Result<Tensor, StageError> {
+        let (kind, bytes) = self.readable(name, shape)?;
         let numbers = kind.dequantise(bytes);
         let tensor = Tensor::f_from_slice(&numbers).and_then(|flat| flat.f_view(shape));
         // llama.cpp turns neighbours, so its files hold interleaved rows.
@@ -61,6 +64,27 @@ impl Weights for Gguf {
         tensor
             .and_then(|rows| if rotary { deinterleave(&rows, size) } else { Ok(rows) })
             .map_err(fault)
+    }
+}
+
+impl Source for Gguf {
+    fn check(&self, config: &Config) -> Result<(), StageError> {
+        let mut known = BTreeSet::new();
+        for (name, shape) in config.tensors() {
+            self.readable(&name, &shape)?;
+            known.extend(gguf_name(&name));
+        }
+        match self.file.tensors().iter().find(|info| !known.contains(&info.name)) {
+            None => Ok(()),
+            Some(info) => Err(StageError::input(format!(
+                "tensor `{}` of `{}` has no place in a plain Llama",
+                info.name,
+                self.file.path().display()
+            ))
+            .help(
+                "it would be left out, and the model be another one: use a file of a plain Llama",
+            )),
+        }
     }
 }
 

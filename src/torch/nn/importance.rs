@@ -61,7 +61,6 @@ pub(crate) struct Activations {
     layers: Vec<Tensor>,
     neurons: Vec<Tensor>,
     heads: Vec<Tensor>,
-    tokens: i64,
 }
 
 impl Activations {
@@ -75,46 +74,50 @@ impl Activations {
             layers: each(1)?,
             neurons: each(ffn)?,
             heads: each(heads)?,
-            tokens: 0,
         })
     }
 
+    /// Returns all sums, in an order of their own.
+    pub(crate) fn all(&self) -> Vec<&Tensor> {
+        let layers = [&self.layers, &self.neurons, &self.heads].into_iter().flatten();
+        std::iter::once(&self.hidden).chain(layers).collect()
+    }
+
     /// Adds those of some tokens, `[batch, length]`.
-    pub(crate) fn add(&mut self, model: &Llama, ids: &Tensor) -> Result<(), TchError> {
+    pub(crate) fn add(&self, model: &Llama, ids: &Tensor) -> Result<(), TchError> {
         tch::no_grad(|| {
             let places = model.places(0, ids.size()[1], None)?;
             let mut x = model.embedded(ids)?;
             for (index, layer) in model.layout.layers.iter().enumerate() {
                 let before = x.shallow_clone();
                 let z = model.normed(&x, layer.attention_norm)?;
-                add_sizes(&mut self.hidden, &z)?;
+                add_sizes(&self.hidden, &z)?;
                 let mixed = model.mixed(layer, &z, &places, None)?;
                 let size = model.config.head_dim;
                 let norms = mixed.f_to_kind(Kind::Float)?.f_unflatten(-1, [-1, size])?;
                 let norms =
                     norms.f_square()?.f_sum_dim_intlist([-1_i64].as_slice(), false, Kind::Float)?;
-                add_sizes(&mut self.heads[index], &norms.f_sqrt()?)?;
+                add_sizes(&self.heads[index], &norms.f_sqrt()?)?;
                 x = model.after_attention(layer, &x, &z, &mixed)?;
                 let z = model.normed(&x, layer.mlp_norm)?;
-                add_sizes(&mut self.hidden, &z)?;
+                add_sizes(&self.hidden, &z)?;
                 let inner = model.gated(layer, &z)?;
-                add_sizes(&mut self.neurons[index], &inner)?;
+                add_sizes(&self.neurons[index], &inner)?;
                 x = x.f_add(&model.project(&inner, layer.down)?)?;
                 let change = Tensor::f_cosine_similarity(&before, &x, -1, 1e-8)?
                     .f_neg()?
                     .f_add_scalar(1.0)?;
-                add_sizes(&mut self.layers[index], &change.f_unsqueeze(-1)?)?;
+                add_sizes(&self.layers[index], &change.f_unsqueeze(-1)?)?;
             }
-            add_sizes(&mut self.hidden, &model.normed(&x, model.layout.norm)?)?;
-            self.tokens += ids.numel() as i64;
+            add_sizes(&self.hidden, &model.normed(&x, model.layout.norm)?)?;
             Ok(())
         })
     }
 
-    /// Returns the importance.
-    pub(crate) fn finish(&self, config: &Config) -> Result<Importance, TchError> {
+    /// Returns the importance, as so many tokens were added.
+    pub(crate) fn finish(&self, config: &Config, tokens: u64) -> Result<Importance, TchError> {
         let mean = |sums: &Tensor| -> Result<Vec<f64>, TchError> {
-            let mean = f32_values(&sums.f_div_scalar(self.tokens.max(1))?)?;
+            let mean = f32_values(&sums.f_div_scalar(tokens.max(1) as i64)?)?;
             Ok(mean.into_iter().map(f64::from).collect())
         };
         let mut out = zeros(config);
@@ -129,9 +132,13 @@ impl Activations {
 }
 
 /// Adds the sum of the sizes of `[.., units]` over all but the last dimension.
-fn add_sizes(sums: &mut Tensor, values: &Tensor) -> Result<(), TchError> {
+fn add_sizes(sums: &Tensor, values: &Tensor) -> Result<(), TchError> {
     let units = sums.size()[0];
     let sizes = values.f_abs()?.f_reshape([-1, units])?;
-    let _ = sums.f_add_(&sizes.f_sum_dim_intlist([0_i64].as_slice(), false, Kind::Double)?)?;
+    let _ = sums.shallow_clone().f_add_(&sizes.f_sum_dim_intlist(
+        [0_i64].as_slice(),
+        false,
+        Kind::Double,
+    )?)?;
     Ok(())
 }

@@ -344,24 +344,42 @@ impl Llama {
         Tensor::f_from_slice(&net.nll(parameters, &hidden, numbers(&targets)))
     }
 
-    /// The same for some tokens only: `places` are their rows in `ids` when that is one row after another.
-    pub(crate) fn nll_at(
-        &self,
-        ids: &Tensor,
-        places: &Tensor,
-        targets: &Tensor,
-    ) -> Result<Tensor, TchError> {
+    /// Returns the last hidden states of some tokens, without a gradient: `places` are their rows in `ids` when that is one row
+    /// after another.
+    pub(crate) fn hidden_at(&self, ids: &Tensor, places: &Tensor) -> Result<Tensor, TchError> {
         let Some(net) = self.net() else {
-            return tch::no_grad(|| {
-                let hidden = self.hidden(ids, None)?.f_index_select(0, places)?;
-                self.nll_of(&hidden, &targets.f_reshape([-1, 1])?)
-            });
+            return tch::no_grad(|| self.hidden(ids, None)?.f_index_select(0, places));
         };
-        let [ids, places, targets] = [ids, places, targets].map(Tensor::f_contiguous);
-        let (ids, places, targets) = (ids?, places?, targets?);
-        let parameters = numbers(&self.flat);
-        let hidden = net.hidden_at(parameters, batch(&ids), numbers(&places));
-        Tensor::f_from_slice(&net.nll(parameters, &hidden, numbers(&targets)))
+        let (ids, places) = (ids.f_contiguous()?, places.f_contiguous()?);
+        let hidden = net.hidden_at(numbers(&self.flat), batch(&ids), numbers(&places));
+        Tensor::f_from_slice(&hidden)?.f_view([-1, self.config.width])
+    }
+
+    /// Returns the negative log-likelihood of each target token after a hidden state, without a gradient.
+    pub(crate) fn nll_after(&self, hidden: &Tensor, targets: &Tensor) -> Result<Tensor, TchError> {
+        let Some(net) = self.net() else {
+            return tch::no_grad(|| self.nll_of(hidden, &targets.f_reshape([-1, 1])?));
+        };
+        let nll = net.nll(numbers(&self.flat), numbers(hidden), numbers(&targets.f_contiguous()?));
+        Tensor::f_from_slice(&nll)
+    }
+
+    /// Returns whether each target token is the likeliest one after a hidden state.
+    pub(crate) fn are_likeliest(
+        &self,
+        hidden: &Tensor,
+        targets: &Tensor,
+    ) -> Result<Vec<bool>, TchError> {
+        tch::no_grad(|| {
+            let mut likeliest = Vec::new();
+            for (start, count) in self.chunks(hidden.size()[0]) {
+                let logits = self.logits_of(&hidden.f_narrow(0, start, count)?)?;
+                let best = logits.f_argmax(-1, false)?;
+                let same = best.f_eq_tensor(&targets.f_narrow(0, start, count)?)?;
+                likeliest.extend(Vec::<bool>::try_from(same)?);
+            }
+            Ok(likeliest)
+        })
     }
 
     fn nll_of(&self, hidden: &Tensor, targets: &Tensor) -> Result<Tensor, TchError> {

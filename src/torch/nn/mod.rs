@@ -7,6 +7,7 @@ pub(crate) mod cpu;
 pub(crate) mod decode;
 pub(crate) mod gguf;
 pub(crate) mod importance;
+pub(crate) mod internevo;
 pub(crate) mod layout;
 pub(crate) mod llama;
 pub(crate) mod masks;

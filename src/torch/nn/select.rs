@@ -115,7 +115,7 @@ impl Scorer<'_> {
         let names = ["model.embed_tokens.weight", "lm_head.weight"];
         for name in &names[..if self.model.tied { 1 } else { 2 }] {
             let rows = self.weights.load(name, &[self.model.vocab, self.model.width])?;
-            add(hidden, &self.sums(&rows, 0)?);
+            add(hidden, &self.sums(name, &rows, 0)?);
         }
         Ok(())
     }
@@ -128,9 +128,10 @@ impl Scorer<'_> {
         hidden: &mut [f64],
     ) -> Result<(), StageError> {
         for (name, writes) in [("mlp.gate", false), ("mlp.up", false), ("mlp.down", true)] {
-            let matrix = self.load(layer, name, self.model.ffn, writes)?;
-            add(&mut scores.neurons, &self.sums(&matrix, i64::from(!writes))?);
-            add(hidden, &self.sums(&matrix, i64::from(writes))?);
+            let name = projection(layer, name);
+            let matrix = self.load(&name, self.model.ffn, writes)?;
+            add(&mut scores.neurons, &self.sums(&name, &matrix, i64::from(!writes))?);
+            add(hidden, &self.sums(&name, &matrix, i64::from(writes))?);
         }
         Ok(())
     }
@@ -143,30 +144,29 @@ impl Scorer<'_> {
         hidden: &mut [f64],
     ) -> Result<(), StageError> {
         let Config { heads, kv_heads, head_dim, .. } = *self.model;
-        for (name, count) in [("q", heads), ("k", kv_heads), ("v", kv_heads), ("o", heads)] {
-            let writes = name == "o";
-            let matrix =
-                self.load(layer, &format!("self_attn.{name}"), count * head_dim, writes)?;
-            let per_row = self.sums(&matrix, i64::from(!writes))?;
+        for (part, count) in [("q", heads), ("k", kv_heads), ("v", kv_heads), ("o", heads)] {
+            let writes = part == "o";
+            let name = projection(layer, &format!("self_attn.{part}"));
+            let matrix = self.load(&name, count * head_dim, writes)?;
+            let per_row = self.sums(&name, &matrix, i64::from(!writes))?;
             let per_head = per_row.chunks(head_dim as usize).map(|head| head.iter().sum::<f64>());
             let per_head: Vec<f64> = per_head.collect();
             let own =
-                if matches!(name, "q" | "o") { &mut scores.heads } else { &mut scores.kv_heads };
+                if matches!(part, "q" | "o") { &mut scores.heads } else { &mut scores.kv_heads };
             add(own, &per_head);
-            add(hidden, &self.sums(&matrix, i64::from(writes))?);
+            add(hidden, &self.sums(&name, &matrix, i64::from(writes))?);
         }
         Ok(())
     }
 
     /// Loads a projection between the residual stream and `inner` units; one that writes to the stream has it as rows.
-    fn load(&self, layer: i64, name: &str, inner: i64, writes: bool) -> Result<Tensor, StageError> {
+    fn load(&self, name: &str, inner: i64, writes: bool) -> Result<Tensor, StageError> {
         let width = self.model.width;
-        let shape = if writes { [width, inner] } else { [inner, width] };
-        self.weights.load(&format!("model.layers.{layer}.{name}_proj.weight"), &shape)
+        self.weights.load(name, &if writes { [width, inner] } else { [inner, width] })
     }
 
     /// Returns sums over a dimension of what the norm adds up, for each index of the other one.
-    fn sums(&self, matrix: &Tensor, over: i64) -> Result<Vec<f64>, StageError> {
+    fn sums(&self, name: &str, matrix: &Tensor, over: i64) -> Result<Vec<f64>, StageError> {
         let reduce = || -> Result<Vec<f64>, TchError> {
             let parts = match self.norm {
                 Norm::Absolute => matrix.f_abs()?,
@@ -175,8 +175,21 @@ impl Scorer<'_> {
             let sums = parts.f_sum_dim_intlist([over].as_slice(), false, Kind::Float)?;
             Ok(f32_values(&sums)?.into_iter().map(f64::from).collect())
         };
-        reduce().map_err(fault)
+        let sums = reduce().map_err(fault)?;
+        // Beside such a sum, no other one counts.
+        if sums.iter().all(|sum| sum.is_finite()) {
+            return Ok(sums);
+        }
+        Err(StageError::input(format!(
+            "tensor `{name}` of the donor has numbers that are not finite"
+        ))
+        .help("use a donor that has not diverged; if this one was fetched, fetch it again"))
     }
+}
+
+/// Returns the name of a projection's weights.
+fn projection(layer: i64, name: &str) -> String {
+    format!("model.layers.{layer}.{name}_proj.weight")
 }
 
 /// Keeps the best units by what needs no data.

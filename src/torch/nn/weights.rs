@@ -1,18 +1,19 @@
-//! Weights on disk: safetensors read through a memory map, and written tensor by tensor.
+//! Weights on disk: files of tensors read through a memory map, and safetensors written tensor by tensor.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 use tlm::base::Digest;
 use tlm::data::dataset::read_json;
-use tlm::data::mapped::Mapped;
+use tlm::data::tensor_file::{Numbers, StoredTensor};
+use tlm::data::{DataError, TensorFile};
 use tlm::stage::StageError;
 
+use crate::nn::config::Config;
 use crate::nn::runtime::{f32_bytes, fault};
 
 /// Something that has a Llama's weights by their Hugging Face names.
@@ -21,26 +22,25 @@ pub(crate) trait Weights {
     fn load(&self, name: &str, shape: &[i64]) -> Result<Tensor, StageError>;
 }
 
-/// The weights of a Hugging Face folder, in one file or several.
-pub(crate) struct Safetensors {
-    folder: PathBuf,
-    maps: Vec<Mapped>,
-    entries: BTreeMap<String, Entry>,
-    metadata: BTreeMap<String, String>,
+/// Weights that others wrote.
+pub(crate) trait Source: Weights {
+    /// Fails unless all tensors of a model are there, in shape and in a type that can be read, and no others.
+    fn check(&self, config: &Config) -> Result<(), StageError>;
 }
 
-struct Entry {
-    map: usize,
-    kind: Dtype,
-    shape: Vec<i64>,
-    start: usize,
-    end: usize,
-}
+/// The weights of a Hugging Face folder, in one safetensors file or several.
+pub(crate) struct Safetensors(Files);
 
 impl Safetensors {
     /// Opens the weights of a model folder.
     pub(crate) fn open(folder: &Path) -> Result<Self, StageError> {
-        Self::open_files(folder, &weight_files(folder)?)
+        Self::find(folder)?.ok_or_else(|| no_weights(folder))
+    }
+
+    /// The same; none where the folder has no such file.
+    pub(crate) fn find(folder: &Path) -> Result<Option<Self>, StageError> {
+        let paths = weight_files(folder, "model.safetensors")?;
+        paths.map(|paths| Self::open_files(folder, &paths)).transpose()
     }
 
     /// Opens one file.
@@ -48,100 +48,197 @@ impl Safetensors {
         Self::open_files(path, &[path.to_path_buf()])
     }
 
-    fn open_files(folder: &Path, files: &[PathBuf]) -> Result<Self, StageError> {
-        let mut all = Self {
-            folder: folder.to_path_buf(),
-            maps: Vec::new(),
-            entries: BTreeMap::new(),
-            metadata: BTreeMap::new(),
-        };
-        files.iter().try_for_each(|file| all.add(file))?;
-        Ok(all)
-    }
-
-    /// Returns whether a tensor is there.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.entries.contains_key(name)
+    fn open_files(from: &Path, paths: &[PathBuf]) -> Result<Self, StageError> {
+        Files::open(from, paths, TensorFile::open_safetensors).map(Self)
     }
 
     /// Returns a tensor's shape.
-    pub(crate) fn shape(&self, name: &str) -> Option<&[i64]> {
-        self.entries.get(name).map(|entry| entry.shape.as_slice())
+    pub(crate) fn shape(&self, name: &str) -> Option<Vec<i64>> {
+        self.0.get(name).map(|(_, tensor)| shape_of(tensor))
     }
 
     /// Returns an entry of the files' metadata.
     pub(crate) fn metadata(&self, name: &str) -> Option<&str> {
-        self.metadata.get(name).map(String::as_str)
+        self.0.files.iter().find_map(|file| file.metadata().get(name)).map(String::as_str)
     }
 
     /// Returns the digest of a tensor's bytes.
     pub(crate) fn digest(&self, name: &str) -> Option<Digest> {
-        self.entries.get(name).map(|entry| Digest::of(self.bytes(entry)))
-    }
-
-    fn bytes(&self, entry: &Entry) -> &[u8] {
-        &self.maps[entry.map].bytes()[entry.start..entry.end]
-    }
-
-    fn add(&mut self, path: &Path) -> Result<(), StageError> {
-        let map = Mapped::open(path)?;
-        let (header, metadata) = SafeTensors::read_metadata(map.bytes()).map_err(|error| {
-            StageError::input(format!(
-                "`{}` is not a whole safetensors file: {error}",
-                path.display()
-            ))
-            .help("fetch or write the file again")
-        })?;
-        let data = header + 8;
-        let tensors: BTreeMap<_, _> = metadata.tensors().into_iter().collect();
-        for (name, info) in tensors {
-            let (start, end) = (data + info.data_offsets.0, data + info.data_offsets.1);
-            let shape = info.shape.iter().map(|&size| size as i64).collect();
-            let entry = Entry { map: self.maps.len(), kind: info.dtype, shape, start, end };
-            self.entries.insert(name.clone(), entry);
-        }
-        self.metadata.extend(metadata.metadata().clone().into_iter().flatten());
-        self.maps.push(map);
-        Ok(())
+        self.0.get(name).map(|(file, tensor)| Digest::of(&file.bytes(tensor)))
     }
 }
 
 impl Weights for Safetensors {
     fn load(&self, name: &str, shape: &[i64]) -> Result<Tensor, StageError> {
+        self.0.load(name, shape)
+    }
+}
+
+impl Source for Safetensors {
+    fn check(&self, config: &Config) -> Result<(), StageError> {
+        self.0.check(config)
+    }
+}
+
+/// The weights of a Hugging Face folder as `torch.save` writes them: `pytorch_model.bin`, or several files.
+pub(crate) struct Pickled(Files);
+
+impl Pickled {
+    /// Opens the weights of a model folder; none where it has no such file.
+    pub(crate) fn find(folder: &Path) -> Result<Option<Self>, StageError> {
+        let Some(paths) = weight_files(folder, "pytorch_model.bin")? else { return Ok(None) };
+        Files::open(folder, &paths, TensorFile::open_torch).map(|files| Some(Self(files)))
+    }
+}
+
+impl Weights for Pickled {
+    fn load(&self, name: &str, shape: &[i64]) -> Result<Tensor, StageError> {
+        self.0.load(name, shape)
+    }
+}
+
+impl Source for Pickled {
+    fn check(&self, config: &Config) -> Result<(), StageError> {
+        self.0.check(config)
+    }
+}
+
+/// The tensors of some files.
+pub(crate) struct Files {
+    from: PathBuf,
+    files: Vec<TensorFile>,
+    /// In which file a tensor is.
+    owners: BTreeMap<String, usize>,
+}
+
+impl Files {
+    /// Opens files of which no two have the same tensor; `from` is what they are called together.
+    pub(crate) fn open(
+        from: &Path,
+        paths: &[PathBuf],
+        open: impl Fn(&Path) -> Result<TensorFile, DataError>,
+    ) -> Result<Self, StageError> {
+        let mut all = Self { from: from.to_path_buf(), files: Vec::new(), owners: BTreeMap::new() };
+        for path in paths {
+            let file = open(path)?;
+            for name in file.tensors().keys() {
+                if let Some(other) = all.owners.insert(name.clone(), all.files.len()) {
+                    let other = all.files[other].path().display();
+                    return Err(StageError::input(format!(
+                        "tensor `{name}` is in `{other}` and in `{}`",
+                        path.display()
+                    ))
+                    .help("fetch the folder again, or save the model again"));
+                }
+            }
+            all.files.push(file);
+        }
+        Ok(all)
+    }
+
+    /// Returns whether a tensor is there.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.owners.contains_key(name)
+    }
+
+    /// Returns the names of all tensors.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.owners.keys().map(String::as_str)
+    }
+
+    /// Returns a tensor and its file.
+    fn get(&self, name: &str) -> Option<(&TensorFile, &StoredTensor)> {
+        let file = &self.files[*self.owners.get(name)?];
+        Some((file, &file.tensors()[name]))
+    }
+
+    /// Fails unless the tensors are those of a model, by its own names.
+    fn check(&self, config: &Config) -> Result<(), StageError> {
+        let expected: BTreeMap<_, _> = config.tensors().into_iter().collect();
+        for (name, shape) in &expected {
+            self.readable(name, shape)?;
+        }
+        let is_known = |name: &&str| {
+            expected.contains_key(*name)
+                // What older versions of transformers stored besides; and the head of a tied model is its embedding.
+                || name.ends_with(".rotary_emb.inv_freq")
+                || config.tied && *name == "lm_head.weight"
+        };
+        match self.names().find(|name| !is_known(name)) {
+            Some(name) => Err(self.unknown(name)),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the error of a tensor that a model has no place for.
+    pub(crate) fn unknown(&self, name: &str) -> StageError {
+        let from = self.get(name).map_or(self.from.as_path(), |(file, _)| file.path()).display();
+        StageError::input(format!("tensor `{name}` of `{from}` has no place in the model of `config.json`")).help(
+            "it would be left out, and the model be another one: correct `config.json` (biases are `attention_bias` and \
+             `mlp_bias`, layers `num_hidden_layers`), or take the tensor away",
+        )
+    }
+
+    /// Returns a tensor's file, and how its numbers are stored; fails unless it is there in this shape.
+    pub(crate) fn readable(
+        &self,
+        name: &str,
+        shape: &[i64],
+    ) -> Result<(&TensorFile, &StoredTensor, Kind), StageError> {
+        let Some((file, tensor)) = self.get(name) else { return Err(self.missing(name)) };
         let wrong = |what: String| {
-            StageError::input(format!("tensor `{name}` of `{}` {what}", self.folder.display()))
+            StageError::input(format!("tensor `{name}` of `{}` {what}", file.path().display()))
                 .help("save the model again with transformers, config and weights together")
         };
-        let entry = self.entries.get(name).ok_or_else(|| wrong("is missing".to_owned()))?;
-        if entry.shape != shape {
-            return Err(wrong(format!(
-                "has shape {:?}, but `config.json` means {shape:?}",
-                entry.shape
-            )));
+        if shape_of(tensor) != shape {
+            let found = &tensor.shape;
+            return Err(wrong(format!("has shape {found:?}, but `config.json` means {shape:?}")));
         }
-        let kind = match entry.kind {
-            Dtype::F32 => Kind::Float,
-            Dtype::F16 => Kind::Half,
-            Dtype::BF16 => Kind::BFloat16,
-            Dtype::F64 => Kind::Double,
-            other => {
+        let kind = match &tensor.numbers {
+            Numbers::F32 => Kind::Float,
+            Numbers::F16 => Kind::Half,
+            Numbers::Bf16 => Kind::BFloat16,
+            Numbers::F64 => Kind::Double,
+            Numbers::Other(other) => {
                 return Err(wrong(format!(
-                    "is of type {other:?}; F64, F32, F16 and BF16 are supported"
+                    "is of type {other}; F64, F32, F16 and BF16 are supported"
                 )));
             }
         };
-        Tensor::f_from_data_size(self.bytes(entry), shape, kind)
+        Ok((file, tensor, kind))
+    }
+
+    fn missing(&self, name: &str) -> StageError {
+        let missing =
+            StageError::input(format!("tensor `{name}` of `{}` is missing", self.from.display()));
+        missing.help(match name {
+            "lm_head.weight" => {
+                "if the output embedding is the input's, set `tie_word_embeddings` to true in `config.json`"
+            }
+            _ => "save the model again with transformers, config and weights together",
+        })
+    }
+
+    /// Returns a tensor in f32.
+    pub(crate) fn load(&self, name: &str, shape: &[i64]) -> Result<Tensor, StageError> {
+        let (file, tensor, kind) = self.readable(name, shape)?;
+        Tensor::f_from_data_size(&file.bytes(tensor), shape, kind)
             .and_then(|tensor| tensor.f_to_kind(Kind::Float))
             .map_err(fault)
     }
 }
 
-/// Returns the weight files of a model folder: one, or those of its index.
-fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, StageError> {
-    let index = folder.join("model.safetensors.index.json");
+/// Returns a stored shape as libtorch counts.
+fn shape_of(tensor: &StoredTensor) -> Vec<i64> {
+    tensor.shape.iter().map(|&size| i64::try_from(size).unwrap_or(i64::MAX)).collect()
+}
+
+/// Returns the weight files of a model folder: one of this name, or those of its index; none where there is neither.
+fn weight_files(folder: &Path, name: &str) -> Result<Option<Vec<PathBuf>>, StageError> {
+    let index = folder.join(format!("{name}.index.json"));
     if !index.exists() {
-        let whole = folder.join("model.safetensors");
-        return if whole.exists() { Ok(vec![whole]) } else { Err(no_weights(folder)) };
+        let whole = folder.join(name);
+        return Ok(whole.exists().then(|| vec![whole]));
     }
     let json: Value = read_json(&index)?;
     let mut names: Vec<&str> = json["weight_map"]
@@ -164,20 +261,14 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, StageError> {
             Err(StageError::input(format!("`{}` has no `weight_map` with files", index.display()))
                 .help("fetch or write the file again"))
         }
-        None => Ok(names.into_iter().map(|name| folder.join(name)).collect()),
+        None => Ok(Some(names.into_iter().map(|name| folder.join(name)).collect())),
     }
 }
 
-fn no_weights(folder: &Path) -> StageError {
-    let missing = StageError::input(format!("`{}` has no `model.safetensors`", folder.display()));
-    let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
-    if pickled.iter().any(|name| folder.join(name).exists()) {
-        return missing.help(
-            "convert `pytorch_model.bin`: load the folder with transformers and save it with `save_pretrained`, which \
-             writes safetensors",
-        );
-    }
-    missing.help("give a folder with `config.json`, `model.safetensors` and `tokenizer.json`")
+/// Returns the error of a folder without weights.
+pub(crate) fn no_weights(folder: &Path) -> StageError {
+    StageError::input(format!("`{}` has no `model.safetensors`", folder.display()))
+        .help("give a folder with `config.json`, `model.safetensors` or `pytorch_model.bin`, and `tokenizer.json`")
 }
 
 /// Writes a safetensors file of f32 tensors, one after another, never holding more than one.

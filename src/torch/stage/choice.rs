@@ -5,16 +5,13 @@ use std::io::{BufWriter, Write};
 
 use serde::Deserialize;
 use serde_json::json;
-use tch::{Kind, TchError, Tensor};
 use tlm::base::Value;
-use tlm::data::Tokenizer;
-use tlm::data::choice::{Format, Question, Request, accuracy, likeliest, read_questions, requests};
+use tlm::data::choice::{Format, Question, accuracy, likeliest, read_questions, requests};
 use tlm::stage::{Context, StageError};
 
-use crate::nn::llama::Llama;
 use crate::nn::runtime::fault;
-use crate::stage::scores::Scores;
-use crate::stage::{load, skip, tokens_at_once};
+use crate::stage::likelihoods::{asked, own_tokenizer, scored};
+use crate::stage::{load, skip};
 
 #[derive(Deserialize)]
 struct Params {
@@ -41,82 +38,13 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
         shots: params.shots as usize,
     };
     let questions = read_questions(&task, &format)?;
-    let tokenizer = Tokenizer::open(context.input("model"))?;
-    if tokenizer.size() > model.config.vocab as u64 {
-        let (ids, rows) = (tokenizer.size(), model.config.vocab);
-        return Err(StageError::input(format!(
-            "the model's tokenizer has {ids} ids, but the model has embeddings for {rows}"
-        ))
-        .help("give a model whose tokenizer is its own"));
-    }
+    let tokenizer = own_tokenizer(context, &model)?;
     let limit = model.config.context as usize;
     let requests = requests(&task, &questions, &format.delimiter, &tokenizer, limit)?;
-    let likelihoods = log_likelihoods(context, &model, &requests)?;
-    publish(context, &questions, &likelihoods)
-}
-
-/// Returns the log-likelihood of each answer, in nats. Long ones come first, so that those of one batch have about one length,
-/// and what does not fit into memory shows at once.
-fn log_likelihoods(
-    context: &mut Context,
-    model: &Llama,
-    requests: &[Request],
-) -> Result<Vec<f64>, StageError> {
-    let mut order: Vec<usize> = (0..requests.len()).collect();
-    order.sort_by_key(|&index| (std::cmp::Reverse(requests[index].tokens.len()), index));
-    let micro_batch = context.action().micro_batch.map_or(0, |given| u64::from(given.max(1)));
-    let mut scores = Scores::start(context, micro_batch)?;
-    while let Some(rest) = order.get(scores.done as usize..).filter(|rest| !rest.is_empty()) {
-        scores.rest(context, scores.done)?;
-        let longest = requests[rest[0]].tokens.len() as u64 - 1;
-        let count = match scores.micro_batch {
-            0 => (tokens_at_once(model) / longest.max(1)).max(1),
-            given => given,
-        };
-        let batch: Vec<&Request> =
-            rest.iter().take(count as usize).map(|&index| &requests[index]).collect();
-        for value in score(model, &batch).map_err(fault)? {
-            if !value.is_finite() {
-                return Err(StageError::input(format!(
-                    "the log-likelihood of an answer is {value}: the model has diverged"
-                ))
-                .help("train it with a smaller `lr`"));
-            }
-            scores.push(value)?;
-        }
-        context.progress(scores.done, Some(requests.len() as u64), "answers");
-        context.metric("loss", -scores.sum / scores.done as f64);
-    }
-    let scores = scores.finish()?;
-    let mut values = vec![0.0; requests.len()];
-    order.iter().zip(scores.iter()).for_each(|(&index, value)| values[index] = value);
-    Ok(values)
-}
-
-/// Returns the log-likelihood of the answer of each request, the longest of which is the first. What fills up a shorter one
-/// comes after it, where causal attention does not look.
-fn score(model: &Llama, batch: &[&Request]) -> Result<Vec<f64>, TchError> {
-    let length = batch[0].tokens.len() - 1;
-    let (mut ids, mut places, mut targets) = (Vec::new(), Vec::new(), Vec::new());
-    for (row, request) in batch.iter().enumerate() {
-        let tokens = &request.tokens;
-        let read = tokens.len() - 1;
-        ids.extend(tokens[..read].iter().map(|&id| i64::from(id)));
-        ids.resize((row + 1) * length, 0);
-        places.extend((read - request.answer..read).map(|at| (row * length + at) as i64));
-        targets.extend(tokens[tokens.len() - request.answer..].iter().map(|&id| i64::from(id)));
-    }
-    let tensor = |numbers: &[i64]| Tensor::f_from_slice(numbers)?.f_to_device(model.device());
-    let ids = tensor(&ids)?.f_view([batch.len() as i64, length as i64])?;
-    let nll = model.nll_at(&ids, &tensor(&places)?, &tensor(&targets)?)?;
-    let nll = Vec::<f64>::try_from(nll.f_to_kind(Kind::Double)?)?;
-    let mut rest = nll.as_slice();
-    let sums = batch.iter().map(|request| {
-        let (own, others) = rest.split_at(request.answer);
-        rest = others;
-        -own.iter().sum::<f64>()
-    });
-    Ok(sums.collect())
+    let likelihoods = scored(context, &model, &requests, |model, batch| {
+        Ok(asked(model, batch)?.sums()?.into_iter().map(|sum| [sum]).collect())
+    })?;
+    publish(context, &questions, likelihoods.as_flattened())
 }
 
 fn publish(

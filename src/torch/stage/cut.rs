@@ -8,7 +8,7 @@ use crate::nn::runtime;
 use crate::nn::select::{Layers, most_important};
 use crate::nn::weights::Safetensors;
 use crate::stage::importance;
-use crate::stage::inherit::{Cutter, Shape, target, write_selection};
+use crate::stage::inherit::{Cutter, Shape, target};
 use crate::stage::write_checkpoint;
 
 #[derive(Deserialize)]
@@ -26,8 +26,8 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
     let target = target(&params.shape, &donor)?;
     let importance = importance::read(context.input("importance"), &donor)?;
     let selection = most_important(&donor, &target, &importance, params.layers);
-    write_selection(&context.out_dir("out")?, "importance", &donor, &selection)?;
     let weights = Safetensors::open(&folder)?;
     let cutter = Cutter::new(&donor, &weights, &selection, None);
+    cutter.tell(context, "out", "importance", &target)?;
     write_checkpoint(context, "out", &target, &folder, |name, _| cutter.cut(name))
 }

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
+use tch::{TchError, Tensor};
 use tlm::data::dataset::read_json;
 use tlm::data::mix::{shuffled, splitmix};
 use tlm::stage::{Context, StageError};
@@ -15,6 +17,7 @@ use crate::nn::runtime::fault;
 use crate::nn::select::{Importance, LayerImportance};
 use crate::nn::sequences::{Rows, Sequences};
 use crate::stage::inherit::{Shapes, Written};
+use crate::stage::sums::Sums;
 use crate::stage::{Attention, check_not_empty, load, micro_batch, open_data};
 
 #[derive(Deserialize)]
@@ -51,9 +54,10 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
     let model = load(context, "donor", &params.dtype)?;
     let data = open_data(context, &model, Attention::Sequence)?;
     check_not_empty(&data)?;
+    let sweep = Sweep::new(&params, &model, &data);
     let importance = match params.criterion {
-        Criterion::Taylor => by_gradient(context, &params, &model, &data)?,
-        Criterion::Activation => by_activation(context, &params, &model, &data)?,
+        Criterion::Taylor => by_gradient(context, &sweep)?,
+        Criterion::Activation => by_activation(context, &sweep)?,
     };
     let criterion = format!("{:?}", params.criterion).to_lowercase();
     write(&context.out_dir("out")?, criterion, &model.config, importance)
@@ -96,53 +100,67 @@ pub(crate) fn write(
     fs::write(&path, text + "\n").map_err(|e| StageError::io("write", &path, &e))
 }
 
-/// Calls `each` with batches of sequences, drawn without repetition, until there are as many tokens as wanted.
-fn sweep(
-    context: &mut Context,
-    params: &Params,
-    model: &Llama,
-    data: &Sequences,
-    mut each: impl FnMut(&Rows, u64) -> Result<(), StageError>,
-) -> Result<(), StageError> {
-    let seed = splitmix(u64::from_le_bytes(params.seed.to_le_bytes()));
-    let count = params.tokens.div_ceil(data.length).min(data.count);
-    let batch = micro_batch(context, data, model);
-    let mut done = 0;
-    while done < count {
-        if context.interrupted() {
-            return Err(StageError::Interrupted);
-        }
-        let end = (done + batch).min(count);
-        let indices: Vec<u64> = (done..end).map(|at| shuffled(at, data.count, seed)).collect();
-        each(&data.batch(&indices, model.device())?, count * data.length)?;
-        done = end;
-        context.progress(done * data.length, Some(count * data.length), "tokens");
+/// Which sequences to look at, and where they go through the model.
+struct Sweep<'a> {
+    params: &'a Params,
+    model: &'a Llama,
+    data: &'a Sequences,
+    /// How many sequences.
+    count: u64,
+}
+
+impl<'a> Sweep<'a> {
+    fn new(params: &'a Params, model: &'a Llama, data: &'a Sequences) -> Self {
+        let count = params.tokens.div_ceil(data.length).min(data.count);
+        Self { params, model, data, count }
     }
-    Ok(())
+
+    fn tokens(&self) -> u64 {
+        self.count * self.data.length
+    }
+
+    /// Calls `add` with batches of sequences, drawn without repetition, until there are as many tokens as wanted, from the state
+    /// folder's position if it has one. `sums` is what is added to.
+    fn run(
+        &self,
+        context: &mut Context,
+        sums: &[&Tensor],
+        mut add: impl FnMut(&Rows) -> Result<(), TchError>,
+    ) -> Result<(), StageError> {
+        let (model, data) = (self.model, self.data);
+        let seed = splitmix(u64::from_le_bytes(self.params.seed.to_le_bytes()));
+        let mut position = Sums::start(context, micro_batch(context, data, model), sums)?;
+        while position.done < self.count {
+            position.rest(context, position.done * data.length, sums)?;
+            let (start, before) = (Instant::now(), position.done);
+            let end = (position.done + position.micro_batch).min(self.count);
+            let indices: Vec<u64> =
+                (position.done..end).map(|at| shuffled(at, data.count, seed)).collect();
+            add(&data.batch(&indices, model.device())?).map_err(fault)?;
+            position.done = end;
+            let speed = ((end - before) * data.length) as f64 / start.elapsed().as_secs_f64();
+            context.progress(end * data.length, Some(self.tokens()), "tokens");
+            context.metric("tokens_per_s", speed.round());
+        }
+        Ok(())
+    }
 }
 
-fn by_gradient(
-    context: &mut Context,
-    params: &Params,
-    model: &Llama,
-    data: &Sequences,
-) -> Result<Importance, StageError> {
-    let mut gradient = model.flat.f_zeros_like().map_err(fault)?;
-    sweep(context, params, model, data, |rows, tokens| {
-        model.backward(rows, 1.0 / tokens as f64, &mut gradient, None).map(|_| ()).map_err(fault)
+fn by_gradient(context: &mut Context, sweep: &Sweep) -> Result<Importance, StageError> {
+    let gradient = sweep.model.flat.f_zeros_like().map_err(fault)?;
+    let scale = 1.0 / sweep.tokens() as f64;
+    sweep.run(context, &[&gradient], |rows| {
+        // The same numbers by another handle.
+        let mut gradient = gradient.shallow_clone();
+        sweep.model.backward(rows, scale, &mut gradient, None).map(|_| ())
     })?;
-    taylor(model, &gradient)
+    taylor(sweep.model, &gradient)
 }
 
-fn by_activation(
-    context: &mut Context,
-    params: &Params,
-    model: &Llama,
-    data: &Sequences,
-) -> Result<Importance, StageError> {
-    let mut sums = Activations::new(model).map_err(fault)?;
-    sweep(context, params, model, data, |rows, _| sums.add(model, &rows.ids).map_err(fault))?;
-    sums.finish(&model.config).map_err(fault)
+fn by_activation(context: &mut Context, sweep: &Sweep) -> Result<Importance, StageError> {
+    let sums = Activations::new(sweep.model).map_err(fault)?;
+    sweep.run(context, &sums.all(), |rows| sums.add(sweep.model, &rows.ids))?;
+    sums.finish(&sweep.model.config, sweep.tokens()).map_err(fault)
 }
 
 /// Reads an importance of this donor: `importance.json`, or a `selection.json` that is to be repeated, in which what was kept has

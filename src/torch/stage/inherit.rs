@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use tch::{TchError, Tensor};
+use tch::Tensor;
 use tlm::data::mix::splitmix;
 use tlm::data::tokenizer::files::Vocabulary;
 use tlm::stage::{Context, StageError};
@@ -57,8 +56,8 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
         if context.interrupted() { Err(StageError::Interrupted) } else { Ok(()) }
     })?;
     let criterion = format!("{:?}", params.criterion).to_lowercase();
-    write_selection(&context.out_dir("out")?, &criterion, &donor, &selection)?;
     let cutter = Cutter::new(&donor, &weights, &selection, rows);
+    cutter.tell(context, "out", &criterion, &target)?;
     write_checkpoint(context, "out", &target, &tokens, |name, _| cutter.cut(name))
 }
 
@@ -108,7 +107,8 @@ pub(crate) fn target(shape: &Shape, donor: &Config) -> Result<Config, StageError
     let scaled = |size: i64| {
         ((size as f64 * width as f64 / donor.width as f64).round() as i64).clamp(1, size)
     };
-    let heads = shape.heads.unwrap_or_else(|| scaled(donor.heads));
+    let heads =
+        shape.heads.unwrap_or_else(|| default_heads(scaled(donor.heads), shape.kv_heads, donor));
     let kv_heads = shape.kv_heads.unwrap_or_else(|| default_kv_heads(heads, donor));
     let ffn = shape.ffn.unwrap_or_else(|| scaled(donor.ffn));
     let depth = shape.depth.unwrap_or(donor.depth);
@@ -128,7 +128,7 @@ pub(crate) fn target(shape: &Shape, donor: &Config) -> Result<Config, StageError
         }
     }
     let group = donor.heads / donor.kv_heads;
-    if heads % kv_heads != 0 || heads / kv_heads > group {
+    if !fit(heads, kv_heads, donor) {
         return Err(StageError::input(format!(
             "`shape.heads` is {heads} and `shape.kv_heads` {kv_heads}, but the donor has {group} query heads \
              for each of its {} key-value heads",
@@ -139,10 +139,29 @@ pub(crate) fn target(shape: &Shape, donor: &Config) -> Result<Config, StageError
     Ok(Config { width, depth, heads, kv_heads, ffn, ..donor.clone() })
 }
 
+/// Returns whether so many query heads can be cut out with so many key-value heads.
+fn fit(heads: i64, kv_heads: i64, donor: &Config) -> bool {
+    heads % kv_heads == 0 && heads / kv_heads <= donor.heads / donor.kv_heads
+}
+
+/// Returns the number of query heads next to `wanted` that has key-value heads to go with it: those given, or any. Of two that
+/// are as near it is the larger one.
+fn default_heads(wanted: i64, kv_heads: Option<i64>, donor: &Config) -> i64 {
+    let given = kv_heads.filter(|kv_heads| (1..=donor.kv_heads).contains(kv_heads));
+    let usable = |heads: &i64| match given {
+        Some(kv_heads) => fit(*heads, kv_heads, donor),
+        None => (1..=donor.kv_heads).any(|kv_heads| fit(*heads, kv_heads, donor)),
+    };
+    (1..=donor.heads)
+        .rev()
+        .filter(usable)
+        .min_by_key(|heads| (heads - wanted).abs())
+        .unwrap_or(wanted)
+}
+
 /// Returns the largest number of the donor's key-value heads that `heads` query heads can share.
 fn default_kv_heads(heads: i64, donor: &Config) -> i64 {
-    let group = donor.heads / donor.kv_heads;
-    let fits = |kv: &i64| heads % kv == 0 && heads / kv <= group;
+    let fits = |kv_heads: &i64| fit(heads, *kv_heads, donor);
     (1..=donor.kv_heads).rev().find(fits).unwrap_or(donor.kv_heads)
 }
 
@@ -171,24 +190,31 @@ impl<'a> Cutter<'a> {
     /// Returns the new model's tensor of this name.
     pub(crate) fn cut(&self, name: &str) -> Result<Tensor, StageError> {
         let (donor_name, within) = self.donor_name(name);
-        let shape = self.shapes.get(&donor_name).expect("the donor has all tensors of the target");
-        let matrix = self.weights.load(&donor_name, shape)?;
-        let (rows, columns) = self.kept(name, within);
-        let take =
-            |tensor: Tensor, over: i64, kept: Option<Vec<i64>>| -> Result<Tensor, TchError> {
-                match kept {
-                    Some(kept)
-                        if kept.len() as i64 != tensor.size()[over as usize]
-                            || kept.iter().zip(0..).any(|(&index, at)| index != at) =>
-                    {
-                        tensor.f_index_select(over, &Tensor::f_from_slice(&kept)?)
-                    }
-                    Some(_) | None => Ok(tensor),
-                }
-            };
-        let cut = take(matrix, 0, rows);
-        let cut = if shape.len() == 2 { cut.and_then(|cut| take(cut, 1, columns)) } else { cut };
-        cut.map_err(fault)
+        let shape = self.donor_shape(&donor_name);
+        let mut tensor = self.weights.load(&donor_name, shape)?;
+        for (over, (kept, &size)) in self.kept(name, within).iter().zip(shape).enumerate() {
+            if let Some(kept) = kept.as_ref().filter(|kept| chooses(kept, size)) {
+                let index = Tensor::f_from_slice(kept).map_err(fault)?;
+                tensor = tensor.f_index_select(over as i64, &index).map_err(fault)?;
+            }
+        }
+        Ok(tensor)
+    }
+
+    /// Returns what becomes of the donor's tensor.
+    fn origin(&self, name: &str, shape: &[i64]) -> Origin {
+        let (donor_name, within) = self.donor_name(name);
+        let donor_shape = self.donor_shape(&donor_name).to_vec();
+        let kept = self.kept(name, within);
+        let mut each = kept.iter().zip(&donor_shape);
+        let sliced =
+            each.any(|(kept, &size)| kept.as_ref().is_some_and(|kept| chooses(kept, size)));
+        let how = if sliced { How::Sliced } else { How::Copied };
+        Origin { how, donor: donor_name, donor_shape, shape: shape.to_vec() }
+    }
+
+    fn donor_shape(&self, donor_name: &str) -> &[i64] {
+        self.shapes.get(donor_name).expect("the donor has all tensors of the target")
     }
 
     /// Returns the donor's name of a tensor, and what is kept of its layer.
@@ -203,15 +229,11 @@ impl<'a> Cutter<'a> {
     }
 
     /// Returns the rows and columns kept of a tensor; none for all.
-    fn kept(
-        &self,
-        name: &str,
-        within: Option<&LayerSelection>,
-    ) -> (Option<Vec<i64>>, Option<Vec<i64>>) {
+    fn kept(&self, name: &str, within: Option<&LayerSelection>) -> [Option<Vec<i64>>; 2] {
         let hidden = || Some(self.selection.hidden.clone());
         let Some(within) = within else {
             let rows = if name == "model.norm.weight" { hidden() } else { self.rows.clone() };
-            return (rows, hidden());
+            return [rows, hidden()];
         };
         let spread = |heads: &[i64]| {
             let size = self.donor.head_dim;
@@ -219,23 +241,68 @@ impl<'a> Cutter<'a> {
         };
         let has = |part: &str| name.contains(part);
         if has(".q_proj") {
-            (spread(&within.heads), hidden())
+            [spread(&within.heads), hidden()]
         } else if has(".k_proj") || has(".v_proj") {
-            (spread(&within.kv_heads), hidden())
+            [spread(&within.kv_heads), hidden()]
         } else if has(".o_proj") {
-            (hidden(), spread(&within.heads))
+            [hidden(), spread(&within.heads)]
         } else if has(".gate_proj") || has(".up_proj") {
-            (Some(within.neurons.clone()), hidden())
+            [Some(within.neurons.clone()), hidden()]
         } else if has(".down_proj") {
-            (hidden(), Some(within.neurons.clone()))
+            [hidden(), Some(within.neurons.clone())]
         } else if has(".series.") {
-            (None, Some(within.neurons.clone()))
+            [None, Some(within.neurons.clone())]
         } else if has(".shortcut.reduce") {
-            (None, hidden())
+            [None, hidden()]
         } else {
-            (hidden(), None)
+            [hidden(), None]
         }
     }
+
+    /// Writes `selection.json` of the new model and tells how many tensors are what.
+    pub(crate) fn tell(
+        &self,
+        context: &mut Context,
+        output: &str,
+        criterion: &str,
+        target: &Config,
+    ) -> Result<(), StageError> {
+        let tensors: BTreeMap<_, _> = target
+            .tensors()
+            .into_iter()
+            .map(|(name, shape)| {
+                let origin = self.origin(&name, &shape);
+                (name, origin)
+            })
+            .collect();
+        let sliced = tensors.values().filter(|origin| origin.how == How::Sliced).count();
+        let copied = tensors.len() - sliced;
+        context
+            .log(format!("of the tensors {copied} are copied, {sliced} sliced, none initialised"));
+        let each = |get: fn(&LayerSelection) -> &Vec<i64>| {
+            self.selection.within.iter().map(get).cloned().collect::<Vec<_>>()
+        };
+        let written = Written {
+            format: 2,
+            criterion: criterion.to_owned(),
+            donor: Shapes::of(self.donor),
+            layers: self.selection.layers.clone(),
+            hidden: self.selection.hidden.clone(),
+            heads: each(|layer| &layer.heads),
+            kv_heads: each(|layer| &layer.kv_heads),
+            neurons: each(|layer| &layer.neurons),
+            tensors,
+        };
+        // By way of a value, whose fields are in order of name.
+        let json = serde_json::to_value(&written).expect("plain data");
+        let path = context.out_dir(output)?.join("selection.json");
+        fs::write(&path, format!("{json}\n")).map_err(|e| StageError::io("write", &path, &e))
+    }
+}
+
+/// Returns whether the kept indices are other than all `size` in order.
+fn chooses(kept: &[i64], size: i64) -> bool {
+    kept.len() as i64 != size || kept.iter().zip(0..).any(|(&index, at)| index != at)
 }
 
 /// Sizes that a selection or importance goes with.
@@ -268,30 +335,52 @@ pub(crate) struct Written {
     pub(crate) heads: Vec<Vec<i64>>,
     pub(crate) kv_heads: Vec<Vec<i64>>,
     pub(crate) neurons: Vec<Vec<i64>>,
+    /// Where each tensor of the new model comes from; all do.
+    #[serde(default)]
+    tensors: BTreeMap<String, Origin>,
 }
 
-/// Writes `selection.json`.
-pub(crate) fn write_selection(
-    out: &Path,
-    criterion: &str,
-    donor: &Config,
-    selection: &Selection,
-) -> Result<(), StageError> {
-    let each = |get: fn(&LayerSelection) -> &Vec<i64>| {
-        selection.within.iter().map(get).cloned().collect::<Vec<_>>()
-    };
-    let written = Written {
-        format: 1,
-        criterion: criterion.to_owned(),
-        donor: Shapes::of(donor),
-        layers: selection.layers.clone(),
-        hidden: selection.hidden.clone(),
-        heads: each(|layer| &layer.heads),
-        kv_heads: each(|layer| &layer.kv_heads),
-        neurons: each(|layer| &layer.neurons),
-    };
-    // By way of a value, whose fields are in order of name.
-    let json = serde_json::to_value(&written).expect("plain data");
-    let path = out.join("selection.json");
-    fs::write(&path, format!("{json}\n")).map_err(|e| StageError::io("write", &path, &e))
+/// The donor's tensor that one of the new model's was made of.
+#[derive(Serialize, Deserialize)]
+struct Origin {
+    how: How,
+    donor: String,
+    donor_shape: Vec<i64>,
+    shape: Vec<i64>,
+}
+
+/// What was done to a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum How {
+    Copied,
+    Sliced,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Shape, target};
+    use crate::nn::config::Config;
+    use crate::nn::tests::reference;
+
+    /// The donor has SmolLM2-135M's heads.
+    #[test]
+    fn what_is_not_given_fits_any_width() {
+        let donor = Config::read(&reference("model_plain")).unwrap();
+        let donor = Config { width: 576, heads: 9, kv_heads: 3, head_dim: 64, ffn: 1536, ..donor };
+        let of = |width: i64, kv_heads: Option<i64>| {
+            let shape = Shape { depth: None, width: Some(width), heads: None, kv_heads, ffn: None };
+            target(&shape, &donor).unwrap()
+        };
+        for width in 1..=576 {
+            of(width, None);
+            let kv_heads = 1 + width % 3;
+            assert_eq!(of(width, Some(kv_heads)).kv_heads, kv_heads);
+        }
+        let heads = |width: i64| (of(width, None).heads, of(width, None).kv_heads);
+        assert_eq!(
+            [64, 192, 256, 320, 384, 576].map(heads),
+            [(1, 1), (3, 3), (4, 2), (6, 3), (6, 3), (9, 3)]
+        );
+    }
 }

@@ -107,6 +107,12 @@ fn random(name: &str, shape: &[i64], std: f64) -> Result<Tensor, tch::TchError> 
 fn config(shape: &Shape, tokens: &Vocabulary) -> Result<Config, StageError> {
     let (depth, width) = (shape.depth.max(0), shape.width.max(0));
     let heads = shape.heads.unwrap_or((width / 64).max(1));
+    if shape.head_dim.is_none() && heads > 0 && width % heads != 0 {
+        return Err(StageError::input(format!(
+            "`shape.width` is {width}, which {heads} heads can't share evenly"
+        ))
+        .help("give `heads` that divide the width, or the size of a head, `head_dim`"));
+    }
     let config = Config {
         vocab: tokens.size() as i64,
         width,

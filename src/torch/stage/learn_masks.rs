@@ -8,7 +8,7 @@ use crate::nn::config::Config;
 use crate::nn::masks::{Learner, Masks};
 use crate::nn::runtime::fault;
 use crate::nn::select::{Layers, most_important};
-use crate::stage::inherit::{Cutter, Shape, target, write_selection};
+use crate::stage::inherit::{Cutter, Shape, target};
 use crate::stage::spikes::OnSpike;
 use crate::stage::train::{Keeping, Learning, Params, Run};
 use crate::stage::{Attention, importance, load, write_checkpoint};
@@ -72,8 +72,8 @@ fn publish(context: &mut Context, mut run: Run, target: &Config) -> Result<(), S
     let selection = most_important(&donor, target, &learned, Layers::Important);
     learning.learner.fold(&run.model, &selection).map_err(fault)?;
     importance::write(&context.out_dir("importance")?, "learned".to_owned(), &donor, learned)?;
-    write_selection(&context.out_dir("model")?, "learned", &donor, &selection)?;
     let cutter = Cutter::new(&donor, &run.model, &selection, None);
+    cutter.tell(context, "model", "learned", target)?;
     let folder = context.input("donor").to_path_buf();
     write_checkpoint(context, "model", target, &folder, |name, _| cutter.cut(name))?;
     run.publish_log(context)

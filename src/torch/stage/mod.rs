@@ -9,7 +9,9 @@ mod inherit;
 mod init;
 mod journal;
 mod keep;
+mod last_word;
 mod learn_masks;
+mod likelihoods;
 mod losses;
 mod open;
 mod perplexity;
@@ -21,6 +23,7 @@ mod speed;
 mod spikes;
 mod spread;
 mod state;
+mod sums;
 mod train;
 mod train_state;
 mod validation;
@@ -46,6 +49,7 @@ use crate::nn::weights::{Safetensors, Writer};
 /// The stages of `tlm-torch`, as declared in `stdlib/*.tlm`, and `sample`, which `tlm sample` asks for.
 pub(crate) const REGISTRY: Registry = &[
     ("eval.choice", choice::run),
+    ("eval.last_word", last_word::run),
     ("eval.perplexity", perplexity::run),
     ("eval.rouge", rouge::run),
     ("eval.speed", speed::run),

@@ -1,4 +1,4 @@
-//! `model.open`: a GGUF file or a Hugging Face folder, as a checkpoint in f32.
+//! `model.open`: a GGUF file or a model folder, as a checkpoint in f32.
 
 use std::path::Path;
 
@@ -10,8 +10,9 @@ use tlm::stage::{Context, StageError};
 
 use crate::nn::config::Config;
 use crate::nn::gguf::Gguf;
+use crate::nn::internevo::InternEvo;
 use crate::nn::runtime;
-use crate::nn::weights::{Safetensors, Weights};
+use crate::nn::weights::{Pickled, Safetensors, Source, no_weights};
 use crate::stage::write_checkpoint;
 
 /// Writes the checkpoint, tensor by tensor, and its tokenizer.
@@ -23,17 +24,13 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
         return Err(no_model(&format!("`source` names {count} files")));
     };
     let source = source.clone();
-    let tokens = context.out_dir("out.tokenizer")?;
     if source.is_dir() {
         let config = Config::read(&source)?;
-        let weights = Safetensors::open(&source)?;
-        check_head(&config, &weights, &source)?;
-        open_tokenizer(&source, None, &tokens)?;
-        write(context, &config, &weights, &tokens)
+        let weights = folder_weights(&source, &config)?;
+        write(context, &config, &*weights, &source)
     } else if data::Gguf::is_gguf(&source) {
         let file = Gguf::open(&source)?;
-        open_tokenizer(&source, None, &tokens)?;
-        write(context, &file.config, &file, &tokens)
+        write(context, &file.config, &file, &source)
     } else {
         Err(no_model(&format!("`{}` is no GGUF file", source.display())))
     }
@@ -45,21 +42,39 @@ fn no_model(what: &str) -> StageError {
     )
 }
 
-fn check_head(config: &Config, weights: &Safetensors, folder: &Path) -> Result<(), StageError> {
-    if config.tied || weights.has("lm_head.weight") {
-        return Ok(());
+/// Opens the weights of a folder: safetensors where there are several forms.
+fn folder_weights(folder: &Path, config: &Config) -> Result<Box<dyn Source>, StageError> {
+    if let Some(weights) = Safetensors::find(folder)? {
+        return Ok(Box::new(weights));
     }
-    Err(StageError::input(format!("tensor `lm_head.weight` of `{}` is missing", folder.display()))
-        .help("if the output embedding is the input's, set `tie_word_embeddings` to true in `config.json`"))
+    if let Some(weights) = Pickled::find(folder)? {
+        return Ok(Box::new(weights));
+    }
+    match InternEvo::find(folder, config)? {
+        Some(weights) => Ok(Box::new(weights)),
+        None => Err(no_weights(folder)),
+    }
 }
 
 fn write(
     context: &mut Context,
     config: &Config,
-    weights: &dyn Weights,
-    tokens: &Path,
+    weights: &dyn Source,
+    source: &Path,
 ) -> Result<(), StageError> {
-    write_checkpoint(context, "out", config, tokens, |name, shape| weights.load(name, shape))?;
-    let size = Vocabulary::open(tokens)?.size();
+    weights.check(config)?;
+    let tokens = context.out_dir("out.tokenizer")?;
+    open_tokenizer(source, None, &tokens)?;
+    let size = Vocabulary::open(&tokens)?.size();
+    if size as i64 > config.vocab {
+        return Err(StageError::input(format!(
+            "the tokenizer of `{}` has {size} ids, but the model has embeddings for {}",
+            source.display(),
+            config.vocab
+        ))
+        .help("it is the tokenizer of another model: put the model's own in its place"));
+    }
+    write_checkpoint(context, "out", config, &tokens, |name, shape| weights.load(name, shape))?;
+    context.log(format!("copied all {} tensors", config.tensors().len()));
     context.output("out.tokenizer.size", Value::Int(size as i64))
 }

@@ -6,6 +6,7 @@ mod donor;
 mod gguf;
 mod importance;
 mod inherit;
+mod last_word;
 mod losses;
 mod made;
 mod masks;
@@ -41,12 +42,15 @@ struct Bench {
     threads: u32,
     micro_batch: Option<u32>,
     recompute: bool,
+    /// The figure that is counted to stop after some progress.
+    stop_on: &'static str,
 }
 
 /// Collects events, and asks the stage to stop after some progress.
 struct Events {
     lines: Arc<Mutex<Vec<u8>>>,
     stop: Arc<AtomicBool>,
+    stop_on: String,
     stop_after: usize,
 }
 
@@ -54,7 +58,7 @@ impl Write for Events {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut lines = self.lines.lock().unwrap();
         lines.extend(bytes);
-        let seen = String::from_utf8_lossy(&lines).matches("\"name\":\"loss\"").count();
+        let seen = String::from_utf8_lossy(&lines).matches(&self.stop_on).count();
         if seen >= self.stop_after {
             self.stop.store(true, Ordering::Relaxed);
         }
@@ -71,7 +75,16 @@ impl Bench {
         let inputs =
             inputs.iter().map(|(n, path)| ((*n).to_owned(), vec![path.to_path_buf()])).collect();
         let folder = tempfile::tempdir_in(scratch()).unwrap();
-        Self { folder, params, inputs, seed: 1, threads: 1, micro_batch: None, recompute: false }
+        Self {
+            folder,
+            params,
+            inputs,
+            seed: 1,
+            threads: 1,
+            micro_batch: None,
+            recompute: false,
+            stop_on: "loss",
+        }
     }
 
     fn state(&self, name: &str) -> PathBuf {
@@ -103,7 +116,9 @@ impl Bench {
             shell: None,
         };
         let (stop, lines) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
-        let events = Events { lines: Arc::clone(&lines), stop: Arc::clone(&stop), stop_after };
+        let stop_on = format!("\"name\":\"{}\"", self.stop_on);
+        let events =
+            Events { lines: Arc::clone(&lines), stop: Arc::clone(&stop), stop_on, stop_after };
         let mut context = Context::new(action, stop, Box::new(events));
         let body = REGISTRY.iter().find(|(name, _)| *name == stage).unwrap().1;
         let alone = RANDOM.lock();
@@ -120,7 +135,7 @@ impl Bench {
         events
     }
 
-    /// Runs a stage until it has told `stop_after` losses.
+    /// Runs a stage until it has told `stop_after` losses, or what it is to stop on.
     #[track_caller]
     fn stopped(&self, stage: &str, stop_after: usize) -> String {
         let (result, events) = self.run(stage, stop_after);

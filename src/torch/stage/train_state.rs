@@ -86,7 +86,7 @@ pub(crate) fn find(context: &Context, wanted: &Tensors) -> Result<Option<Saved>,
     let header: Header = unseal(tensors.metadata("header").ok_or_else(damaged)?)?;
     header.position.origin.check(context)?;
     let same = |((name, tensor), digest): (&(&str, Tensor), &Digest)| {
-        tensors.shape(name) == Some(&tensor.size()[..]) && tensors.digest(name) == Some(*digest)
+        tensors.shape(name) == Some(tensor.size()) && tensors.digest(name) == Some(*digest)
     };
     if header.digests.len() != wanted.len() || !wanted.iter().zip(&header.digests).all(same) {
         return Err(damaged());

@@ -10,7 +10,7 @@ use crate::nn::tests::{json as stored, reference};
 use crate::stage::tests::{Bench, checkpoint, output, scratch};
 
 /// Log-likelihoods are sums of up to some dozen f32 logarithms of up to some tens, in another order than PyTorch's.
-const TOLERANCE: f64 = 1e-3;
+pub(super) const TOLERANCE: f64 = 1e-3;
 
 /// Returns the folder of a byte-level tokenizer; one that is `marked` puts `<s>` before each text.
 pub(super) fn byte_level(marked: bool) -> tempfile::TempDir {
@@ -38,7 +38,7 @@ pub(super) fn byte_level(marked: bool) -> tempfile::TempDir {
 }
 
 /// Makes a model that reads 48 tokens.
-fn model(marked: bool) -> Bench {
+pub(super) fn model(marked: bool) -> Bench {
     let shape = json!({
         "depth": 2, "width": 32, "heads": 4, "kv_heads": 2, "ffn": 48, "tied": true, "bias": true, "activations": 1,
         "shortcut": 0.0, "rope_theta": 500.0, "context": 48,

@@ -166,6 +166,32 @@ fn a_selection_can_be_repeated() {
 }
 
 #[test]
+fn interrupted_importance_goes_on_to_the_same_bits() {
+    let (donor, data) = (checkpoint("model_plain"), long_data());
+    for criterion in ["taylor", "activation"] {
+        let params = json!({"criterion": criterion, "tokens": 300, "dtype": "f32", "seed": 1});
+        let inputs: [(&str, &Path); 2] = [("donor", donor.path()), ("data", data.path())];
+        let mut bench = Bench::new(params, &inputs);
+        (bench.micro_batch, bench.stop_on) = (Some(3), "tokens_per_s");
+        bench.done("model.importance");
+        let measured = || fs::read(bench.path("out/importance.json")).unwrap();
+        let whole = measured();
+        bench.stopped("model.importance", 4);
+        // A state goes on with its own number of sequences at once.
+        let events = bench.done("model.importance");
+        assert!(events.contains("resumes after 12 sequences"), "{events}");
+        assert!(measured() == whole, "{criterion}");
+        let state = bench.state("sums.bin");
+        let mut bytes = fs::read(&state).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&state, bytes).unwrap();
+        let events = bench.done("model.importance");
+        assert!(events.contains("can't use the saved state, it is damaged"), "{events}");
+        assert!(measured() == whole, "{criterion}");
+    }
+}
+
+#[test]
 fn importance_that_cannot_be_measured_or_used_is_refused() {
     let (donor, empty) = (checkpoint("model_plain"), empty_data());
     let params = json!({"criterion": "taylor", "tokens": 32, "dtype": "f32", "seed": 0});

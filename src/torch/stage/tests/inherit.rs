@@ -94,6 +94,54 @@ fn each_slice_is_what_the_reference_selects() {
 }
 
 #[test]
+fn each_tensor_is_told_as_copied_or_sliced() {
+    let (tokens, donor) = (tokenizer(letters(64)), checkpoint("model_plain"));
+    let bench = Bench::new(
+        inherit_params(&json!({"depth": 1, "ffn": 20}), "l2"),
+        &[("donor", donor.path()), ("tokenizer", tokens.path())],
+    );
+    let events = bench.done("model.inherit");
+    assert!(events.contains("of the tensors 9 are copied, 3 sliced, none initialised"), "{events}");
+    let written = fs::read_to_string(bench.path("out/selection.json")).unwrap();
+    let written: Value = serde_json::from_str(&written).unwrap();
+    let told = written["tensors"].as_object().unwrap();
+    let names: Vec<_> = Config::read(&bench.path("out")).unwrap().tensors();
+    assert_eq!(told.len(), names.len());
+    let name = "model.layers.0.mlp.up_proj.weight";
+    let expected =
+        json!({"how": "sliced", "donor": name, "donor_shape": [32, 16], "shape": [20, 16]});
+    assert_eq!(told[name], expected);
+    let name = "model.layers.0.self_attn.k_proj.weight";
+    let expected =
+        json!({"how": "copied", "donor": name, "donor_shape": [8, 16], "shape": [8, 16]});
+    assert_eq!(told[name], expected);
+}
+
+#[test]
+fn a_donor_with_numbers_that_are_not_finite_is_refused_even_where_they_would_be_left_out() {
+    let (tokens, donor) = (tokenizer(letters(64)), checkpoint("model_plain"));
+    let path = donor.path().join("model.safetensors");
+    let whole =
+        safetensors_with_nan(&fs::read(&path).unwrap(), "model.layers.0.mlp.up_proj.weight");
+    fs::write(&path, whole).unwrap();
+    let inputs: [(&str, &Path); 2] = [("donor", donor.path()), ("tokenizer", tokens.path())];
+    for shape in [json!({"ffn": 20}), json!({"width": 8}), json!({})] {
+        Bench::new(inherit_params(&shape, "l1"), &inputs)
+            .fails("model.inherit", "tensor `model.layers.0.mlp.up_proj.weight`");
+    }
+}
+
+/// Returns a safetensors file in which the first number of a tensor of f32 is none.
+fn safetensors_with_nan(whole: &[u8], name: &str) -> Vec<u8> {
+    let size = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&whole[8..8 + size]).unwrap();
+    let at = 8 + size + header[name]["data_offsets"][0].as_u64().unwrap() as usize;
+    let mut bytes = whole.to_vec();
+    bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    bytes
+}
+
+#[test]
 fn embeddings_follow_the_tokens_through_two_generations() {
     let donor = checkpoint("model_plain");
     // Each child is cut with a tokenizer of its parent's tokens in another order.

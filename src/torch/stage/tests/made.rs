@@ -98,6 +98,26 @@ fn modules_of_pangu_pi_start_apart_from_each_other() {
         .fails("model.init", "`shape.activations` is zero");
 }
 
+#[test]
+fn shapes_that_do_not_divide_are_refused() {
+    let tokens = tokenizer(letters(64));
+    let fails = |changes: &[(&str, Value)], expected: &str| {
+        let mut shape = shape();
+        shape.as_object_mut().unwrap().remove("head_dim");
+        changes.iter().for_each(|(name, value)| shape[*name] = value.clone());
+        let params = json!({"shape": shape, "law": "gpt2", "std": 0.02, "seed": 3});
+        Bench::new(params, &[("tokenizer", tokens.path())]).fails("model.init", expected);
+    };
+    let uneven = [("heads", json!(3)), ("kv_heads", json!(3))];
+    fails(&uneven, "`shape.width` is 64, which 3 heads can't share evenly");
+    fails(&[("kv_heads", json!(3))], "4 query heads can't share 3 key-value heads evenly");
+    fails(&[("heads", json!(64)), ("kv_heads", json!(1))], "a head size of 1 is odd");
+    fails(
+        &[("width", json!(200)), ("heads", json!(null)), ("kv_heads", json!(null))],
+        "200, which 3 heads",
+    );
+}
+
 /// Logits and gradients were written by `scripts/reference/pangu.py`.
 #[test]
 fn modules_of_pangu_pi_are_those_of_the_reference() {

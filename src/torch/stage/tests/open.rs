@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::nn::config::Config;
 use crate::nn::runtime::f32_values;
-use crate::nn::tests::{check_close, ids, json as stored, open};
+use crate::nn::tests::{check_close, ids, json as stored, open, reference};
 use crate::nn::weights::{Safetensors, Weights};
 use crate::stage::tests::donor::donor;
 use crate::stage::tests::{Bench, checkpoint, letters, scratch, set_config, tokenizer};
@@ -128,6 +128,147 @@ fn half_precision_and_shards_open() {
     check_refused(source.path(), "not the JSON expected");
 }
 
+/// Files were written by `scripts/reference/torch_file.py`; each folder has the numbers of `model.safetensors`.
+#[test]
+fn files_of_pytorch_and_of_internevo_open_bit_for_bit() {
+    let whole = torch_model(&[("model.safetensors", "model.safetensors")]);
+    let same = |files: &[(&str, &str)], config: &serde_json::Value| {
+        let source = torch_model(files);
+        set_config(source.path(), config);
+        check_opens(source.path(), whole.path(), 0.0);
+    };
+    same(&[("model.bin", "pytorch_model.bin")], &json!({}));
+    same(&[("internevo.pt", "model_tp0_pp0.pt")], &json!({}));
+    same(&[("internevo_wqkv.pt", "model_tp0_pp0.pt")], &json!({"adapt_hf": true}));
+    let (a, b) = ("model-00001-of-00002.bin", "model-00002-of-00002.bin");
+    let source = torch_model(&[(a, a), (b, b)]);
+    let index = source.path().join("pytorch_model.bin.index.json");
+    fs::write(&index, json!({"weight_map": {"x": a, "y": b}}).to_string()).unwrap();
+    check_opens(source.path(), whole.path(), 0.0);
+    fs::write(source.path().join("twice.bin"), fs::read(source.path().join(a)).unwrap()).unwrap();
+    fs::write(&index, json!({"weight_map": {"x": a, "y": b, "z": "twice.bin"}}).to_string())
+        .unwrap();
+    check_refused(source.path(), "twice.bin`");
+    fs::write(&index, json!({"weight_map": {"x": b}}).to_string()).unwrap();
+    check_refused(source.path(), "tensor `model.embed_tokens.weight` of `");
+}
+
+/// Returns a folder with the model of these reference files, each under another name.
+fn torch_model(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tokenizer(letters(64));
+    let config = json!({
+        "model_type": "llama", "vocab_size": 64, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "attention_bias": true,
+    });
+    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    for (from, to) in files {
+        fs::copy(reference("torch").join(from), folder.path().join(to)).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn checkpoints_that_would_run_or_are_split_are_refused() {
+    let foreign = torch_model(&[("foreign.bin", "pytorch_model.bin")]);
+    let help =
+        check_refused(foreign.path(), "pytorch_model.bin`: its pickle names `__builtin__.print`");
+    assert!(help.contains("safetensors.torch.save_file"), "{help}");
+    let split =
+        torch_model(&[("internevo.pt", "model_tp0_pp0.pt"), ("internevo.pt", "model_tp1_pp0.pt")]);
+    check_refused(split.path(), "is split: it has `model_tp0_pp0.pt` and `model_tp1_pp0.pt`");
+    let biased = torch_model(&[("internevo.pt", "model_tp0_pp0.pt")]);
+    set_config(biased.path(), &json!({"attention_bias": false}));
+    check_refused(biased.path(), "tensor `layers.0.attention.wk.bias` of `");
+    let other = torch_model(&[("internevo_wqkv.pt", "model_tp0_pp0.pt")]);
+    set_config(other.path(), &json!({"num_key_value_heads": 4}));
+    check_refused(other.path(), "tensor `model.layers.0.attention.wqkv.bias` of `");
+    let pangu = torch_model(&[("internevo.pt", "model_tp0_pp0.pt")]);
+    let changes = json!({"model_type": "pangu_pi", "architectures": null, "series_activations": 2});
+    set_config(pangu.path(), &changes);
+    check_refused(
+        pangu.path(),
+        "a checkpoint of InternEvo has no tensor like `model.layers.0.mlp.series",
+    );
+}
+
+/// Before anything is written: the tokenizer too comes after the check.
+#[track_caller]
+fn check_refused_at_once(source: &Path, expected: &str) -> String {
+    let bench = Bench::new(json!({}), &[("source", source)]);
+    let help = bench.fails("model.open", expected);
+    assert!(!bench.path("out").exists(), "something was written");
+    help
+}
+
+#[test]
+fn tensors_that_do_not_fit_the_config_are_named_before_anything_is_written() {
+    let fails = |changes: &serde_json::Value, expected: &str| {
+        let source = checkpoint("model_plain");
+        set_config(source.path(), changes);
+        check_refused_at_once(source.path(), expected)
+    };
+    let shape = "model.safetensors` has shape [16, 32], but `config.json` means [16, 48]";
+    fails(&json!({"intermediate_size": 48}), shape);
+    fails(&json!({"vocab_size": 65}), "has shape [64, 16], but `config.json` means [65, 16]");
+    fails(&json!({"num_hidden_layers": 3}), "tensor `model.layers.2.");
+    let help = fails(
+        &json!({"num_hidden_layers": 1}),
+        "tensor `model.layers.1.input_layernorm.weight` of `",
+    );
+    assert!(help.contains("num_hidden_layers"), "{help}");
+    let source = checkpoint("model_biased");
+    set_config(source.path(), &json!({"mlp_bias": false}));
+    check_refused_at_once(source.path(), "tensor `model.layers.0.mlp.down_proj.bias` of `");
+}
+
+#[test]
+fn whole_numbers_are_no_weights() {
+    let source = checkpoint("model_plain");
+    let path = source.path().join("model.safetensors");
+    let text = fs::read(&path).unwrap();
+    let at = text.windows(5).rposition(|part| part == b"\"F32\"").unwrap();
+    let mut bytes = text.clone();
+    bytes[at..at + 5].copy_from_slice(b"\"I32\"");
+    fs::write(&path, bytes).unwrap();
+    check_refused_at_once(source.path(), "is of type I32; F64, F32, F16 and BF16 are supported");
+}
+
+#[test]
+fn the_tokenizer_of_another_model_is_refused() {
+    let source = checkpoint("model_plain");
+    let larger = tokenizer(letters(65));
+    let tokens =
+        |from: &Path| fs::copy(from.join("tokenizer.json"), source.path().join("tokenizer.json"));
+    tokens(larger.path()).unwrap();
+    let help = check_refused(source.path(), "has 65 ids, but the model has embeddings for 64");
+    assert!(help.contains("another model"), "{help}");
+}
+
+#[test]
+fn a_damaged_or_cut_shard_is_named() {
+    let source = checkpoint("model_plain");
+    let (a, b) = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors");
+    rewrite(
+        source.path(),
+        Dtype::BF16,
+        &[(a, |name| name.contains("layers.0")), (b, |name| !name.contains("layers.0"))],
+    );
+    let index = source.path().join("model.safetensors.index.json");
+    fs::write(index, json!({"weight_map": {"x": a, "y": b}}).to_string()).unwrap();
+    let whole = fs::read(source.path().join(b)).unwrap();
+    for length in [0, 7, 100, whole.len() - 1] {
+        fs::write(source.path().join(b), &whole[..length]).unwrap();
+        check_refused_at_once(source.path(), &format!("{b}`: not a whole safetensors file"));
+    }
+    let huge = fs::File::create(source.path().join(b)).unwrap();
+    (&huge).write_all(&(1_u64 << 30).to_le_bytes()).unwrap();
+    huge.set_len((1 << 30) + 8).unwrap();
+    check_refused_at_once(
+        source.path(),
+        &format!("{b}`: not a whole safetensors file: header too large"),
+    );
+}
+
 #[test]
 fn only_a_folder_or_a_gguf_file_is_a_source() {
     let source = checkpoint("model_plain");
@@ -178,8 +319,7 @@ fn missing_files_are_named() {
     remove("model.safetensors");
     check_refused(source.path(), "has no `model.safetensors`");
     fs::write(source.path().join("pytorch_model.bin"), "").unwrap();
-    let help = check_refused(source.path(), "has no `model.safetensors`");
-    assert!(help.contains("convert") && help.contains("save_pretrained"), "{help}");
+    check_refused(source.path(), "pytorch_model.bin`: not a whole file of PyTorch");
     let source = checkpoint("model_plain");
     fs::remove_file(source.path().join("tokenizer.json")).unwrap();
     check_refused(source.path(), "has no `tokenizer.json`");
@@ -217,8 +357,13 @@ enum Meta {
     Text(&'static str),
 }
 
-/// Writes a GGUF file with this metadata and one tensor, the embeddings of eight tokens of width 8.
+/// Writes a GGUF file with this metadata and one tensor of f32, the embeddings of eight tokens of width 8.
 fn gguf(changes: &[(&'static str, Meta)]) -> tempfile::NamedTempFile {
+    gguf_of(changes, 0)
+}
+
+/// The same with another type of the tensor.
+fn gguf_of(changes: &[(&'static str, Meta)], kind: u32) -> tempfile::NamedTempFile {
     let mut metadata = BTreeMap::from([
         ("general.architecture", &Meta::Text("llama")),
         ("llama.embedding_length", &Meta::Count(8)),
@@ -246,7 +391,8 @@ fn gguf(changes: &[(&'static str, Meta)]) -> tempfile::NamedTempFile {
     out.extend(text("token_embd.weight"));
     out.extend(2_u32.to_le_bytes());
     out.extend([8_u64.to_le_bytes(), 8_u64.to_le_bytes()].concat());
-    out.extend([0; 12]);
+    out.extend(kind.to_le_bytes());
+    out.extend([0; 8]);
     out.resize(out.len().next_multiple_of(32) + 256, 0);
     let mut file = tempfile::NamedTempFile::new_in(scratch()).unwrap();
     file.write_all(&out).unwrap();
@@ -266,8 +412,8 @@ fn gguf_files_that_would_be_read_wrongly_are_refused() {
     fails("llama.rope.scaling.type", Meta::Text("linear"), "without `llama.rope.scaling.factor`");
     fails("llama.expert_count", Meta::Count(8), "has experts");
     fails("general.architecture", Meta::Text("gemma"), "architecture `gemma`");
-    // Nothing of these is wrong; what is missing next is the tokenizer.
-    let next = "`tokenizer.ggml.tokens` is missing";
+    // Nothing of these is wrong; what is missing next is a tensor.
+    let next = "tensor `blk.0.attn_norm.weight` is missing";
     for (name, value) in [
         ("llama.expert_count", Meta::Count(0)),
         ("llama.rope.scale_linear", Meta::Number(1.0)),
@@ -277,6 +423,19 @@ fn gguf_files_that_would_be_read_wrongly_are_refused() {
         let (result, _) =
             Bench::new(json!({}), &[("source", file.path())]).run("model.open", usize::MAX);
         assert!(format!("{result:?}").contains(next), "{result:?}");
+    }
+}
+
+#[test]
+fn gguf_types_that_are_not_read_are_named() {
+    for (kind, name) in
+        [(20, "IQ4_NL"), (16, "IQ2_XXS"), (39, "MXFP4"), (24, "I8"), (99, "number 99")]
+    {
+        let help = check_refused_at_once(
+            gguf_of(&[], kind).path(),
+            &format!("tensor `token_embd.weight` is of ggml type {name}, which is not supported"),
+        );
+        assert!(help.contains("llama-quantize"), "{help}");
     }
 }
 
