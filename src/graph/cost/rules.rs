@@ -59,7 +59,11 @@ fn cut(call: &Call<'_>) -> Known<Rc<Shape>> {
         true => call.facts("tokenizer").vocab?,
         false => donor.vocab,
     };
-    call.shape(Shape { vocab, ..*donor }.cut(&call.value("shape")?))
+    let kept = match call.value("keep_layers") {
+        Ok(Value::List(layers)) => layers.len() as f64,
+        _ => donor.depth,
+    };
+    call.shape(Shape { vocab, depth: kept, ..*donor }.cut(&call.value("shape")?))
 }
 
 fn grouped(call: &Call<'_>) -> Known<Rc<Shape>> {
@@ -127,10 +131,15 @@ fn scoring(call: &Call<'_>) -> Known<f64> {
 fn measuring(call: &Call<'_>) -> Known<f64> {
     let (donor, seq) = (call.facts("donor").shape?, call.facts("data").seq?);
     let tokens = call.number("tokens")?;
-    match call.value("criterion")? {
-        Value::Str(criterion) if criterion == "activation" => Ok(donor.forward(tokens, seq)),
-        _ => Ok(donor.training(tokens, seq)),
-    }
+    let forward = donor.forward(tokens, seq);
+    let units = match call.value("criterion")? {
+        Value::Str(criterion) if criterion == "activation" => forward,
+        _ => donor.training(tokens, seq),
+    };
+    let without = Shape { depth: donor.depth - 1.0, ..*donor }.forward(tokens, seq);
+    // Only another choice than the default is among the parameters.
+    let skips = call.value("layers").is_ok();
+    Ok(units + if skips { donor.depth * without + forward } else { 0.0 })
 }
 
 /// Every token but the last one that is written goes through the model once, and attends to those before it.

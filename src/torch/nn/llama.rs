@@ -62,8 +62,19 @@ impl Llama {
 
     /// Returns a model of the same shape with a buffer of its own, of zeros.
     pub(crate) fn twin(&self) -> Result<Self, TchError> {
+        self.with(self.flat.f_zeros_like()?)
+    }
+
+    /// Returns the model without a layer, on the same buffer.
+    pub(crate) fn without(&self, layer: usize) -> Result<Self, TchError> {
+        let mut model = self.with(self.flat.shallow_clone())?;
+        model.skip(layer, 1);
+        Ok(model)
+    }
+
+    /// Returns a model of the same shape with another buffer.
+    fn with(&self, flat: Tensor) -> Result<Self, TchError> {
         let (config, layout) = (self.config.clone(), Layout::of(&self.config));
-        let flat = self.flat.f_zeros_like()?;
         let leaves = leaves(&layout, &flat)?;
         let net = self.net.as_ref().map(|net| layout.net(&config, net.pool.clone()));
         let (kind, recompute) = (self.kind, self.recompute);

@@ -57,12 +57,12 @@ pub(crate) struct LayerSelection {
     pub(crate) heads: Vec<i64>,
 }
 
-/// Returns the layers kept of `from`: the first and last ones, the larger half first; or evenly spread with both ends.
-pub(crate) fn layers(how: Layers, from: i64, keep: i64) -> Vec<i64> {
+/// Returns the layers kept of `from`: the first and last ones, the larger half first; evenly spread with both ends; or those of the
+/// highest `scores`.
+pub(crate) fn layers(how: Layers, from: i64, keep: i64, scores: &[f64]) -> Vec<i64> {
     match how {
-        Layers::Important | Layers::Ends => {
-            (0..(keep + 1) / 2).chain(from - keep / 2..from).collect()
-        }
+        Layers::Important => best(scores, keep),
+        Layers::Ends => (0..(keep + 1) / 2).chain(from - keep / 2..from).collect(),
         Layers::Even if keep == 1 => vec![0],
         Layers::Even => (0..keep).map(|i| (i * (from - 1) + (keep - 1) / 2) / (keep - 1)).collect(),
     }
@@ -202,16 +202,15 @@ pub(crate) struct Selector<'a> {
 }
 
 impl Selector<'_> {
-    /// Returns the selection; `each` is called after each layer.
+    /// Returns the selection with these layers; `each` is called after each.
     pub(crate) fn select(
         &self,
-        how: Layers,
+        layers: Vec<i64>,
         each: &mut dyn FnMut(i64) -> Result<(), StageError>,
     ) -> Result<Selection, StageError> {
         let (donor, target) = (self.donor, self.target);
         let norm = if self.criterion == Criterion::L2 { Norm::Square } else { Norm::Absolute };
         let scorer = Scorer { model: donor, weights: self.weights, norm };
-        let layers = layers(how, donor.depth, target.depth);
         let mut hidden = vec![0.0; donor.width as usize];
         let narrows = self.reads(donor.width, target.width);
         if narrows {
@@ -252,17 +251,13 @@ impl Selector<'_> {
     }
 }
 
-/// Returns the best units by their importance.
+/// Returns the best units of some layers by their importance.
 pub(crate) fn most_important(
     donor: &Config,
     target: &Config,
     importance: &Importance,
-    how: Layers,
+    layers: Vec<i64>,
 ) -> Selection {
-    let layers = match how {
-        Layers::Important => best(&importance.layers, target.depth),
-        _ => layers(how, donor.depth, target.depth),
-    };
     let keep = |&layer: &i64| {
         let scores = &importance.within[layer as usize];
         keep_within(donor, target, scores, &|scores, keep, _| best(scores, keep))
@@ -320,7 +315,7 @@ mod tests {
     #[test]
     fn layers_are_both_ends_or_evenly_spread() {
         let check = |how, from, keep, expected: &[i64]| {
-            assert_eq!(layers(how, from, keep), expected);
+            assert_eq!(layers(how, from, keep, &[0.1, 0.4, 0.2, 0.3]), expected);
         };
         check(Layers::Ends, 30, 5, &[0, 1, 2, 28, 29]);
         check(Layers::Ends, 4, 4, &[0, 1, 2, 3]);
@@ -328,5 +323,6 @@ mod tests {
         check(Layers::Even, 30, 4, &[0, 10, 19, 29]);
         check(Layers::Even, 4, 4, &[0, 1, 2, 3]);
         check(Layers::Even, 4, 1, &[0]);
+        check(Layers::Important, 4, 2, &[1, 3]);
     }
 }

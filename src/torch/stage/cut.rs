@@ -5,27 +5,30 @@ use tlm::stage::{Context, StageError};
 
 use crate::nn::config::Config;
 use crate::nn::runtime;
-use crate::nn::select::{Layers, most_important};
+use crate::nn::select::most_important;
 use crate::nn::weights::Safetensors;
 use crate::stage::importance;
-use crate::stage::inherit::{Cutter, Shape, target};
+use crate::stage::inherit::{Cutter, Depth, Shape, target};
 use crate::stage::write_checkpoint;
 
 #[derive(Deserialize)]
 struct Params {
     shape: Shape,
-    layers: Layers,
+    #[serde(flatten)]
+    depth: Depth,
 }
 
 /// Writes the checkpoint and `selection.json`.
 pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
-    let params: Params = context.params()?;
+    let mut params: Params = context.params()?;
     runtime::prepare(context.action())?;
     let folder = context.input("donor").to_path_buf();
     let donor = Config::read(&folder)?;
+    params.depth.complete(&mut params.shape, &donor)?;
     let target = target(&params.shape, &donor)?;
     let importance = importance::read(context.input("importance"), &donor)?;
-    let selection = most_important(&donor, &target, &importance, params.layers);
+    let layers = params.depth.layers(&donor, target.depth, &importance.layers);
+    let selection = most_important(&donor, &target, &importance, layers);
     let weights = Safetensors::open(&folder)?;
     let cutter = Cutter::new(&donor, &weights, &selection, None);
     cutter.tell(context, "out", "importance", &target)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use tch::{TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 use tlm::data::dataset::read_json;
 use tlm::data::mix::{shuffled, splitmix};
 use tlm::stage::{Context, StageError};
@@ -23,6 +23,7 @@ use crate::stage::{Attention, check_not_empty, load, micro_batch, open_data};
 #[derive(Deserialize)]
 struct Params {
     criterion: Criterion,
+    layers: LayerCriterion,
     tokens: u64,
     dtype: String,
     seed: i64,
@@ -33,6 +34,16 @@ struct Params {
 enum Criterion {
     Taylor,
     Activation,
+}
+
+/// How layers are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum LayerCriterion {
+    /// As other units are.
+    Units,
+    /// By how much the loss rises without them.
+    Skip,
 }
 
 /// `importance.json`: a number for each unit, in the order of `selection.json`'s indices.
@@ -146,21 +157,70 @@ impl<'a> Sweep<'a> {
     }
 }
 
+/// Summed losses of a model without each of its layers, and with all.
+struct Skips {
+    models: Vec<Llama>,
+    sums: Tensor,
+}
+
+impl Skips {
+    fn of(sweep: &Sweep) -> Result<Self, TchError> {
+        let depth = match sweep.params.layers {
+            LayerCriterion::Units => 0,
+            LayerCriterion::Skip => sweep.model.config.depth,
+        };
+        let models = (0..depth).map(|layer| sweep.model.without(layer as usize));
+        let models = models.collect::<Result<_, _>>()?;
+        Ok(Self { models, sums: Tensor::f_zeros([depth + 1], (Kind::Double, Device::Cpu))? })
+    }
+
+    fn add(&self, model: &Llama, rows: &Rows) -> Result<(), TchError> {
+        if self.models.is_empty() {
+            return Ok(());
+        }
+        for (at, model) in self.models.iter().chain([model]).enumerate() {
+            let nll = model.nll(rows)?.f_sum(Kind::Double)?.f_to_device(Device::Cpu)?;
+            let _ = self.sums.f_get(at as i64)?.f_add_(&nll)?;
+        }
+        Ok(())
+    }
+
+    /// Puts how much the mean loss rises without each layer in the place of what else says how it matters.
+    fn finish(&self, importance: &mut Importance, tokens: u64) -> Result<(), StageError> {
+        let sums = Vec::<f64>::try_from(&self.sums).map_err(fault)?;
+        if let Some((whole, without)) = sums.split_last().filter(|_| !self.models.is_empty()) {
+            importance.layers = without.iter().map(|sum| (sum - whole) / tokens as f64).collect();
+        }
+        Ok(())
+    }
+}
+
 fn by_gradient(context: &mut Context, sweep: &Sweep) -> Result<Importance, StageError> {
     let gradient = sweep.model.flat.f_zeros_like().map_err(fault)?;
+    let skips = Skips::of(sweep).map_err(fault)?;
     let scale = 1.0 / sweep.tokens() as f64;
-    sweep.run(context, &[&gradient], |rows| {
+    sweep.run(context, &[&gradient, &skips.sums], |rows| {
         // The same numbers by another handle.
         let mut gradient = gradient.shallow_clone();
-        sweep.model.backward(rows, scale, &mut gradient, None).map(|_| ())
+        sweep.model.backward(rows, scale, &mut gradient, None)?;
+        skips.add(sweep.model, rows)
     })?;
-    taylor(sweep.model, &gradient)
+    let mut importance = taylor(sweep.model, &gradient)?;
+    skips.finish(&mut importance, sweep.tokens())?;
+    Ok(importance)
 }
 
 fn by_activation(context: &mut Context, sweep: &Sweep) -> Result<Importance, StageError> {
     let sums = Activations::new(sweep.model).map_err(fault)?;
-    sweep.run(context, &sums.all(), |rows| sums.add(sweep.model, &rows.ids))?;
-    sums.finish(&sweep.model.config, sweep.tokens()).map_err(fault)
+    let skips = Skips::of(sweep).map_err(fault)?;
+    let all = [&sums.all()[..], &[&skips.sums]].concat();
+    sweep.run(context, &all, |rows| {
+        sums.add(sweep.model, &rows.ids)?;
+        skips.add(sweep.model, rows)
+    })?;
+    let mut importance = sums.finish(&sweep.model.config, sweep.tokens()).map_err(fault)?;
+    skips.finish(&mut importance, sweep.tokens())?;
+    Ok(importance)
 }
 
 /// Reads an importance of this donor: `importance.json`, or a `selection.json` that is to be repeated, in which what was kept has

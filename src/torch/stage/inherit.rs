@@ -11,7 +11,7 @@ use tlm::stage::{Context, StageError};
 
 use crate::nn::config::Config;
 use crate::nn::runtime::{self, fault};
-use crate::nn::select::{Criterion, LayerSelection, Layers, Selection, Selector};
+use crate::nn::select::{Criterion, LayerSelection, Layers, Selection, Selector, layers};
 use crate::nn::weights::{Safetensors, Weights};
 use crate::stage::write_checkpoint;
 
@@ -19,8 +19,57 @@ use crate::stage::write_checkpoint;
 struct Params {
     shape: Shape,
     criterion: Criterion,
-    layers: Layers,
+    #[serde(flatten)]
+    depth: Depth,
     seed: i64,
+}
+
+/// Which layers of a donor to keep.
+#[derive(Deserialize)]
+pub(crate) struct Depth {
+    layers: Layers,
+    /// These; `layers` doesn't count then.
+    keep_layers: Option<Vec<i64>>,
+}
+
+impl Depth {
+    /// Completes a shape whose depth follows from the layers.
+    ///
+    /// # Errors
+    /// When the layers aren't some of the donor's, or not as many as the shape has.
+    pub(crate) fn complete(&self, shape: &mut Shape, donor: &Config) -> Result<(), StageError> {
+        let Some(kept) = &self.keep_layers else { return Ok(()) };
+        let fails = |what: String, help: &str| Err(StageError::input(what).help(help));
+        if kept.is_empty() || !kept.is_sorted_by(|a, b| a < b) {
+            return fails(
+                format!("`keep_layers` is {kept:?}, not a list of rising numbers"),
+                "give at least one layer, each once, the first one first",
+            );
+        }
+        if let Some(layer) = kept.iter().find(|&&layer| layer >= donor.depth) {
+            return fails(
+                format!("`keep_layers` has layer {layer}, but the donor has {}", donor.depth),
+                "count layers from 0",
+            );
+        }
+        let depth = kept.len() as i64;
+        if let Some(other) = shape.depth.filter(|&other| other != depth) {
+            return fails(
+                format!("`keep_layers` has {depth} layers, but `shape.depth` is {other}"),
+                "leave `depth` out of `shape`",
+            );
+        }
+        shape.depth = Some(depth);
+        Ok(())
+    }
+
+    /// Returns the layers, `scores` being how much each of the donor's matters.
+    pub(crate) fn layers(&self, donor: &Config, keep: i64, scores: &[f64]) -> Vec<i64> {
+        match &self.keep_layers {
+            Some(kept) => kept.clone(),
+            None => layers(self.layers, donor.depth, keep, scores),
+        }
+    }
 }
 
 /// What is given of a new shape.
@@ -35,11 +84,12 @@ pub(crate) struct Shape {
 
 /// Writes the checkpoint and `selection.json`.
 pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
-    let params: Params = context.params()?;
+    let mut params: Params = context.params()?;
     runtime::prepare(context.action())?;
     let (donor_folder, tokens) =
         (context.input("donor").to_path_buf(), context.input("tokenizer").to_path_buf());
     let donor = Config::read(&donor_folder)?;
+    params.depth.complete(&mut params.shape, &donor)?;
     let vocabulary = Vocabulary::open(&tokens)?;
     let rows = embedding_rows(&vocabulary, &Vocabulary::open(&donor_folder)?, &donor)?;
     let target = with_tokens(target(&params.shape, &donor)?, &vocabulary, rows.as_deref());
@@ -51,7 +101,8 @@ pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
         criterion: params.criterion,
         seed: splitmix(u64::from_le_bytes(params.seed.to_le_bytes())),
     };
-    let selection = selector.select(params.layers, &mut |layer| {
+    let layers = params.depth.layers(&donor, target.depth, &[]);
+    let selection = selector.select(layers, &mut |layer| {
         context.progress(layer as u64, Some(target.depth as u64), "layers");
         if context.interrupted() { Err(StageError::Interrupted) } else { Ok(()) }
     })?;

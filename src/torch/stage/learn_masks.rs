@@ -7,7 +7,7 @@ use crate::nn::adamw::Schedule;
 use crate::nn::config::Config;
 use crate::nn::masks::{Learner, Masks};
 use crate::nn::runtime::fault;
-use crate::nn::select::{Layers, most_important};
+use crate::nn::select::{Layers, layers, most_important};
 use crate::stage::inherit::{Cutter, Shape, target};
 use crate::stage::spikes::OnSpike;
 use crate::stage::train::{Keeping, Learning, Params, Run};
@@ -69,7 +69,8 @@ fn publish(context: &mut Context, mut run: Run, target: &Config) -> Result<(), S
     let donor = run.model.config.clone();
     let learning = run.learning.as_mut().expect("masks are learned");
     let learned = learning.learner.masks().importance().map_err(fault)?;
-    let selection = most_important(&donor, target, &learned, Layers::Important);
+    let layers = layers(Layers::Important, donor.depth, target.depth, &learned.layers);
+    let selection = most_important(&donor, target, &learned, layers);
     learning.learner.fold(&run.model, &selection).map_err(fault)?;
     importance::write(&context.out_dir("importance")?, "learned".to_owned(), &donor, learned)?;
     let cutter = Cutter::new(&donor, &run.model, &selection, None);

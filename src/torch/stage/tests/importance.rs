@@ -10,11 +10,12 @@ use crate::nn::config::Config;
 use crate::nn::runtime::f32_values;
 use crate::nn::tests::{check_close, ids, json as stored, numbers, open};
 use crate::nn::weights::{Safetensors, Weights, Writer};
-use crate::stage::tests::{Bench, checkpoint, empty_data, long_data, reference_data};
+use crate::stage::tests::{Bench, checkpoint, empty_data, long_data, output, reference_data};
 
 fn importance(donor: &Path, criterion: &str) -> Bench {
     let data = reference_data();
-    let params = json!({"criterion": criterion, "tokens": 32, "dtype": "f32", "seed": 0});
+    let params =
+        json!({"criterion": criterion, "layers": "units", "tokens": 32, "dtype": "f32", "seed": 0});
     let mut bench = Bench::new(params, &[("donor", donor), ("data", data.path())]);
     bench.micro_batch = Some(3);
     bench.done("model.importance");
@@ -23,7 +24,7 @@ fn importance(donor: &Path, criterion: &str) -> Bench {
 
 fn cut(donor: &Path, importance: &Path, shape: &Value, layers: &str) -> Bench {
     let inputs: [(&str, &Path); 2] = [("donor", donor), ("importance", importance)];
-    Bench::new(json!({"shape": shape, "layers": layers}), &inputs)
+    Bench::new(json!({"shape": shape, "layers": layers, "keep_layers": null}), &inputs)
 }
 
 fn read(path: &Path) -> Value {
@@ -165,11 +166,36 @@ fn a_selection_can_be_repeated() {
     refused(|selection| selection["layers"] = json!("all"), "not the JSON expected");
 }
 
+/// What `eval.perplexity` measures of a model without a layer is what the layer is worth.
+#[test]
+fn layers_are_measured_by_leaving_them_out() {
+    let (donor, data) = (checkpoint("model_biased"), reference_data());
+    let params = json!({"criterion": "activation", "layers": "skip", "tokens": 32, "dtype": "f32", "seed": 0});
+    let bench = Bench::new(params, &[("donor", donor.path()), ("data", data.path())]);
+    bench.done("model.importance");
+    let loss = |skip: u64, skip_from: u64| {
+        let params =
+            json!({"skip": skip, "skip_from": skip_from, "dtype": "f32", "attention": "sequence"});
+        let bench = Bench::new(params, &[("model", donor.path()), ("data", data.path())]);
+        output(&bench.done("eval.perplexity"), "loss")
+    };
+    let layers = numbers(&read(&bench.path("out/importance.json"))["layers"]);
+    let expected = [0, 1].map(|layer| (loss(1, layer) - loss(0, 0)) as f32);
+    check_close("layers", &layers, &expected, 1e-5);
+    let small = cut(donor.path(), &bench.path("out"), &json!({"depth": 1}), "important");
+    small.done("model.cut");
+    let worth_more = if expected[0] > expected[1] { 0 } else { 1 };
+    assert_eq!(read(&small.path("out/selection.json"))["layers"], json!([worth_more]));
+}
+
 #[test]
 fn interrupted_importance_goes_on_to_the_same_bits() {
     let (donor, data) = (checkpoint("model_plain"), long_data());
     for criterion in ["taylor", "activation"] {
-        let params = json!({"criterion": criterion, "tokens": 300, "dtype": "f32", "seed": 1});
+        let layers = if criterion == "taylor" { "skip" } else { "units" };
+        let params = json!({
+            "criterion": criterion, "layers": layers, "tokens": 300, "dtype": "f32", "seed": 1,
+        });
         let inputs: [(&str, &Path); 2] = [("donor", donor.path()), ("data", data.path())];
         let mut bench = Bench::new(params, &inputs);
         (bench.micro_batch, bench.stop_on) = (Some(3), "tokens_per_s");
@@ -194,7 +220,8 @@ fn interrupted_importance_goes_on_to_the_same_bits() {
 #[test]
 fn importance_that_cannot_be_measured_or_used_is_refused() {
     let (donor, empty) = (checkpoint("model_plain"), empty_data());
-    let params = json!({"criterion": "taylor", "tokens": 32, "dtype": "f32", "seed": 0});
+    let params =
+        json!({"criterion": "taylor", "layers": "units", "tokens": 32, "dtype": "f32", "seed": 0});
     let inputs: [(&str, &Path); 2] = [("donor", donor.path()), ("data", empty.path())];
     Bench::new(params.clone(), &inputs).fails("model.importance", "the selection is empty");
     let data = long_data();

@@ -8,13 +8,13 @@ use tch::Tensor;
 
 use crate::nn::config::Config;
 use crate::nn::runtime::f32_values;
-use crate::nn::select::{Criterion, Layers, Selector};
+use crate::nn::select::{Criterion, Layers, Selector, layers};
 use crate::nn::tests::{ids, json as stored, open};
 use crate::nn::weights::{Safetensors, Weights};
 use crate::stage::tests::{Bench, checkpoint, letters, set_config, tokenizer};
 
 pub(super) fn inherit_params(shape: &Value, criterion: &str) -> Value {
-    json!({"shape": shape, "criterion": criterion, "layers": "ends", "seed": 0})
+    json!({"shape": shape, "criterion": criterion, "layers": "ends", "keep_layers": null, "seed": 0})
 }
 
 fn inherit(donor: &Path, tokens: &Path, shape: &Value, criterion: &str) -> Bench {
@@ -210,7 +210,8 @@ fn a_random_choice_reads_no_matrix() {
     let select = |target: &Config, criterion| {
         let weights = &Nothing;
         let selector = Selector { donor: &donor, target, weights, criterion, seed: 0 };
-        selector.select(Layers::Ends, &mut |_| Ok(())).unwrap();
+        let layers = layers(Layers::Ends, donor.depth, target.depth, &[]);
+        selector.select(layers, &mut |_| Ok(())).unwrap();
     };
     select(&Config { width: 8, ffn: 12, heads: 2, ..donor.clone() }, Criterion::Random);
     // Nor does fewer layers.
@@ -228,4 +229,30 @@ fn impossible_shapes_name_parameter_and_limit() {
     check(&json!({"width": 17}), "`shape.width` is 17, but the donor has 16 hidden dimensions");
     check(&json!({"ffn": 0}), "`shape.ffn` is 0");
     check(&json!({"heads": 3, "kv_heads": 2}), "2 query heads for each");
+}
+
+#[test]
+fn layers_may_be_named() {
+    let (tokens, donor) = (tokenizer(letters(64)), checkpoint("model_plain"));
+    let inputs: [(&str, &Path); 2] = [("donor", donor.path()), ("tokenizer", tokens.path())];
+    let bench = |layers: Value, shape: &Value| {
+        let mut params = inherit_params(shape, "l2");
+        params["keep_layers"] = layers;
+        Bench::new(params, &inputs)
+    };
+    let second = bench(json!([1]), &json!({}));
+    second.done("model.inherit");
+    let norm = "input_layernorm.weight";
+    let [got, wanted] = [
+        tensor(&second.path("out"), &format!("model.layers.0.{norm}")),
+        tensor(donor.path(), &format!("model.layers.1.{norm}")),
+    ];
+    assert_eq!(got, wanted);
+    let fails = |layers: Value, shape: &Value, said: &str| {
+        bench(layers, shape).fails("model.inherit", said);
+    };
+    fails(json!([]), &json!({}), "not a list of rising numbers");
+    fails(json!([1, 1]), &json!({}), "not a list of rising numbers");
+    fails(json!([0, 2]), &json!({}), "has layer 2, but the donor has 2");
+    fails(json!([1]), &json!({"depth": 2}), "has 1 layers, but `shape.depth` is 2");
 }

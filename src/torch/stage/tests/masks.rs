@@ -9,7 +9,7 @@ use tch::Tensor;
 use crate::nn::llama::Llama;
 use crate::nn::masks::{Learner, Masks};
 use crate::nn::runtime::f32_values;
-use crate::nn::select::{Layers, most_important};
+use crate::nn::select::{Layers, layers, most_important};
 use crate::nn::tests::{check_close, ids, json as stored, open, trained};
 use crate::nn::weights::{Safetensors, Weights, Writer};
 use crate::stage::inherit::{Cutter, Shape, target};
@@ -42,7 +42,8 @@ fn what_is_cut_has_the_logits_of_the_model_under_masks() {
         let (mut learner, target) = learner(&model, serde_json::from_str(SHAPE).unwrap());
         stir(&learner);
         let learned = learner.masks().importance().unwrap();
-        let selection = most_important(&model.config, &target, &learned, Layers::Important);
+        let layers = layers(Layers::Important, model.config.depth, target.depth, &learned.layers);
+        let selection = most_important(&model.config, &target, &learned, layers);
         learner.fold(&model, &selection).unwrap();
         let masked = f32_values(&learner.masked().logits(&input).unwrap()).unwrap();
         let cutter = Cutter::new(&model.config, &model, &selection, None);
@@ -166,7 +167,7 @@ fn neurons_that_do_something_are_found_and_the_shape_is_reached() {
     // What was learned cuts the same out of the donor as it was.
     let importance = bench.path("importance");
     let inputs: [(&str, &Path); 2] = [("donor", donor), ("importance", &importance)];
-    let params = json!({"shape": {"ffn": ffn / 4}, "layers": "important"});
+    let params = json!({"shape": {"ffn": ffn / 4}, "layers": "important", "keep_layers": null});
     let cut = Bench::new(params, &inputs);
     cut.done("model.cut");
     let neurons = |bench: &Bench, name: &str| read(&bench.path(name))["neurons"].clone();
