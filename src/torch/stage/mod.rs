@@ -120,7 +120,8 @@ fn open_dataset(path: &Path, model: &Llama, attention: Attention) -> Result<Sequ
     let data = Sequences::open(path)?;
     if data.vocab > model.config.vocab {
         return Err(StageError::input(format!(
-            "the dataset has ids up to {}, but the model's vocabulary has {}",
+            "the dataset `{}` has ids up to {}, but the model's vocabulary has {}",
+            path.display(),
             data.vocab - 1,
             model.config.vocab
         ))

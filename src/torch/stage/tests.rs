@@ -12,6 +12,7 @@ mod made;
 mod masks;
 mod open;
 mod options;
+mod refused;
 mod train;
 mod written;
 
