@@ -81,8 +81,10 @@ def model():
     for number, part in enumerate((names[:5], names[5:]), 1):
         torch.save({name: state[name].clone() for name in part}, OUT / f"model-0000{number}-of-00002.bin")
     torch.save(internevo(state, config, False, False), OUT / "internevo.pt")
-    # A model that is wrapped has its name before all others.
+    # A model that is wrapped has its name before all others; older ones have the embedding in a module of its own.
     packed = internevo(state, config, True, True)
+    packed["tok_embeddings.word_embeddings.weight"] = packed.pop("tok_embeddings.weight")
+    packed["layers.0.attention.rotary_emb.inv_freq"] = torch.ones(2)
     torch.save({f"model.{name}": value for name, value in packed.items()}, OUT / "internevo_wqkv.pt")
 
 

@@ -4,7 +4,7 @@
 //! to `general.alignment`, the tensors. Untrusted lengths are checked against the caps below and the file's size before
 //! anything is allocated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::Path;
 
@@ -254,9 +254,15 @@ fn parse(map: &Mapped) -> Result<Header, DataError> {
         let key = cursor.string("a metadata key")?;
         let kind = cursor.u32("a metadata type")?;
         let value = cursor.value(kind, 0, &key)?;
-        metadata.insert(key, value);
+        if metadata.insert(key.clone(), value).is_some() {
+            return Err(broken(map, format!("metadata `{key}` is there twice")));
+        }
     }
     let mut infos = (0..tensors).map(|_| cursor.info()).collect::<Result<Vec<_>, _>>()?;
+    let mut names = BTreeSet::new();
+    if let Some(twice) = infos.iter().find(|info| !names.insert(&*info.name)) {
+        return Err(broken(map, format!("tensor `{}` is there twice", twice.name)));
+    }
     let alignment = metadata.get("general.alignment").and_then(GgufValue::as_u64).unwrap_or(32);
     if !alignment.is_power_of_two() {
         let message = format!("`general.alignment` is {alignment}, not a power of two");
@@ -413,9 +419,14 @@ pub(crate) mod tests {
     }
 
     fn small() -> Vec<u8> {
+        small_of(1)
+    }
+
+    /// Writes a file whose one tensor is announced so many times.
+    fn small_of(tensors: u64) -> Vec<u8> {
         let mut out = b"GGUF".to_vec();
         out.extend(3u32.to_le_bytes());
-        out.extend(1u64.to_le_bytes());
+        out.extend(tensors.to_le_bytes());
         out.extend(2u64.to_le_bytes());
         out.extend([string("name"), 8u32.to_le_bytes().to_vec(), string("tiny")].concat());
         out.extend(
@@ -423,11 +434,13 @@ pub(crate) mod tests {
         );
         out.extend(2u64.to_le_bytes());
         out.extend([1i32.to_le_bytes(), (-1i32).to_le_bytes()].concat());
-        out.extend(string("w"));
-        out.extend(2u32.to_le_bytes());
-        out.extend([2u64.to_le_bytes(), 3u64.to_le_bytes()].concat());
-        out.extend(0u32.to_le_bytes());
-        out.extend(0u64.to_le_bytes());
+        for _ in 0..tensors {
+            out.extend(string("w"));
+            out.extend(2u32.to_le_bytes());
+            out.extend([2u64.to_le_bytes(), 3u64.to_le_bytes()].concat());
+            out.extend(0u32.to_le_bytes());
+            out.extend(0u64.to_le_bytes());
+        }
         out.resize(out.len().next_multiple_of(32), 0);
         out.extend((0..6).flat_map(|i| (i as f32).to_le_bytes()));
         out
@@ -455,13 +468,28 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lie.gguf");
         let whole = small();
-        for at in 8..whole.len() - 24 {
+        for (at, lie) in
+            (8..whole.len() - 24).flat_map(|at| [0, 1, 0x7f, 0x80, 0xff].map(|lie| (at, lie)))
+        {
             let mut bytes = whole.clone();
-            bytes[at] = 0xff;
+            bytes[at] = lie;
             std::fs::write(&path, &bytes).unwrap();
-            if let Err(DataError::Invalid { message, help, .. }) = Gguf::open(&path) {
-                assert!(help.is_some(), "no help: {message}");
+            match Gguf::open(&path) {
+                Ok(gguf) => gguf.tensors().iter().for_each(|info| drop(gguf.tensor(&info.name))),
+                Err(DataError::Invalid { message, help, .. }) => {
+                    assert!(help.is_some(), "{message}")
+                }
+                Err(error @ DataError::Io { .. }) => panic!("{error}"),
             }
         }
+    }
+
+    #[test]
+    fn tensors_have_names_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("twice.gguf");
+        std::fs::write(&path, small_of(2)).unwrap();
+        let error = Gguf::open(&path).unwrap_err().to_string();
+        assert!(error.contains("tensor `w` is there twice"), "{error}");
     }
 }
