@@ -477,7 +477,7 @@ pub(crate) mod tests {
             match Gguf::open(&path) {
                 Ok(gguf) => gguf.tensors().iter().for_each(|info| drop(gguf.tensor(&info.name))),
                 Err(DataError::Invalid { message, help, .. }) => {
-                    assert!(help.is_some(), "{message}")
+                    assert!(help.is_some(), "{message}");
                 }
                 Err(error @ DataError::Io { .. }) => panic!("{error}"),
             }

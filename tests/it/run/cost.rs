@@ -236,11 +236,13 @@ axis cut = [
   model.inherit(donor, few, shape: {width: 16}),
   model.inherit(donor, few, shape: {width: 24, heads: 2}),
   model.inherit(donor, few, shape: {width: 20, heads: 1}),
+  model.inherit(donor, few, shape: {width: 20, kv_heads: 2}),
+  model.inherit(donor, few, shape: {width: 23}),
 ]
 let own = model.inherit(donor, donor.tokenizer, shape: {heads: 1, ffn: 30})
 axis new = [
   model.init(few, shape: {depth: 1, width: 64}),
-  model.init(few, shape: {depth: 2, width: 200}),
+  model.init(few, shape: {depth: 2, width: 192}),
   model.init(few, shape: {depth: 1, width: 40, heads: 2, kv_heads: 1, head_dim: 10, tied: false}),
 ]
 let r = train.run(cut, ds, tokens: 64, batch: 64)
@@ -257,7 +259,7 @@ plan models  = [cut, new, own] vary cut, new
     }
     space.write("donor/tokenizer.json", space.read("tokenizer.json"));
     let before = flops(&space, &[]);
-    assert_eq!(before.len(), 7);
+    assert_eq!(before.len(), 9);
     assert!(before.values().all(Value::is_number), "{before:?}");
     let run = space.run(&["models"]);
     assert_eq!(run.code, Some(0), "{run}");
