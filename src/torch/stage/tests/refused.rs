@@ -12,8 +12,7 @@ use crate::stage::tests::{
 
 /// Stages that read a model and data, what they call the model, and their parameters.
 fn stages() -> [(&'static str, &'static str, Value); 5] {
-    let measured =
-        |criterion: &str| json!({"criterion": criterion, "tokens": 32, "dtype": "f32", "seed": 0});
+    let measured = |criterion: &str| json!({"criterion": criterion, "layers": "units", "tokens": 32, "dtype": "f32", "seed": 0});
     [
         ("train.run", "init", train_params(32, 32)),
         (
