@@ -1,7 +1,8 @@
 //! `Dataset`: token ids end to end in `tokens.u16` or `tokens.u32`, document starts in `documents.u64`, `meta.json`.
 //!
 //! Sequence `i` is the tokens `i * seq ..= (i + 1) * seq`. A view has the base's tokens as a link, and
-//! `sequences.u64` with the base's ids of its sequences.
+//! `sequences.u64` with the base's ids of its sequences. A dataset of drawn documents has `drawn.u64` with the numbers that
+//! they had.
 
 use std::fs;
 use std::ops::Range;
@@ -12,6 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::array::{Array, ArrayWriter, write_array};
 use crate::data::error::DataError;
+
+/// The file with the numbers that drawn documents had.
+pub const DRAWN: &str = "drawn.u64";
 
 /// Width of a stored token id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,6 +151,7 @@ impl Dataset {
     ///
     /// # Panics
     /// When there is no such sequence.
+    #[inline]
     pub fn sequence_id(&self, index: usize) -> u64 {
         self.view.as_ref().map_or(index as u64, |view| view.get(index))
     }
@@ -227,20 +232,54 @@ impl Dataset {
         Ok(documents)
     }
 
-    /// Writes a view of these sequences, given by base ids, into a folder that exists. Tokens are linked, not copied.
+    /// Returns what the sequence at `index` trains, cut by documents: numbers of documents with how many tokens of each, in order.
+    ///
+    /// # Panics
+    /// When there is no such sequence.
+    pub fn documents_of(
+        &self,
+        index: usize,
+        documents: &Documents,
+    ) -> impl Iterator<Item = (usize, usize)> {
+        let mut at = self.sequence_id(index) as usize * self.seq() + 1;
+        let end = at + self.seq();
+        std::iter::from_fn(move || {
+            let document = (at < end).then(|| documents.at(at))?;
+            let start = std::mem::replace(&mut at, end.min(documents.range(document).end));
+            Some((document, at - start))
+        })
+    }
+
+    /// Maps the numbers of the documents that this dataset was drawn from others by, if it was.
+    ///
+    /// # Errors
+    /// When the file can't be mapped.
+    pub fn drawn(&self) -> Result<Option<Array<u64>>, DataError> {
+        let path = self.folder.join(DRAWN);
+        if self.is_view() || !path.exists() { Ok(None) } else { Array::open(&path).map(Some) }
+    }
+
+    /// Writes a view of these sequences, given by base ids, into a folder that exists; returns how many there are. Tokens are
+    /// linked, not copied.
     ///
     /// # Errors
     /// When a file can't be written.
-    pub fn write_view(&self, folder: &Path, ids: &[u64]) -> Result<(), DataError> {
+    pub fn write_view(
+        &self,
+        folder: &Path,
+        ids: impl IntoIterator<Item = u64>,
+    ) -> Result<u64, DataError> {
         for name in [self.meta.dtype.file(), "documents.u64"] {
             let (from, to) = (self.folder.join(name), folder.join(name));
             if fs::hard_link(&from, &to).is_err() {
                 reflink_copy::reflink_or_copy(&from, &to).map_err(DataError::io("write", &to))?;
             }
         }
-        write_array(folder.join("sequences.u64"), ids.iter().copied())?;
-        let meta = DatasetMeta { sequences: ids.len() as u64, ..self.meta.clone() };
-        write_json(&folder.join("meta.json"), &meta)
+        let mut sequences = 0;
+        write_array(folder.join("sequences.u64"), ids.into_iter().inspect(|_| sequences += 1))?;
+        let meta = DatasetMeta { sequences, ..self.meta.clone() };
+        write_json(&folder.join("meta.json"), &meta)?;
+        Ok(sequences)
     }
 }
 
@@ -292,15 +331,7 @@ impl Documents {
 
     /// Appends for each of some tokens where its document starts, as a place among them: zero if that is before them.
     pub fn starts(&self, tokens: Range<usize>, out: &mut Vec<i64>) {
-        let (mut low, mut high) = (0, self.len());
-        while low < high {
-            let middle = low.midpoint(high);
-            match self.starts.get(middle) as usize <= tokens.start {
-                true => low = middle + 1,
-                false => high = middle,
-            }
-        }
-        let (mut next, mut start) = (low, tokens.start);
+        let (mut next, mut start) = (self.at(tokens.start) + 1, tokens.start);
         for token in tokens.clone() {
             while next < self.len() && self.starts.get(next) as usize <= token {
                 start = token;
@@ -308,6 +339,20 @@ impl Documents {
             }
             out.push((start - tokens.start) as i64);
         }
+    }
+
+    /// Returns the document that a token is of.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn at(&self, token: usize) -> usize {
+        // The last one that starts there or before, so that none without tokens is meant.
+        let (mut low, mut high) = (0, self.len());
+        while high - low > 1 {
+            let middle = low.midpoint(high);
+            if self.starts.get(middle) as usize <= token { low = middle } else { high = middle }
+        }
+        low
     }
 }
 
@@ -442,7 +487,7 @@ mod tests {
             writer.end().unwrap();
             assert_eq!(writer.finish().unwrap().sequences, 2);
             let dataset = Dataset::open(&base).unwrap();
-            dataset.write_view(&view, &[1]).unwrap();
+            dataset.write_view(&view, [1]).unwrap();
             let view = Dataset::open(&view).unwrap();
             let mut ids = Vec::new();
             view.sequence(0, &mut ids).unwrap();

@@ -1,5 +1,6 @@
 //! `Losses`: per unit of a dataset, the sum of negative log-likelihoods (`nll.f64`) and the tokens (`tokens.u32`).
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -7,6 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::data::array::{Array, ArrayWriter};
 use crate::data::dataset::{read_json, write_json};
 use crate::data::error::DataError;
+use crate::data::order::scaled;
+
+/// Units that are read before the memory they take is let go of.
+const BLOCK: usize = 1 << 18;
 
 /// What a unit is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +21,8 @@ pub enum Unit {
     Sequence,
     /// `batch` sequences that follow one another; the last unit may have fewer.
     Batch,
+    /// A document: of the tokens that the scored sequences train, those that are its own. It may have none.
+    Document,
 }
 
 /// `meta.json`
@@ -23,7 +30,7 @@ pub enum Unit {
 pub struct LossesMeta {
     /// What a unit is.
     pub unit: Unit,
-    /// Sequences in a unit; 1 for [`Unit::Sequence`].
+    /// Sequences in a unit of kind [`Unit::Batch`]; 1 for others.
     pub batch: u64,
     /// Units.
     pub units: u64,
@@ -61,17 +68,35 @@ impl Losses {
         Ok(Self { meta, nll, tokens })
     }
 
+    /// Returns sum and number of the losses of some units' tokens.
+    ///
+    /// # Errors
+    /// When a loss is no finite number.
+    ///
+    /// # Panics
+    /// When there are not so many units.
+    pub fn sum(&self, units: Range<usize>) -> Result<(f64, u64), DataError> {
+        let (mut sum, mut tokens) = (0.0, 0);
+        for start in units.clone().step_by(BLOCK) {
+            let block = start..units.end.min(start + BLOCK);
+            for unit in block.clone() {
+                if self.loss(unit).is_some_and(|loss| !loss.is_finite()) {
+                    return Err(self.not_finite(unit));
+                }
+                sum += self.nll.get(unit);
+                tokens += u64::from(self.tokens.get(unit));
+            }
+            self.release(block);
+        }
+        Ok((sum, tokens))
+    }
+
     /// Returns the mean in nats per token, zero when there is none.
     ///
     /// # Errors
     /// When a loss is no finite number.
     pub fn mean(&self) -> Result<f64, DataError> {
-        let tokens: u64 = self.tokens.iter().map(u64::from).sum();
-        let mut sum = 0.0;
-        for unit in 0..self.len() {
-            self.loss(unit)?;
-            sum += self.nll.get(unit);
-        }
+        let (sum, tokens) = self.sum(0..self.len())?;
         Ok(if tokens == 0 { 0.0 } else { sum / tokens as f64 })
     }
 
@@ -90,25 +115,52 @@ impl Losses {
         self.len() == 0
     }
 
-    /// Returns the loss of a unit in nats per token.
-    ///
-    /// # Errors
-    /// When it is not finite.
+    /// Returns the units of one of `parts` equal stretches, counted from zero.
+    pub fn part(&self, part: u64, parts: u64) -> Range<usize> {
+        let cut = |part| scaled(self.meta.units, part, parts) as usize;
+        cut(part)..cut(part + 1)
+    }
+
+    /// Returns the tokens of a unit.
     ///
     /// # Panics
     /// When there is no such unit.
-    pub fn loss(&self, unit: usize) -> Result<f64, DataError> {
-        let loss = self.nll.get(unit) / f64::from(self.tokens.get(unit));
-        if loss.is_finite() {
-            return Ok(loss);
-        }
-        Err(DataError::invalid(
-            self.nll.path(),
-            format!("the loss of unit {unit} is not a finite number ({loss})"),
-        )
-        .help(
+    #[inline]
+    pub fn tokens(&self, unit: usize) -> u32 {
+        self.tokens.get(unit)
+    }
+
+    /// Returns the summed losses of a unit's tokens, in nats.
+    ///
+    /// # Panics
+    /// When there is no such unit.
+    pub fn nll(&self, unit: usize) -> f64 {
+        self.nll.get(unit)
+    }
+
+    /// Returns the loss of a unit in nats per token, which may not be finite; none of a unit without tokens.
+    ///
+    /// # Panics
+    /// When there is no such unit.
+    #[inline]
+    pub fn loss(&self, unit: usize) -> Option<f64> {
+        let tokens = self.tokens.get(unit);
+        (tokens > 0).then(|| self.nll.get(unit) / f64::from(tokens))
+    }
+
+    /// Returns the error of a unit whose loss is not finite.
+    pub fn not_finite(&self, unit: usize) -> DataError {
+        let loss = self.loss(unit).unwrap_or_default();
+        let message = format!("the loss of unit {unit} is not a finite number ({loss})");
+        DataError::invalid(self.nll.path(), message).help(
             "the model that scored it has diverged; train it with a lower `lr` or a smaller `clip`",
-        ))
+        )
+    }
+
+    /// Lets go of the memory that some units take.
+    pub fn release(&self, units: Range<usize>) {
+        self.nll.release(units.clone());
+        self.tokens.release(units);
     }
 }
 

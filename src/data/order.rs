@@ -55,7 +55,11 @@ impl Order {
     }
 }
 
-fn scaled(value: u64, by: u64, of: u64) -> u64 {
+/// Returns `value * by / of`, rounded down.
+///
+/// # Panics
+/// When `of` is 0.
+pub fn scaled(value: u64, by: u64, of: u64) -> u64 {
     (u128::from(value) * u128::from(by) / u128::from(of)) as u64
 }
 

@@ -59,15 +59,15 @@ struct Facts {
     seq: Known<f64>,
     /// Sequences of a dataset.
     sequences: Known<f64>,
-    /// Sequences that a loss is of.
-    unit: Known<f64>,
+    /// Sequences that a loss is of; none if it is of a document.
+    unit: Known<Option<f64>>,
 }
 
 impl Facts {
     /// Nothing is known.
     fn all(why: Unknown) -> Self {
         let number = Err(why);
-        Self { shape: Err(why), vocab: number, seq: number, sequences: number, unit: number }
+        Self { shape: Err(why), vocab: number, seq: number, sequences: number, unit: Err(why) }
     }
 
     /// Returns what is the same of both; the rest is not known, for that reason.
@@ -256,7 +256,11 @@ impl<'c> Call<'c> {
         match self.step().param(param) {
             Some(Arg::Value(value)) => Ok(value.clone()),
             Some(Arg::Late(late)) => self.late(late),
-            None => Err(Unknown::Never),
+            None => {
+                let mut unkeyed = self.step().unkeyed();
+                let found = unkeyed.find(|(name, _)| *name == param);
+                found.map(|(_, value)| value.clone()).ok_or(Unknown::Never)
+            }
         }
     }
 

@@ -156,7 +156,7 @@ mod tests {
             writer.finish().unwrap();
             let data = Dataset::open(&base).unwrap();
             let chosen = [5, 90, 3, 3, 142];
-            data.write_view(&view, &chosen).unwrap();
+            data.write_view(&view, chosen).unwrap();
             let trained = chosen.iter().flat_map(|at| &ids[*at as usize * 7 + 1..][..7]);
             let views = Dataset::open(&view).unwrap();
             let count = |ids: &mut dyn Iterator<Item = &u32>| {

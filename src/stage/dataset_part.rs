@@ -34,7 +34,7 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
         let message = format!("part {part} of {parts} has none of the {count} sequences");
         return Err(StageError::input(message).help("make fewer parts"));
     }
-    data.write_view(&context.out_dir("out")?, &ids)?;
+    data.write_view(&context.out_dir("out")?, ids.iter().copied())?;
     context.output("out.tokens", Value::Int((ids.len() * data.seq()) as i64))?;
     context.output("out.sequences", Value::Int(ids.len() as i64))?;
     Ok(())

@@ -4,9 +4,10 @@ use crate::data::DataError;
 use crate::stage::{
     Registry, StageError, corpus_dedup, corpus_dedup_near, corpus_filter, corpus_jsonl, corpus_mix,
     corpus_parquet, corpus_shuffle, corpus_split, corpus_text, dataset_count, dataset_internevo,
-    dataset_pack, dataset_part, dataset_remap, rounds_resample, source_adopt, source_fetch,
-    source_unpack, tokenizer_count, tokenizer_coverage, tokenizer_inspect, tokenizer_open,
-    tokenizer_prune, tokenizer_retrain, train_kept, train_loss_at,
+    dataset_pack, dataset_part, dataset_remap, rounds_drift, rounds_part_loss, rounds_resample,
+    source_adopt, source_fetch, source_unpack, tokenizer_count, tokenizer_coverage,
+    tokenizer_inspect, tokenizer_open, tokenizer_prune, tokenizer_retrain, train_kept,
+    train_loss_at,
 };
 
 /// All stages that `tlm worker` runs.
@@ -26,6 +27,8 @@ pub const REGISTRY: Registry = &[
     ("dataset.pack", dataset_pack::run),
     ("dataset.part", dataset_part::run),
     ("dataset.remap", dataset_remap::run),
+    ("rounds.drift", rounds_drift::run),
+    ("rounds.part_loss", rounds_part_loss::run),
     ("rounds.resample", rounds_resample::run),
     ("source.adopt", source_adopt::run),
     ("source.fetch", source_fetch::run),

@@ -1,191 +1,176 @@
 //! `rounds.resample`: Gumbel top-k. The units with the largest `loss / temperature + Gumbel noise` are a draw without
 //! replacement in proportion to `exp(loss / temperature)`. Noise is a function of seed and unit id alone.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::ops::Range;
 
 use serde::Deserialize;
 
-use crate::base::Value;
-use crate::data::losses::Unit;
-use crate::data::mix::{Stream, gumbel, mix};
-use crate::data::{DataError, Dataset, Losses};
+use crate::base::{Value, text};
+use crate::data::array::ArrayWriter;
+use crate::data::dataset::{DRAWN, Documents};
+use crate::data::{DataError, Dataset, DatasetWriter};
+use crate::stage::draw::{By, Law, Pile, Reader, hash};
+use crate::stage::scored::Scored;
 use crate::stage::{Context, StageError};
 
-/// Units between two reports of progress.
-const REPORT: usize = 1 << 16;
+/// Tokens of a document that are copied at once.
+const COPIED: usize = 1 << 18;
 
 #[derive(Deserialize)]
 struct Params {
     rate: f64,
     by: By,
     temperature: f64,
+    from: f64,
+    to: f64,
+    parts: u64,
     seed: i64,
 }
 
-#[derive(Clone, Copy, Deserialize, PartialEq)]
-#[serde(rename_all = "snake_case")]
-enum By {
-    Softmax,
-    Uniform,
+impl Params {
+    fn check(&self) -> Result<(), StageError> {
+        let percent = |ratio: f64| 100.0 * ratio;
+        if self.from >= self.to {
+            let (from, to) = (percent(self.from), percent(self.to));
+            return Err(StageError::input(format!("no units are from {from}% to {to}%"))
+                .help("give a `to` larger than `from`"));
+        }
+        // 80% less 20% is not 60% to the last bit.
+        if self.rate > self.to - self.from + 1e-9 {
+            let (rate, band) = (percent(self.rate), percent(self.to - self.from));
+            let message = format!("`rate` is {rate}% of the units, but {band}% are in the band");
+            return Err(StageError::input(message)
+                .help("lower `rate`, or widen the band from `from` to `to`"));
+        }
+        Ok(())
+    }
 }
 
 /// Runs the stage.
 ///
 /// # Errors
-/// When losses and dataset don't fit together, or a loss is not finite.
+/// When losses and dataset don't fit together, a loss is not finite, or what is drawn fills no sequence.
 pub fn run(context: &mut Context) -> Result<(), StageError> {
     let params: Params = context.params()?;
-    let data = Dataset::open(context.input("data"))?;
-    let losses = Losses::open(context.input("losses"))?;
-    let per_unit = match losses.meta().unit {
-        Unit::Sequence => 1,
-        Unit::Batch => losses.meta().batch as usize,
-    };
-    let units = data.len().div_ceil(per_unit);
-    if units != losses.len() {
-        let message =
-            format!("the losses are of {} units, but the dataset has {units}", losses.len());
-        return Err(StageError::input(message).help("score the same dataset that you resample"));
-    }
-    let seed = params.seed as u64;
-    let id = |unit: usize| data.sequence_id(unit * per_unit);
-    let count = (params.rate * units as f64).round() as usize;
-    let mut drawn = top(units, count, |unit| {
-        if unit.is_multiple_of(REPORT) {
-            context.progress(unit as u64, Some(units as u64), "units");
-            if context.interrupted() {
-                return Err(StageError::Interrupted);
-            }
+    params.check()?;
+    let scored = Scored::open(context)?;
+    let pile = draw(context, &params, &scored)?;
+    let drawn = pile.len();
+    let pool = context.pool()?;
+    let units = pile.in_order(&pool);
+    let out = context.out_dir("out")?;
+    let data = &scored.data;
+    let sequences = match scored.documents() {
+        Some(documents) => Copy::new(&scored, documents).write(context, &out, units, drawn)?,
+        None => {
+            let ids = units.flat_map(|unit| scored.sequences(unit));
+            data.write_view(&out, ids.map(|index| data.sequence_id(index)))?
         }
-        Ok(key(&params, &losses, unit, id(unit))?)
-    })?;
-    context.progress(units as u64, Some(units as u64), "units");
-    drawn.sort_by_key(|&unit| (mix(seed, Stream::Order, id(unit)), id(unit)));
-    let sequences: Vec<u64> = drawn
-        .iter()
-        .flat_map(|&unit| unit * per_unit..((unit + 1) * per_unit).min(data.len()))
-        .map(|index| data.sequence_id(index))
-        .collect();
-    data.write_view(&context.out_dir("out")?, &sequences)?;
-    context.output("out.tokens", Value::Int((sequences.len() * data.seq()) as i64))?;
-    context.output("out.sequences", Value::Int(sequences.len() as i64))?;
+    };
+    context.output("out.tokens", Value::Int((sequences * data.meta().seq) as i64))?;
+    context.output("out.sequences", Value::Int(sequences as i64))?;
     Ok(())
 }
 
-fn key(params: &Params, losses: &Losses, unit: usize, id: u64) -> Result<f64, DataError> {
-    let noise = gumbel(mix(params.seed as u64, Stream::Gumbel, id));
-    match params.by {
-        By::Uniform => Ok(noise),
-        By::Softmax if params.temperature == 0.0 => losses.loss(unit),
-        By::Softmax => Ok(losses.loss(unit)? / params.temperature + noise),
-    }
-}
-
-/// A unit by its key; ties go to the smaller unit.
-#[derive(PartialEq)]
-struct Ranked {
-    key: f64,
-    unit: usize,
-}
-
-impl Eq for Ranked {}
-
-impl PartialOrd for Ranked {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Ranked {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.key.total_cmp(&other.key).then(other.unit.cmp(&self.unit))
-    }
-}
-
-/// Returns the `count` units with the largest keys; memory is in proportion to `count`.
-fn top<E>(
-    units: usize,
-    count: usize,
-    mut key: impl FnMut(usize) -> Result<f64, E>,
-) -> Result<Vec<usize>, E> {
-    let mut heap = BinaryHeap::with_capacity(count.min(units) + 1);
-    for unit in 0..units {
-        heap.push(Reverse(Ranked { key: key(unit)?, unit }));
-        if heap.len() > count {
-            heap.pop();
+fn draw<'s>(
+    context: &mut Context,
+    params: &Params,
+    scored: &'s Scored,
+) -> Result<Pile<'s>, StageError> {
+    let seed = params.seed.cast_unsigned();
+    let law = Law { by: params.by, temperature: params.temperature, seed };
+    let mut reader = Reader::new(context, scored, 3)?;
+    let parts: Vec<_> = (0..params.parts)
+        .map(|part| scored.losses.part(part, params.parts))
+        .map(|units| reader.count(units.clone()).map(|(count, tokens)| (units, count, tokens)))
+        .collect::<Result<_, _>>()?;
+    scored.check_tokens(parts.iter().map(|(_, _, tokens)| tokens).sum())?;
+    let rank = |count: usize, ratio: f64| (ratio * count as f64).round() as usize;
+    let all = parts.iter().map(|(_, count, _)| rank(*count, params.rate)).sum();
+    let mut pile = Pile::new(scored, seed, all);
+    for (units, count, _) in parts {
+        let ranks = rank(count, params.from)..rank(count, params.to);
+        let drawn = rank(count, params.rate).min(ranks.len());
+        if drawn > 0 {
+            let band = reader.band(&units, ranks, count)?;
+            let place = |unit| hash(scored, seed, unit);
+            reader.draw(units, drawn, (law, band), place, |hash, unit| pile.push(hash, unit))?;
         }
     }
-    Ok(heap.into_iter().map(|Reverse(ranked)| ranked.unit).collect())
+    Ok(pile)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Copies documents of a dataset, of which a view has only parts.
+struct Copy<'a> {
+    data: &'a Dataset,
+    documents: &'a Documents,
+    /// The ids of a view's sequences, in rising order.
+    view: Option<Vec<u64>>,
+}
 
-    #[test]
-    fn inclusion_follows_sequential_softmax_draws() {
-        let losses = [0.0f64, 0.5, 1.0, 2.0];
-        let weights = losses.map(f64::exp);
-        let total: f64 = weights.iter().sum();
-        let trials = 40_000;
-        let mut hits = [0; 4];
-        for seed in 0..trials {
-            let key = |unit: usize| {
-                Ok::<_, ()>(losses[unit] + gumbel(mix(seed, Stream::Gumbel, unit as u64)))
-            };
-            for unit in top(4, 2, key).unwrap() {
-                hits[unit] += 1;
+impl<'a> Copy<'a> {
+    fn new(scored: &'a Scored, documents: &'a Documents) -> Self {
+        let data = &scored.data;
+        let view = data.is_view().then(|| {
+            let mut ids: Vec<u64> = (0..data.len()).map(|at| data.sequence_id(at)).collect();
+            ids.sort_unstable();
+            ids
+        });
+        Self { data, documents, view }
+    }
+
+    /// Writes documents end to end, as a dataset of its own; returns how many sequences it has.
+    fn write(
+        &self,
+        context: &mut Context,
+        out: &std::path::Path,
+        units: impl Iterator<Item = usize>,
+        drawn: usize,
+    ) -> Result<u64, StageError> {
+        let meta = self.data.meta();
+        let mut writer = DatasetWriter::create(out, meta.seq, meta.vocab)?;
+        let mut numbers = ArrayWriter::<u64>::create(out.join(DRAWN))?;
+        for (done, unit) in units.enumerate() {
+            if context.interrupted() {
+                return Err(StageError::Interrupted);
+            }
+            self.document(unit, &mut writer)?;
+            numbers.push(unit as u64)?;
+            context.progress(done as u64 + 1, Some(drawn as u64), "documents");
+        }
+        numbers.finish()?;
+        let made = writer.finish()?;
+        if made.sequences == 0 && drawn > 0 {
+            let (drawn, tokens) = (text::plural(drawn, "document"), made.tokens);
+            let message =
+                format!("{drawn} of {tokens} tokens are too few for a sequence of {}", made.seq);
+            return Err(StageError::input(message).help("raise `rate`, or pack shorter sequences"));
+        }
+        Ok(made.sequences)
+    }
+
+    fn document(&self, document: usize, writer: &mut DatasetWriter) -> Result<(), DataError> {
+        let whole = self.documents.range(document);
+        let mut ids = Vec::new();
+        for piece in self.pieces(whole.clone()) {
+            for start in piece.clone().step_by(COPIED) {
+                ids.clear();
+                self.data.tokens(start..piece.end.min(start + COPIED), &mut ids)?;
+                writer.append(&ids)?;
             }
         }
-        for unit in 0..4 {
-            // Drawn first, or second after another one.
-            let second: f64 = (0..4)
-                .filter(|&first| first != unit)
-                .map(|first| weights[first] / total * weights[unit] / (total - weights[first]))
-                .sum();
-            let expected = weights[unit] / total + second;
-            let got = f64::from(hits[unit]) / trials as f64;
-            assert!((got - expected).abs() < 0.01, "unit {unit}: {got} against {expected}");
-        }
+        self.data.release(whole);
+        writer.end()
     }
 
-    /// Draws from ids; the draw has the ids in rising order.
-    fn draw(ids: &[u64], count: usize) -> Vec<u64> {
-        // Losses on a coarse scale, so that many are equal.
-        let loss = |id: u64| (id % 7) as f64 / 2.0;
-        let key = |at: usize| Ok::<_, ()>(loss(ids[at]) + gumbel(mix(3, Stream::Gumbel, ids[at])));
-        let mut drawn: Vec<_> =
-            top(ids.len(), count, key).unwrap().into_iter().map(|at| ids[at]).collect();
-        drawn.sort_unstable();
-        drawn
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn a_draw_depends_on_no_order_and_parts_of_it_merge(
-            ids in proptest::collection::btree_set(0..500u64, 0..120),
-            order: u64,
-            count in 0..40usize,
-            cut in 0.0..1.0f64,
-        ) {
-            let ids: Vec<u64> = ids.into_iter().collect();
-            let whole = draw(&ids, count);
-            let mut mixed = ids.clone();
-            mixed.sort_by_key(|id| mix(order, Stream::Order, *id));
-            assert_eq!(draw(&mixed, count), whole);
-            let (left, right) = mixed.split_at((cut * ids.len() as f64) as usize);
-            assert_eq!(draw(&[draw(left, count), draw(right, count)].concat(), count), whole);
-        }
-    }
-
-    #[test]
-    fn ties_and_ends() {
-        let same = |_| Ok::<_, ()>(1.0);
-        let mut two = top(5, 2, same).unwrap();
-        two.sort_unstable();
-        assert_eq!(two, [0, 1]);
-        assert!(top(5, 0, same).unwrap().is_empty());
-        assert_eq!(top(5, 5, same).unwrap().len(), 5);
+    /// Returns where the tokens of a document lie, of a view those that it trains.
+    fn pieces(&self, document: Range<usize>) -> Vec<Range<usize>> {
+        let Some(view) = &self.view else { return vec![document] };
+        let seq = self.data.seq();
+        let trained = |id: u64| id as usize * seq + 1..(id as usize + 1) * seq + 1;
+        let first = view.partition_point(|id| trained(*id).end <= document.start);
+        let trained = view[first..].iter().map(|id| trained(*id));
+        let pieces = trained.take_while(|piece| piece.start < document.end);
+        pieces.map(|it| it.start.max(document.start)..it.end.min(document.end)).collect()
     }
 }

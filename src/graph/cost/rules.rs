@@ -77,23 +77,28 @@ fn part(call: &Call<'_>) -> Known<f64> {
     if size.fract() == 0.0 { Ok(size) } else { Err(Unknown::Until(call.id)) }
 }
 
-/// Draws whole units. Whether a last, smaller unit is among them is known only later.
+/// Draws whole units, of each part as many. Whether a last, smaller unit is among them is known only later, and how long
+/// documents are.
 fn drawn(call: &Call<'_>) -> Known<f64> {
-    let (unit, all) = (call.facts("losses").unit?, call.facts("data").sequences?);
-    let units = (all / unit).ceil();
-    let drawn = (call.number("rate")? * units).round();
+    let later = Unknown::Until(call.id);
+    let unit = call.facts("losses").unit?.ok_or(later)?;
+    let (all, parts) = (call.facts("data").sequences?, call.number("parts")?);
+    let size = (all / unit).ceil() / parts;
+    let drawn = (call.number("rate")? * size).round();
     match () {
-        () if drawn == units => Ok(all),
-        () if all % unit == 0.0 || drawn == 0.0 => Ok(drawn * unit),
-        () => Err(Unknown::Until(call.id)),
+        () if size.fract() != 0.0 => Err(later),
+        () if drawn == size => Ok(all),
+        () if all % unit == 0.0 || drawn == 0.0 => Ok(parts * drawn * unit),
+        () => Err(later),
     }
 }
 
-/// Returns how many sequences a loss is of.
-fn unit(call: &Call<'_>) -> Known<f64> {
+/// Returns how many sequences a loss is of; none if it is of a document.
+fn unit(call: &Call<'_>) -> Known<Option<f64>> {
     match call.value("unit")? {
-        Value::Str(unit) if unit == "sequence" => Ok(1.0),
-        _ => Ok(call.number("batch")?.max(1.0)),
+        Value::Str(unit) if unit == "document" => Ok(None),
+        Value::Str(unit) if unit == "sequence" => Ok(Some(1.0)),
+        _ => Ok(Some(call.number("batch")?.max(1.0))),
     }
 }
 

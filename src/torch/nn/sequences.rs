@@ -46,6 +46,11 @@ impl Sequences {
         Ok(self)
     }
 
+    /// Returns what they are of.
+    pub(crate) fn dataset(&self) -> &Dataset {
+        &self.data
+    }
+
     /// Returns sequences.
     pub(crate) fn batch(&self, indices: &[u64], device: Device) -> Result<Rows, StageError> {
         let length = self.length as usize;

@@ -60,6 +60,87 @@ fn losses_match_transformers() {
     }
 }
 
+/// Returns the losses of units, in nats, and their tokens.
+fn units(folder: &Path) -> (Vec<f64>, Vec<u32>) {
+    let losses = Losses::open(folder).unwrap();
+    (0..losses.len()).map(|unit| (losses.nll(unit), losses.tokens(unit))).unzip()
+}
+
+/// Gives `long_data` documents that begin at these tokens.
+fn set_documents(data: &Path, starts: &[u64]) {
+    let bytes: Vec<u8> = starts.iter().flat_map(|start| start.to_le_bytes()).collect();
+    fs::write(data.join("documents.u64"), bytes).unwrap();
+}
+
+/// Takes some of the sequences of a dataset.
+fn set_view(data: &Path, sequences: &[u64]) {
+    let bytes: Vec<u8> = sequences.iter().flat_map(|id| id.to_le_bytes()).collect();
+    fs::write(data.join("sequences.u64"), bytes).unwrap();
+    let path = data.join("meta.json");
+    let mut meta: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    meta["sequences"] = json!(sequences.len());
+    fs::write(path, meta.to_string()).unwrap();
+}
+
+#[test]
+fn losses_of_documents_are_those_of_their_tokens() {
+    let (data, model) = (long_data(), checkpoint("model_plain"));
+    let score = |unit: &str| {
+        let inputs: [(&str, &Path); 2] = [("model", model.path()), ("data", data.path())];
+        let bench = Bench::new(
+            json!({"unit": unit, "batch": 1, "dtype": "f32", "attention": "sequence"}),
+            &inputs,
+        );
+        let mean = output(&bench.done("rounds.score"), "out.mean");
+        (units(&bench.path("out")), mean)
+    };
+    // Token 0 is nobody's target, and the last sequence ends with token 392.
+    let check = |starts: &[u64], expected: &[u32]| {
+        set_documents(data.path(), starts);
+        let ((nll, tokens), mean) = score("document");
+        assert_eq!(tokens, expected, "{starts:?}");
+        assert!(nll.iter().zip(&tokens).all(|(nll, tokens)| (*nll > 0.0) == (*tokens > 0)));
+        let ((each, _), whole) = score("sequence");
+        assert!((mean / whole - 1.0).abs() < 1e-9, "{mean} {whole}");
+        assert!((nll.iter().sum::<f64>() / each.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+        (nll, each)
+    };
+    // Where documents are sequences, losses are theirs.
+    let starts: Vec<u64> = (0..49).map(|at| if at == 0 { 0 } else { 8 * at + 1 }).collect();
+    let (nll, each) = check(&starts, &[8; 49]);
+    for (document, (got, expected)) in nll.iter().zip(&each).enumerate() {
+        assert!((got / expected - 1.0).abs() < 1e-6, "{document}: {got} {expected}");
+    }
+    check(&[0, 1, 1, 4, 13, 30, 395], &[0, 0, 3, 9, 17, 363, 0]);
+    // A view has the tokens that its sequences train: 17..25 and 1..9.
+    set_view(data.path(), &[2, 0]);
+    let (view, _) = check(&[0, 1, 1, 4, 13, 30, 395], &[0, 0, 3, 5, 8, 0, 0]);
+    check(&[0, 20], &[11, 5]);
+    set_documents(data.path(), &[0, 4, 9]);
+    let ((parts, _), _) = score("document");
+    assert!((parts[0] + parts[1] - view[2] - view[3]).abs() < 1e-9);
+}
+
+#[test]
+fn interrupted_scoring_of_documents_goes_on_to_the_same_bits() {
+    let (data, model) = (long_data(), checkpoint("model_plain"));
+    set_documents(data.path(), &[0, 3, 4, 5, 30, 30, 200, 210]);
+    let inputs: [(&str, &Path); 2] = [("model", model.path()), ("data", data.path())];
+    let mut bench = Bench::new(
+        json!({"unit": "document", "batch": 1, "dtype": "f32", "attention": "sequence"}),
+        &inputs,
+    );
+    bench.micro_batch = Some(3);
+    bench.done("rounds.score");
+    let whole = units(&bench.path("out"));
+    bench.stopped("rounds.score", 5);
+    let events = bench.done("rounds.score");
+    // Fifteen sequences, the first of which has parts of four documents and the fourth of two.
+    assert!(events.contains("resumes after 19 scores"), "{events}");
+    assert_eq!(units(&bench.path("out")), whole);
+}
+
 #[test]
 fn interrupted_scoring_goes_on_to_the_same_bits() {
     let (data, model) = (long_data(), checkpoint("model_plain"));
