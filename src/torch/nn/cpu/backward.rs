@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::matrix::{Matrix, Packed, multiply};
 use super::rows;
-use super::{Affine, Batch, HEAD_ROWS, Layer, Made, Net, ROWS, Ready, Turns};
+use super::{Affine, Batch, HEAD_ROWS, Layer, Made, Net, Places, ROWS, Ready};
 
 /// Rows of a weight whose gradient a thread makes at once.
 const WEIGHT_ROWS: usize = 64;
@@ -138,36 +138,19 @@ impl Net {
         room: &mut Room,
     ) -> f64 {
         room.resize(self, batch.ids.len());
-        let turns = self.turns(batch.length);
+        let places = self.places(batch);
         let mut x = self.embedded(parameters, batch.ids);
         let mut next = vec![0.0; x.len()];
         self.pool.install(|| {
             for (layer, kept) in self.layers.iter().zip(&mut room.layers) {
-                self.forward(
-                    parameters,
-                    layer,
-                    &x,
-                    &mut kept.made,
-                    &mut next,
-                    &turns,
-                    batch.length,
-                );
+                self.forward(parameters, layer, &x, &mut kept.made, &mut next, &places);
                 std::mem::swap(&mut kept.x, &mut x);
                 std::mem::swap(&mut x, &mut next);
             }
             let mut d = next;
             let nll = self.head_backward(parameters, &x, targets, scale, gradient, &mut d, room);
             for (at, layer) in self.layers.iter().enumerate().rev() {
-                self.layer_backward(
-                    parameters,
-                    layer,
-                    at,
-                    &mut d,
-                    gradient,
-                    room,
-                    &turns,
-                    batch.length,
-                );
+                self.layer_backward(parameters, layer, at, &mut d, gradient, room, &places);
             }
             let table = &mut gradient[self.embedding.clone()];
             for (&id, d) in batch.ids.iter().zip(d.chunks_exact(self.width)) {
@@ -252,16 +235,15 @@ impl Net {
         d: &mut [f32],
         gradient: &mut [f32],
         room: &mut Room,
-        turns: &Turns,
-        length: usize,
+        places: &Places,
     ) {
         add_parts(gradient, self.mlp_backward(parameters, layer, at, d, room));
         let Room { layers, d_both, inner, z, d_mid, .. } = room;
         layer.down.add_gradient(gradient, d, inner);
         layer.gate_up.add_gradient(gradient, d_both, z);
         layer.out.add_gradient(gradient, d_mid, &layers[at].made.mixed);
-        self.attend_backward(at, room, length);
-        let pieces = self.input_backward(parameters, layer, at, d, room, turns, length);
+        self.attend_backward(at, room, places);
+        let pieces = self.input_backward(parameters, layer, at, d, room, places);
         layer.qkv.add_gradient(gradient, &room.d_qkv, &room.z);
         for (parts, shortcut) in pieces {
             add_parts(gradient, vec![parts]);
@@ -335,17 +317,18 @@ impl Net {
         parts.extend(series.clone().into_iter().zip([d_scales, d_shifts]));
     }
 
-    fn attend_backward(&self, at: usize, room: &mut Room, length: usize) {
+    fn attend_backward(&self, at: usize, room: &mut Room, places: &Places) {
         let Room { layers, d_qkv_by_head, d_mixed, .. } = room;
         let Made { qkv, mixed, log_sums, .. } = &layers[at].made;
-        let group = self.group();
+        let (group, length) = (self.group(), places.length);
         let pieces = d_qkv_by_head.par_chunks_mut(length * (group + 2) * self.head_dim);
         let pieces = (pieces, log_sums.par_chunks(length * group));
         pieces.into_par_iter().enumerate().for_each(|(unit, (d, log_sums))| {
             let (sequence, kv_head) = (unit / self.kv_heads, unit % self.kv_heads);
             let of = |rows: usize| sequence * length * rows..(sequence + 1) * length * rows;
             let first = kv_head * group * self.head_dim;
-            self.heads(&qkv[of(self.qkv())], kv_head).attend_backward(
+            let starts = places.starts_of(sequence);
+            self.heads(&qkv[of(self.qkv())], kv_head, starts).attend_backward(
                 d,
                 &mixed[of(self.mixed())][first..],
                 &d_mixed[of(self.mixed())][first..],
@@ -364,8 +347,7 @@ impl Net {
         at: usize,
         d: &mut [f32],
         room: &mut Room,
-        turns: &Turns,
-        length: usize,
+        places: &Places,
     ) -> Vec<(Parts, Shortcut)> {
         let Room { layers, d_qkv_by_head, d_qkv, d_mid, z, .. } = room;
         let size = ROWS * self.width;
@@ -383,8 +365,8 @@ impl Net {
         type Slices<'a> = ((&'a [f32], &'a [f32]), (&'a mut [f32], &'a mut [f32], &'a mut [f32]));
         let piece = |(at, ((x, d_mid), (d, z, d_qkv))): (usize, Slices)| {
             let mut parts = Parts::new();
-            self.gather_qkv(d_qkv, d_qkv_by_head, at * ROWS, length);
-            self.turn(d_qkv, at * ROWS, turns, length, true);
+            self.gather_qkv(d_qkv, d_qkv_by_head, at * ROWS, places.length);
+            self.turn(d_qkv, at * ROWS, places, true);
             layer.qkv.push_bias(&mut parts, d_qkv);
             let gain = &parameters[layer.attention_norm.clone()];
             rows::norm(z, x, gain, self.eps);

@@ -75,12 +75,14 @@ impl Net {
         })
     }
 
-    /// Reads the next tokens of each text and returns the logits of what comes after them, one row a text.
+    /// Reads the next tokens of each text and returns the logits of what comes after them, one row a text. All tokens see all that
+    /// came before them.
     ///
     /// # Panics
-    /// When the cache is full.
+    /// When the cache is full, or the batch has starts.
     pub(crate) fn read(&self, cache: &mut Cache, batch: Batch) -> Vec<f32> {
         assert!(cache.length + batch.length <= cache.capacity, "room in the cache");
+        assert!(batch.starts.is_empty(), "texts of one document");
         self.pool.install(|| {
             let mut x = self.embedded(cache.parameters, batch.ids);
             for at in 0..self.layers.len() {

@@ -89,6 +89,25 @@ pub(crate) struct Batch<'a> {
     pub(crate) ids: &'a [i64],
     /// Tokens of a sequence.
     pub(crate) length: usize,
+    /// The place in its sequence of the first token that each token sees, which comes no later than itself: where its document
+    /// begins. Nothing where all see all that came before them.
+    pub(crate) starts: &'a [u32],
+}
+
+/// Where tokens stand in their sequences, and what that means.
+struct Places<'a> {
+    length: usize,
+    /// As in [`Batch`].
+    starts: &'a [u32],
+    turns: Turns,
+}
+
+impl<'a> Places<'a> {
+    /// The starts of a sequence's tokens.
+    fn starts_of(&self, sequence: usize) -> &'a [u32] {
+        let tokens = sequence * self.length..(sequence + 1) * self.length;
+        self.starts.get(tokens).unwrap_or_default()
+    }
 }
 
 /// Cosines and sines of each position's angles.
@@ -183,6 +202,14 @@ impl Net {
         Turns { cosines, sines, pairs: self.frequencies.len() }
     }
 
+    fn places<'a>(&self, batch: Batch<'a>) -> Places<'a> {
+        let Batch { ids, length, starts } = batch;
+        assert!(starts.is_empty() || starts.len() == ids.len(), "a start for each token");
+        let is_past = |(at, &start): (usize, &u32)| start as usize <= at % length;
+        assert!(starts.iter().enumerate().all(is_past), "starts that come no later than tokens");
+        Places { length, starts, turns: self.turns(length) }
+    }
+
     /// Returns the embedding of each token.
     fn embedded(&self, parameters: &[f32], ids: &[i64]) -> Vec<f32> {
         let table = &parameters[self.embedding.clone()];
@@ -192,12 +219,12 @@ impl Net {
 
     /// Returns the last hidden states, one row per token.
     pub(crate) fn hidden(&self, parameters: &[f32], batch: Batch) -> Vec<f32> {
-        let turns = self.turns(batch.length);
+        let places = self.places(batch);
         let mut x = self.embedded(parameters, batch.ids);
         let (mut made, mut next) = (Made::default(), vec![0.0; x.len()]);
         self.pool.install(|| {
             for layer in &self.layers {
-                self.forward(parameters, layer, &x, &mut made, &mut next, &turns, batch.length);
+                self.forward(parameters, layer, &x, &mut made, &mut next, &places);
                 std::mem::swap(&mut x, &mut next);
             }
             self.normed(parameters, &mut next, &x);
@@ -248,13 +275,12 @@ impl Net {
         x: &[f32],
         made: &mut Made,
         next: &mut [f32],
-        turns: &Turns,
-        length: usize,
+        places: &Places,
     ) {
         made.resize(self, x.len() / self.width);
-        self.before_attention(parameters, layer, x, made, turns, length);
-        self.attend(made, length);
-        self.after_attention(parameters, layer, x, made, next, length);
+        self.before_attention(parameters, layer, x, made, places);
+        self.attend(made, places);
+        self.after_attention(parameters, layer, x, made, next, places.length);
     }
 
     fn before_attention(
@@ -263,8 +289,7 @@ impl Net {
         layer: &Layer,
         x: &[f32],
         made: &mut Made,
-        turns: &Turns,
-        length: usize,
+        places: &Places,
     ) {
         let project = layer.qkv.ready(parameters);
         let pieces = (x.par_chunks(ROWS * self.width), made.qkv.par_chunks_mut(ROWS * self.qkv()));
@@ -273,21 +298,21 @@ impl Net {
             let gain = &parameters[layer.attention_norm.clone()];
             rows::norm(&mut z, x, gain, self.eps);
             project.apply(qkv, false, &z);
-            self.turn(qkv, at * ROWS, turns, length, false);
+            self.turn(qkv, at * ROWS, places, false);
         });
     }
 
     /// Turns the queries and keys of rows from row `first` on.
-    fn turn(&self, qkv: &mut [f32], first: usize, turns: &Turns, length: usize, back: bool) {
+    fn turn(&self, qkv: &mut [f32], first: usize, places: &Places, back: bool) {
         for (at, row) in qkv.chunks_exact_mut(self.qkv()).enumerate() {
-            let (cosines, sines) = turns.of((first + at) % length);
+            let (cosines, sines) = places.turns.of((first + at) % places.length);
             let turned = (self.heads + self.kv_heads) * self.head_dim;
             rows::turn(&mut row[..turned], cosines, sines, back);
         }
     }
 
     /// Returns the heads of a key head, in a sequence's rows of queries, keys and values.
-    fn heads<'a>(&self, qkv: &'a [f32], kv_head: usize) -> Heads<'a> {
+    fn heads<'a>(&self, qkv: &'a [f32], kv_head: usize, starts: &'a [u32]) -> Heads<'a> {
         let part = |head: usize| &qkv[head * self.head_dim..];
         Heads {
             queries: part(kv_head * self.group()),
@@ -297,11 +322,13 @@ impl Net {
             count: self.group(),
             head_dim: self.head_dim,
             length: qkv.len() / self.qkv(),
+            starts,
         }
     }
 
-    fn attend(&self, made: &mut Made, length: usize) {
+    fn attend(&self, made: &mut Made, places: &Places) {
         let Made { qkv, by_head, log_sums, .. } = made;
+        let length = places.length;
         let of_head = length * self.group();
         (by_head.par_chunks_mut(of_head * self.head_dim), log_sums.par_chunks_mut(of_head))
             .into_par_iter()
@@ -310,7 +337,7 @@ impl Net {
                 let (sequence, kv_head) = (unit / self.kv_heads, unit % self.kv_heads);
                 let rows = length * self.qkv();
                 let qkv = &qkv[sequence * rows..(sequence + 1) * rows];
-                self.heads(qkv, kv_head).attend(out, log_sums);
+                self.heads(qkv, kv_head, places.starts_of(sequence)).attend(out, log_sums);
             });
     }
 

@@ -348,6 +348,27 @@ vectorised! {
     }
 }
 
+/// What queries one after another see of `keys` keys.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen<'a> {
+    pub(crate) keys: usize,
+    /// Keys up to the first query's own; each query after it has one more.
+    pub(crate) first: usize,
+    /// The first key that each query sees; nothing where that is the first of all.
+    pub(crate) starts: &'a [u32],
+}
+
+impl Seen<'_> {
+    /// Splits a query's row into what it doesn't see, sees, and doesn't see.
+    #[inline(always)]
+    fn split(self, query: usize, row: &mut [f32]) -> (&mut [f32], &mut [f32], &mut [f32]) {
+        let start = self.starts.get(query).map_or(0, |&start| start as usize);
+        let (row, after) = row.split_at_mut(self.first + query);
+        let (before, seen) = row.split_at_mut(start);
+        (before, seen, after)
+    }
+}
+
 /// Makes scores times `scale` probabilities and returns the logarithm of what they were divided by.
 #[inline(always)]
 fn softmax(scores: &mut [f32], scale: f32) -> f32 {
@@ -364,14 +385,15 @@ fn softmax(scores: &mut [f32], scale: f32) -> f32 {
 }
 
 vectorised! {
-    /// Makes scores times `scale` probabilities, a row of `keys` scores a query: the first query sees `seen` keys, each one after it one
-    /// more. Writes the logarithms of what they were divided by.
-    pub(crate) fn causal_softmax(scores: &mut [f32], log_sums: &mut [f32], keys: usize, seen: usize, scale: f32) {
-        let rows = scores.chunks_exact_mut(keys).zip(log_sums);
+    /// Makes scores times `scale` probabilities, a row of `seen.keys` scores a query. Writes the logarithms of what they were divided
+    /// by.
+    pub(crate) fn causal_softmax(scores: &mut [f32], log_sums: &mut [f32], seen: Seen, scale: f32) {
+        let rows = scores.chunks_exact_mut(seen.keys).zip(log_sums);
         for (at, (scores, log_sum)) in rows.enumerate() {
-            let (seen, unseen) = scores.split_at_mut(seen + at);
-            *log_sum = softmax(seen, scale);
+            let (unseen, scores, after) = seen.split(at, scores);
             unseen.fill(0.0);
+            *log_sum = softmax(scores, scale);
+            after.fill(0.0);
         }
     }
 }
@@ -384,22 +406,24 @@ vectorised! {
         d: &mut [f32],
         log_sums: &[f32],
         outs: [&[f32]; 2],
-        shape: [usize; 4],
+        shape: [usize; 2],
+        seen: Seen,
         scale: f32,
     ) {
-        let ([out, d_out], [keys, seen, size, stride]) = (outs, shape);
-        let rows = scores.chunks_exact_mut(keys).zip(d.chunks_exact_mut(keys)).zip(log_sums);
+        let ([out, d_out], [size, stride]) = (outs, shape);
+        let rows = scores.chunks_exact_mut(seen.keys).zip(d.chunks_exact_mut(seen.keys)).zip(log_sums);
         for (at, ((scores, d), log_sum)) in rows.enumerate() {
             let row = at * stride..at * stride + size;
             let mean = dot(&out[row.clone()], &d_out[row]);
-            let (seen, unseen) = scores.split_at_mut(seen + at);
-            let (d, d_unseen) = d.split_at_mut(seen.len());
-            for (score, d) in seen.iter_mut().zip(d) {
+            let (unseen, scores, after) = seen.split(at, scores);
+            let (d_unseen, d, d_after) = seen.split(at, d);
+            for (score, d) in scores.iter_mut().zip(d) {
                 *score = exp(*score * scale - log_sum);
                 *d = *score * (*d - mean) * scale;
             }
-            unseen.fill(0.0);
-            d_unseen.fill(0.0);
+            for unseen in [unseen, after, d_unseen, d_after] {
+                unseen.fill(0.0);
+            }
         }
     }
 }
