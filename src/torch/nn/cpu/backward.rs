@@ -339,7 +339,6 @@ impl Net {
     }
 
     /// Makes `d` the gradient by a layer's input, from those by its middle and by queries, keys and values.
-    #[expect(clippy::too_many_arguments, reason = "inputs, outputs, their shape and room")]
     fn input_backward(
         &self,
         parameters: &[f32],

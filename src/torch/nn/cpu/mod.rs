@@ -267,7 +267,6 @@ impl Net {
     }
 
     /// Writes a layer's output and what it makes on the way.
-    #[expect(clippy::too_many_arguments, reason = "inputs, outputs and their shape")]
     fn forward(
         &self,
         parameters: &[f32],
