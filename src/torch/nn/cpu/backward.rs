@@ -5,12 +5,12 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::matrix::{Matrix, Packed, multiply};
+use super::matrix::{Matrix, Packed, TILE_ROWS, multiply};
 use super::rows;
 use super::{Affine, Batch, HEAD_ROWS, Layer, Made, Net, Places, ROWS, Ready};
 
-/// Rows of a weight whose gradient a thread makes at once.
-const WEIGHT_ROWS: usize = 64;
+/// Most rows of a weight whose gradient a thread makes at once.
+const WEIGHT_ROWS: usize = 256;
 /// Numbers of logits that exist at once.
 const LOGITS: usize = 1 << 22;
 
@@ -66,12 +66,20 @@ impl Affine {
 /// Adds `d^T x` to a matrix.
 fn add_outer(to: &mut [f32], d: &[f32], d_columns: usize, x: &Packed) {
     let columns = x.columns();
-    to.par_chunks_mut(WEIGHT_ROWS * columns).enumerate().for_each(|(at, to)| {
+    let rows = even_share(d_columns);
+    to.par_chunks_mut(rows * columns).enumerate().for_each(|(at, to)| {
         let count = to.len() / columns;
-        let start = at * WEIGHT_ROWS;
+        let start = at * rows;
         let d = Matrix::strided(&d[start..d.len() - d_columns + start + count], count, d_columns);
         multiply(to, [columns; 2], true, d.transposed(), x);
     });
+}
+
+/// Returns how many of a weight's rows are a piece, so that all threads get as many.
+fn even_share(rows: usize) -> usize {
+    let least = 2 * rayon::current_num_threads();
+    let pieces = least * rows.div_ceil(least * WEIGHT_ROWS);
+    rows.div_ceil(pieces).next_multiple_of(TILE_ROWS)
 }
 
 /// Adds the gradients of all pieces, one after another.

@@ -10,7 +10,9 @@ use super::rows::{Instructions, instructions, vectorised};
 /// Columns of a panel.
 const COLUMNS: usize = 32;
 /// Rows of a tile.
-const TILE_ROWS: usize = 8;
+pub(crate) const TILE_ROWS: usize = 8;
+/// Most columns of the left matrix whose products are summed in registers.
+const DEPTH: usize = 256;
 /// Least numbers whose reading is worth waking another thread.
 pub(crate) const LEAST: usize = 1 << 17;
 
@@ -42,6 +44,35 @@ impl<'a> Matrix<'a> {
     pub(crate) fn transposed(self) -> Self {
         let (rows, columns) = (self.columns, self.rows);
         Self { rows, columns, is_transposed: !self.is_transposed, ..self }
+    }
+
+    /// Returns `count` columns from column `first` on.
+    fn columns_from(self, first: usize, count: usize) -> Self {
+        let skipped = if self.is_transposed { first * self.stride } else { first };
+        Self { numbers: &self.numbers[skipped..], columns: count, ..self }
+    }
+
+    /// Returns the matrix as a left one, copied to `room` if it is transposed.
+    fn as_left<'l>(self, room: &'l mut Vec<f32>) -> Left<'l>
+    where
+        'a: 'l,
+    {
+        if !self.is_transposed {
+            return Left::of(self);
+        }
+        let tile = self.columns * TILE_ROWS;
+        room.resize(self.rows.div_ceil(TILE_ROWS) * tile, 0.0);
+        for (at, panel) in room.chunks_exact_mut(tile).enumerate() {
+            pack_panel::<TILE_ROWS>(panel, self.transposed(), at * TILE_ROWS);
+        }
+        Left {
+            numbers: room,
+            rows: self.rows,
+            inner: self.columns,
+            row: 1,
+            column: TILE_ROWS,
+            tile,
+        }
     }
 }
 
@@ -163,31 +194,19 @@ pub(crate) fn multiply(
     assert!(rows_of(to.len(), columns, stride) == left.rows, "as many rows");
     assert!(inner <= right.rows && columns <= right.columns, "inner dimensions that fit");
     let mut room = Vec::new();
-    let left = if left.is_transposed {
-        room.resize(left.rows.div_ceil(TILE_ROWS) * inner * TILE_ROWS, 0.0);
-        for (at, panel) in room.chunks_exact_mut((inner * TILE_ROWS).max(1)).enumerate() {
-            pack_panel::<TILE_ROWS>(panel, left.transposed(), at * TILE_ROWS);
+    for start in (0..inner).step_by(DEPTH) {
+        let depth = DEPTH.min(inner - start);
+        let left = left.columns_from(start, depth).as_left(&mut room);
+        let panels = right.panels.chunks_exact(right.panel());
+        for (panel, first) in panels.zip((0..columns).step_by(COLUMNS)) {
+            multiply_panel(
+                &mut to[first..],
+                [COLUMNS.min(columns - first), stride],
+                is_sum || start > 0,
+                left,
+                &panel[start * COLUMNS..],
+            );
         }
-        Left {
-            numbers: &room,
-            rows: left.rows,
-            inner,
-            row: 1,
-            column: TILE_ROWS,
-            tile: inner * TILE_ROWS,
-        }
-    } else {
-        Left::of(left)
-    };
-    let panels = right.panels.chunks_exact(right.panel());
-    for (panel, first) in panels.zip((0..columns).step_by(COLUMNS)) {
-        multiply_panel(
-            &mut to[first..],
-            [COLUMNS.min(columns - first), stride],
-            is_sum,
-            left,
-            panel,
-        );
     }
 }
 
@@ -298,8 +317,8 @@ unsafe fn wide_tile(
     panel: &[f32],
 ) {
     use std::arch::x86_64::{
-        _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
-        _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+        _MM_HINT_ET0, _mm_prefetch, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+        _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
     };
     let panel = panel.as_ptr();
     let mask = u32::MAX >> (COLUMNS - width);
@@ -307,6 +326,12 @@ unsafe fn wide_tile(
     let mut sums = [[_mm512_setzero_ps(); 2]; TILE_ROWS];
     // SAFETY: as the caller promises; masked places are not touched.
     unsafe {
+        // The result's lines are on their way while it is summed.
+        for row in 0..height {
+            let line = to.add(row * stride);
+            _mm_prefetch::<_MM_HINT_ET0>(line.cast());
+            _mm_prefetch::<_MM_HINT_ET0>(line.wrapping_add(16).cast());
+        }
         for at in 0..inner {
             let line = panel.add(at * COLUMNS);
             let line = [_mm512_loadu_ps(line), _mm512_loadu_ps(line.add(16))];

@@ -22,6 +22,7 @@ pub(crate) use backward::Room;
 pub(crate) use decode::Cache;
 use matrix::{Matrix, Packed};
 use rows::Instructions;
+pub(crate) use rows::{Factors, adamw, sum_of_squares};
 
 /// Rows of tokens that a thread does at once.
 const ROWS: usize = 128;

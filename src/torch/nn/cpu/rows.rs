@@ -473,3 +473,55 @@ vectorised! {
         }
     }
 }
+
+/// The numbers of one step of [`adamw`].
+#[derive(Clone, Copy)]
+pub(crate) struct Factors {
+    /// What the gradient is multiplied by.
+    pub(crate) scale: f32,
+    /// How far means move to the gradient.
+    pub(crate) mean: f32,
+    /// How far means of squares move to the gradient's square.
+    pub(crate) square: f32,
+    /// What weights are multiplied by.
+    pub(crate) keep: f32,
+    /// What a mean over its size is multiplied by.
+    pub(crate) size: f32,
+    /// What the root of a mean of squares is multiplied by.
+    pub(crate) slope: f32,
+    /// What is added to that.
+    pub(crate) eps: f32,
+}
+
+vectorised! {
+    /// One step of AdamW.
+    pub(crate) fn adamw(
+        weights: &mut [f32],
+        means: &mut [f32],
+        squares: &mut [f32],
+        gradient: &[f32],
+        factors: Factors,
+    ) {
+        let Factors { scale, mean: part, square: square_part, keep, size, slope, eps } = factors;
+        let memory = means.iter_mut().zip(squares);
+        for ((weight, (mean, square)), gradient) in weights.iter_mut().zip(memory).zip(gradient) {
+            let gradient = gradient * scale;
+            *mean += (gradient - *mean) * part;
+            *square += (gradient * gradient - *square) * square_part;
+            *weight = *weight * keep - *mean / (square.sqrt() * slope + eps) * size;
+        }
+    }
+}
+
+vectorised! {
+    /// Returns the sum of squares.
+    pub(crate) fn sum_of_squares(values: &[f32]) -> f64 {
+        let mut lanes = [0.0_f64; LANES];
+        let (lines, rest) = values.as_chunks::<LANES>();
+        for line in lines {
+            lanes = std::array::from_fn(|lane| lanes[lane] + f64::from(line[lane]).powi(2));
+        }
+        let rest: f64 = rest.iter().map(|&value| f64::from(value).powi(2)).sum();
+        lanes.into_iter().sum::<f64>() + rest
+    }
+}
