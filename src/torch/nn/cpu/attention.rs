@@ -3,6 +3,7 @@
 
 use super::matrix::{Matrix, Packed, multiply};
 use super::rows;
+use super::scratch::Scratch;
 
 /// Queries whose scores exist at once.
 const BLOCK: usize = 64;
@@ -73,7 +74,7 @@ impl<'a> Heads<'a> {
 
     /// Writes what attention makes of the values, `[length, count * head_dim]`, and the logarithms of its sums, `[count, length]`.
     pub(crate) fn attend(self, out: &mut [f32], log_sums: &mut [f32]) {
-        let mut room = vec![0.0; BLOCK * self.length];
+        let mut room = Scratch::of(BLOCK * self.length);
         let (size, row) = (self.head_dim, self.count * self.head_dim);
         let keys = Packed::of(self.all(self.keys).transposed());
         let values = Packed::of(self.all(self.values));
@@ -97,7 +98,7 @@ impl<'a> Heads<'a> {
         from_row: usize,
         log_sums: &[f32],
     ) {
-        let mut room = vec![0.0; 2 * BLOCK * self.length];
+        let mut room = Scratch::of(2 * BLOCK * self.length);
         let (size, row) = (self.head_dim, (self.count + 2) * self.head_dim);
         d.fill(0.0);
         let to_scores = Packed::of(self.all(self.keys).transposed());

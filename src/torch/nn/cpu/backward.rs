@@ -1,5 +1,5 @@
-//! Gradients by hand. A layer's backward pass is the three passes of its forward pass in reverse, then the products that are its
-//! weights' gradients, rows of a weight by rows of a weight.
+//! Gradients by hand. A layer's backward pass is the three passes of its forward pass in reverse, with the products that are its
+//! weights' gradients in between, rows of a weight by rows of a weight.
 
 use std::ops::Range;
 
@@ -7,32 +7,35 @@ use rayon::prelude::*;
 
 use super::matrix::{Matrix, Packed, TILE_ROWS, multiply};
 use super::rows;
-use super::{Affine, Batch, HEAD_ROWS, Layer, Made, Net, Places, ROWS, Ready};
+use super::scratch::Scratch;
+use super::{Affine, Batch, HEAD_ROWS, Layer, Made, Net, Places, ROWS, Ready, part, part_mut};
 
 /// Most rows of a weight whose gradient a thread makes at once.
 const WEIGHT_ROWS: usize = 256;
 /// Numbers of logits that exist at once.
 const LOGITS: usize = 1 << 22;
 
-/// What a backward pass works in, kept from one to the next.
+/// What a backward pass keeps from its forward pass; its room is kept from one to the next.
 #[derive(Default)]
 pub(crate) struct Room {
     layers: Vec<Kept>,
-    d_qkv_by_head: Vec<f32>,
-    d_qkv: Vec<f32>,
-    d_mixed: Vec<f32>,
-    d_mid: Vec<f32>,
-    d_both: Vec<f32>,
-    inner: Vec<f32>,
-    z: Vec<f32>,
-    logits: Vec<f32>,
 }
 
 /// A layer's input and what it made of it.
 #[derive(Default)]
 struct Kept {
     x: Vec<f32>,
-    made: Made,
+    made: Made<Vec<f32>>,
+}
+
+/// What a backward pass makes of some rows of a layer.
+struct Work {
+    d_mixed: Scratch,
+    d_mid: Scratch,
+    d_both: Scratch,
+    inner: Scratch,
+    /// The normed input of a weight whose gradient is next.
+    z: Scratch,
 }
 
 /// Gradients of one piece of rows: each by what lies at a place in the buffer of parameters.
@@ -89,7 +92,32 @@ fn add_parts(gradient: &mut [f32], pieces: Vec<Parts>) {
     }
 }
 
-/// The products of the augmented shortcut's backward pass, packed once for all pieces of rows.
+/// The products of a layer's backward pass, packed once for all rows.
+struct Back<'p> {
+    qkv: Packed,
+    out: Packed,
+    gate_up: Packed,
+    down: Packed,
+    shortcut: Option<ShortcutPasses<'p>>,
+}
+
+impl Layer {
+    fn back<'p>(&self, parameters: &'p [f32]) -> Back<'p> {
+        let shortcut = self.shortcut.as_ref().map(|[reduce, expand]| ShortcutPasses {
+            reduce: reduce.ready(parameters),
+            back: [reduce, expand].map(|affine| affine.back(parameters)),
+        });
+        Back {
+            qkv: self.qkv.back(parameters),
+            out: self.out.back(parameters),
+            gate_up: self.gate_up.back(parameters),
+            down: self.down.back(parameters),
+            shortcut,
+        }
+    }
+}
+
+/// The products of the augmented shortcut's backward pass.
 struct ShortcutPasses<'p> {
     reduce: Ready<'p>,
     /// Of reduce and expand.
@@ -112,23 +140,6 @@ impl ShortcutPasses<'_> {
     }
 }
 
-impl Room {
-    fn resize(&mut self, net: &Net, rows: usize) {
-        self.layers.resize_with(net.layers.len(), Kept::default);
-        for kept in &mut self.layers {
-            kept.x.resize(rows * net.width, 0.0);
-            kept.made.resize(net, rows);
-        }
-        self.d_qkv_by_head.resize(rows * net.qkv_by_head(), 0.0);
-        self.d_qkv.resize(rows * net.qkv(), 0.0);
-        self.d_mixed.resize(rows * net.mixed(), 0.0);
-        self.d_mid.resize(rows * net.width, 0.0);
-        self.d_both.resize(rows * 2 * net.ffn, 0.0);
-        self.inner.resize(rows * net.ffn, 0.0);
-        self.z.resize(rows * net.width, 0.0);
-    }
-}
-
 impl Net {
     /// Numbers a row of queries, keys and values, key head by key head.
     fn qkv_by_head(&self) -> usize {
@@ -145,20 +156,33 @@ impl Net {
         gradient: &mut [f32],
         room: &mut Room,
     ) -> f64 {
-        room.resize(self, batch.ids.len());
-        let places = self.places(batch);
+        let count = batch.ids.len();
+        let turns = self.turns(batch.length);
+        let places = Places::new(batch, &turns);
         let mut x = self.embedded(parameters, batch.ids);
-        let mut next = vec![0.0; x.len()];
+        room.layers.resize_with(self.layers.len(), Kept::default);
         self.pool.install(|| {
             for (layer, kept) in self.layers.iter().zip(&mut room.layers) {
-                self.forward(parameters, layer, &x, &mut kept.made, &mut next, &places);
+                kept.made.resize(self, count);
+                // What was kept before has the room for what comes next.
                 std::mem::swap(&mut kept.x, &mut x);
-                std::mem::swap(&mut x, &mut next);
+                x.resize(count * self.width, 0.0);
+                let layer = layer.ready(parameters);
+                for rows in places.portions(count) {
+                    let made = kept.made.rows_mut(self, &rows);
+                    self.forward(&layer, &kept.x, made, &mut x, &rows, places);
+                }
             }
-            let mut d = next;
-            let nll = self.head_backward(parameters, &x, targets, scale, gradient, &mut d, room);
-            for (at, layer) in self.layers.iter().enumerate().rev() {
-                self.layer_backward(parameters, layer, at, &mut d, gradient, room, &places);
+            let (nll, mut d) = self.head_backward(parameters, &x, targets, scale, gradient);
+            for (layer, kept) in self.layers.iter().zip(&room.layers).rev() {
+                let back = layer.back(parameters);
+                for rows in places.portions(count) {
+                    let d = part_mut(&mut d, &rows, self.width);
+                    let x = part(&kept.x, &rows, self.width);
+                    let made = kept.made.rows(self, &rows);
+                    let places = places.of(rows);
+                    self.layer_backward(parameters, layer, &back, x, &made, d, gradient, places);
+                }
             }
             let table = &mut gradient[self.embedding.clone()];
             for (&id, d) in batch.ids.iter().zip(d.chunks_exact(self.width)) {
@@ -168,8 +192,7 @@ impl Net {
         })
     }
 
-    /// Makes `d` the gradient by the last layer's output `x`, adds those by the head and its norm, and returns the summed loss.
-    #[expect(clippy::too_many_arguments, reason = "inputs, outputs and room")]
+    /// Returns the summed loss and the gradient by the last layer's output `x`, and adds those by the head and its norm.
     fn head_backward(
         &self,
         parameters: &[f32],
@@ -177,16 +200,15 @@ impl Net {
         targets: &[i64],
         scale: f32,
         gradient: &mut [f32],
-        d: &mut [f32],
-        room: &mut Room,
-    ) -> f64 {
-        let (width, vocab) = (self.width, self.head.len() / self.width);
-        let head = Matrix::new(&parameters[self.head.clone()], width);
-        let (head, head_back) = (Packed::shared(head.transposed()), Packed::shared(head));
-        let Room { z, d_mid: d_z, logits, .. } = room;
-        self.normed(parameters, z, x);
+    ) -> (f64, Scratch) {
+        let width = self.width;
+        let (head, head_back) =
+            (self.head_ready(parameters), Packed::shared(self.head(parameters)));
+        let vocab = head.columns();
+        let (mut z, mut d_z) = (Scratch::of(x.len()), Scratch::of(x.len()));
+        self.last_norm(parameters, &mut z, x);
         let count = (LOGITS / vocab / HEAD_ROWS).max(1) * HEAD_ROWS;
-        logits.resize(count.min(targets.len()) * vocab, 0.0);
+        let mut logits = Scratch::of(count.min(targets.len()) * vocab);
         let mut nll = 0.0;
         let chunks = targets.chunks(count).zip(z.chunks(count * width));
         for ((targets, z), d_z) in chunks.zip(d_z.chunks_mut(count * width)) {
@@ -207,14 +229,15 @@ impl Net {
             let z = Packed::shared(Matrix::new(z, width));
             add_outer(&mut gradient[self.head.clone()], logits, vocab, &z);
         }
-        d.fill(0.0);
+        let mut d = z;
         let size = ROWS * width;
         let pieces = (d.par_chunks_mut(size), x.par_chunks(size), d_z.par_chunks(size));
-        let parts = pieces
-            .into_par_iter()
-            .map(|(d, x, d_z)| vec![self.norm_backward(parameters, &self.norm, d, x, d_z)]);
+        let parts = pieces.into_par_iter().map(|(d, x, d_z)| {
+            d.fill(0.0);
+            vec![self.norm_backward(parameters, &self.norm, d, x, d_z)]
+        });
         add_parts(gradient, parts.collect());
-        nll
+        (nll, d)
     }
 
     /// Adds the gradient by a norm's input and returns that by its gain.
@@ -234,25 +257,42 @@ impl Net {
     }
 
     /// Makes `d` the gradient by a layer's input from that by its output, and adds those by its parameters.
-    #[expect(clippy::too_many_arguments, reason = "inputs, outputs, their shape and room")]
+    #[expect(clippy::too_many_arguments, reason = "inputs, outputs and what they are made with")]
     fn layer_backward(
         &self,
         parameters: &[f32],
         layer: &Layer,
-        at: usize,
+        back: &Back,
+        x: &[f32],
+        made: &Made<&[f32]>,
         d: &mut [f32],
         gradient: &mut [f32],
-        room: &mut Room,
-        places: &Places,
+        places: Places,
     ) {
-        add_parts(gradient, self.mlp_backward(parameters, layer, at, d, room));
-        let Room { layers, d_both, inner, z, d_mid, .. } = room;
-        layer.down.add_gradient(gradient, d, inner);
-        layer.gate_up.add_gradient(gradient, d_both, z);
-        layer.out.add_gradient(gradient, d_mid, &layers[at].made.mixed);
-        self.attend_backward(at, room, places);
-        let pieces = self.input_backward(parameters, layer, at, d, room, places);
-        layer.qkv.add_gradient(gradient, &room.d_qkv, &room.z);
+        let rows = d.len() / self.width;
+        let mut work = Work {
+            d_mixed: Scratch::of(rows * self.mixed()),
+            d_mid: Scratch::of(rows * self.width),
+            d_both: Scratch::of(rows * 2 * self.ffn),
+            inner: Scratch::of(rows * self.ffn),
+            z: Scratch::of(rows * self.width),
+        };
+        add_parts(gradient, self.mlp_backward(parameters, layer, back, made, d, &mut work));
+        layer.down.add_gradient(gradient, d, &work.inner);
+        layer.gate_up.add_gradient(gradient, &work.d_both, &work.z);
+        layer.out.add_gradient(gradient, &work.d_mid, made.mixed);
+        let by_head = self.attend_backward(made, &work.d_mixed, places);
+        let mut d_qkv = Scratch::of(rows * self.qkv());
+        let outputs = [d, &mut work.z, &mut d_qkv];
+        let pieces = self.input_backward(
+            parameters,
+            layer,
+            back,
+            [x, &work.d_mid, &by_head],
+            outputs,
+            places,
+        );
+        layer.qkv.add_gradient(gradient, &d_qkv, &work.z);
         for (parts, shortcut) in pieces {
             add_parts(gradient, vec![parts]);
             let Some(both) = &layer.shortcut else { continue };
@@ -268,12 +308,13 @@ impl Net {
         &self,
         parameters: &[f32],
         layer: &Layer,
-        at: usize,
+        back: &Back,
+        made: &Made<&[f32]>,
         d: &[f32],
-        room: &mut Room,
+        work: &mut Work,
     ) -> Vec<Parts> {
-        let Room { layers, d_both, inner, z, d_mid, d_mixed, .. } = room;
-        let Made { both, mid, .. } = &layers[at].made;
+        let Work { d_both, inner, z, d_mid, d_mixed } = work;
+        let Made { both, mid, .. } = made;
         let size = ROWS * self.width;
         let inputs =
             (d.par_chunks(size), mid.par_chunks(size), both.par_chunks(ROWS * 2 * self.ffn));
@@ -284,24 +325,22 @@ impl Net {
             d_mid.par_chunks_mut(size),
             d_mixed.par_chunks_mut(ROWS * self.mixed()),
         );
-        let [down, gate_up, out] =
-            [&layer.down, &layer.gate_up, &layer.out].map(|affine| affine.back(parameters));
         type Inputs<'a> = (&'a [f32], &'a [f32], &'a [f32]);
         type Outputs<'a> =
             (&'a mut [f32], &'a mut [f32], &'a mut [f32], &'a mut [f32], &'a mut [f32]);
         let piece = |((d, mid, both), (d_both, inner, z, d_mid, d_mixed)): (Inputs, Outputs)| {
             let mut parts = Parts::new();
             layer.down.push_bias(&mut parts, d);
-            down.multiply(inner, false, d);
+            back.down.multiply(inner, false, d);
             self.gate_backward(parameters, layer, [d_both, inner], both, &mut parts);
             layer.gate_up.push_bias(&mut parts, d_both);
-            gate_up.multiply(z, false, d_both);
+            back.gate_up.multiply(z, false, d_both);
             d_mid.copy_from_slice(d);
             parts.push(self.norm_backward(parameters, &layer.mlp_norm, d_mid, mid, z));
             let gain = &parameters[layer.mlp_norm.clone()];
             rows::norm(z, mid, gain, self.eps);
             layer.out.push_bias(&mut parts, d_mid);
-            out.multiply(d_mixed, false, d_mid);
+            back.out.multiply(d_mixed, false, d_mid);
             parts
         };
         (inputs, outputs).into_par_iter().map(piece).collect()
@@ -325,11 +364,12 @@ impl Net {
         parts.extend(series.clone().into_iter().zip([d_scales, d_shifts]));
     }
 
-    fn attend_backward(&self, at: usize, room: &mut Room, places: &Places) {
-        let Room { layers, d_qkv_by_head, d_mixed, .. } = room;
-        let Made { qkv, mixed, log_sums, .. } = &layers[at].made;
+    /// Returns the gradient by queries, keys and values, key head by key head.
+    fn attend_backward(&self, made: &Made<&[f32]>, d_mixed: &[f32], places: Places) -> Scratch {
+        let Made { qkv, mixed, log_sums, .. } = made;
         let (group, length) = (self.group(), places.length);
-        let pieces = d_qkv_by_head.par_chunks_mut(length * (group + 2) * self.head_dim);
+        let mut d = Scratch::of(qkv.len() / self.qkv() * self.qkv_by_head());
+        let pieces = d.par_chunks_mut(length * (group + 2) * self.head_dim);
         let pieces = (pieces, log_sums.par_chunks(length * group));
         pieces.into_par_iter().enumerate().for_each(|(unit, (d, log_sums))| {
             let (sequence, kv_head) = (unit / self.kv_heads, unit % self.kv_heads);
@@ -344,6 +384,7 @@ impl Net {
                 log_sums,
             );
         });
+        d
     }
 
     /// Makes `d` the gradient by a layer's input, from those by its middle and by queries, keys and values.
@@ -351,35 +392,29 @@ impl Net {
         &self,
         parameters: &[f32],
         layer: &Layer,
-        at: usize,
-        d: &mut [f32],
-        room: &mut Room,
-        places: &Places,
+        back: &Back,
+        [x, d_mid, by_head]: [&[f32]; 3],
+        [d, z, d_qkv]: [&mut [f32]; 3],
+        places: Places,
     ) -> Vec<(Parts, Shortcut)> {
-        let Room { layers, d_qkv_by_head, d_qkv, d_mid, z, .. } = room;
         let size = ROWS * self.width;
-        let inputs = (layers[at].x.par_chunks(size), d_mid.par_chunks(size));
+        let inputs = (x.par_chunks(size), d_mid.par_chunks(size));
         let outputs = (
             d.par_chunks_mut(size),
             z.par_chunks_mut(size),
             d_qkv.par_chunks_mut(ROWS * self.qkv()),
         );
-        let back = layer.qkv.back(parameters);
-        let shortcut = layer.shortcut.as_ref().map(|[reduce, expand]| ShortcutPasses {
-            reduce: reduce.ready(parameters),
-            back: [reduce, expand].map(|affine| affine.back(parameters)),
-        });
         type Slices<'a> = ((&'a [f32], &'a [f32]), (&'a mut [f32], &'a mut [f32], &'a mut [f32]));
         let piece = |(at, ((x, d_mid), (d, z, d_qkv))): (usize, Slices)| {
             let mut parts = Parts::new();
-            self.gather_qkv(d_qkv, d_qkv_by_head, at * ROWS, places.length);
+            self.gather_qkv(d_qkv, by_head, at * ROWS, places.length);
             self.turn(d_qkv, at * ROWS, places, true);
             layer.qkv.push_bias(&mut parts, d_qkv);
             let gain = &parameters[layer.attention_norm.clone()];
             rows::norm(z, x, gain, self.eps);
-            let mut d_z = vec![0.0; x.len()];
-            back.multiply(&mut d_z, false, d_qkv);
-            let shortcut = shortcut.as_ref().map(|passes| passes.backward(z, d_mid, &mut d_z));
+            let mut d_z = Scratch::of(x.len());
+            back.qkv.multiply(&mut d_z, false, d_qkv);
+            let shortcut = back.shortcut.as_ref().map(|passes| passes.backward(z, d_mid, &mut d_z));
             d.copy_from_slice(d_mid);
             parts.push(self.norm_backward(parameters, &layer.attention_norm, d, x, &d_z));
             (parts, shortcut)

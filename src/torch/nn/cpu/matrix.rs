@@ -6,6 +6,7 @@
 use rayon::prelude::*;
 
 use super::rows::{Instructions, instructions, vectorised};
+use super::scratch::Scratch;
 
 /// Columns of a panel.
 const COLUMNS: usize = 32;
@@ -52,27 +53,18 @@ impl<'a> Matrix<'a> {
         Self { numbers: &self.numbers[skipped..], columns: count, ..self }
     }
 
-    /// Returns the matrix as a left one, copied to `room` if it is transposed.
-    fn as_left<'l>(self, room: &'l mut Vec<f32>) -> Left<'l>
-    where
-        'a: 'l,
-    {
+    /// Returns the matrix as a left one, in `room` if it is transposed.
+    fn as_left(self, room: &'a mut [f32]) -> Left<'a> {
         if !self.is_transposed {
             return Left::of(self);
         }
         let tile = self.columns * TILE_ROWS;
-        room.resize(self.rows.div_ceil(TILE_ROWS) * tile, 0.0);
+        let room = &mut room[..self.rows.div_ceil(TILE_ROWS) * tile];
         for (at, panel) in room.chunks_exact_mut(tile).enumerate() {
             pack_panel::<TILE_ROWS>(panel, self.transposed(), at * TILE_ROWS);
         }
-        Left {
-            numbers: room,
-            rows: self.rows,
-            inner: self.columns,
-            row: 1,
-            column: TILE_ROWS,
-            tile,
-        }
+        let (row, column) = (1, TILE_ROWS);
+        Left { numbers: room, rows: self.rows, inner: self.columns, row, column, tile }
     }
 }
 
@@ -85,7 +77,7 @@ fn rows_of(numbers: usize, columns: usize, stride: usize) -> usize {
 /// A right matrix, ready for products.
 pub(crate) struct Packed {
     /// Panel by panel, row by row; the last panel ends with zeros.
-    panels: Vec<f32>,
+    panels: Scratch,
     rows: usize,
     columns: usize,
 }
@@ -113,7 +105,7 @@ impl Packed {
 
     fn room(matrix: Matrix) -> Self {
         let Matrix { rows, columns, .. } = matrix;
-        Self { panels: vec![0.0; columns.div_ceil(COLUMNS) * rows * COLUMNS], rows, columns }
+        Self { panels: Scratch::of(columns.div_ceil(COLUMNS) * rows * COLUMNS), rows, columns }
     }
 
     /// Numbers of a panel.
@@ -193,7 +185,8 @@ pub(crate) fn multiply(
     let inner = left.columns;
     assert!(rows_of(to.len(), columns, stride) == left.rows, "as many rows");
     assert!(inner <= right.rows && columns <= right.columns, "inner dimensions that fit");
-    let mut room = Vec::new();
+    let rows = if left.is_transposed { left.rows.next_multiple_of(TILE_ROWS) } else { 0 };
+    let mut room = Scratch::of(rows * DEPTH.min(inner));
     for start in (0..inner).step_by(DEPTH) {
         let depth = DEPTH.min(inner - start);
         let left = left.columns_from(start, depth).as_left(&mut room);
