@@ -1,18 +1,19 @@
-//! Gradients by hand. A layer's backward pass is the three passes of its forward pass in reverse, with the products that are its
-//! weights' gradients in between, rows of a weight by rows of a weight.
+//! Gradients by hand. A layer's backward pass is the three passes of its forward pass in reverse, with the outer products that are
+//! its weights' gradients in between, rows of a weight by rows of a weight.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::matrix::{Matrix, Packed, TILE_ROWS, multiply};
+use super::matrix::{DEPTH, Packed};
+use super::outer::{Outer, OuterPiece};
 use super::rows;
 use super::scratch::Scratch;
-use super::{Affine, Batch, HEAD_ROWS, Layer, Made, Net, Places, ROWS, Ready, part, part_mut};
+use super::{
+    Affine, Batch, HEAD_ROWS, Layer, Made, Net, Places, ROWS, Ready, part, part_mut, steps,
+};
 
-/// Most rows of a weight whose gradient a thread makes at once.
-const WEIGHT_ROWS: usize = 256;
-/// Numbers of logits that exist at once.
+/// Numbers of gradients by logits that exist at once, or more if there is little for each thread.
 const LOGITS: usize = 1 << 22;
 
 /// What a backward pass keeps from its forward pass; its room is kept from one to the next.
@@ -28,21 +29,8 @@ struct Kept {
     made: Made<Vec<f32>>,
 }
 
-/// What a backward pass makes of some rows of a layer.
-struct Work {
-    d_mixed: Scratch,
-    d_mid: Scratch,
-    d_both: Scratch,
-    inner: Scratch,
-    /// The normed input of a weight whose gradient is next.
-    z: Scratch,
-}
-
 /// Gradients of one piece of rows: each by what lies at a place in the buffer of parameters.
 type Parts = Vec<(Range<usize>, Vec<f32>)>;
-
-/// What a piece of rows adds to the gradients of the augmented shortcut's two weights.
-type Shortcut = Option<[(Vec<f32>, Vec<f32>); 2]>;
 
 impl Affine {
     /// Returns what makes the gradient by its input of that by its output.
@@ -50,10 +38,14 @@ impl Affine {
         Packed::shared(self.weight(parameters))
     }
 
-    /// Adds the gradient by its weight, from rows of its input and the gradient by its output.
-    fn add_gradient(&self, gradient: &mut [f32], d: &[f32], x: &[f32]) {
-        let x = Packed::shared(Matrix::new(x, self.inputs));
-        add_outer(&mut gradient[self.weight.clone()], d, self.outputs, &x);
+    /// Returns the room for what its weight's gradient is made of.
+    fn outer(&self, rows: usize) -> Outer {
+        Outer::room(rows, self.outputs, self.inputs)
+    }
+
+    /// Adds the gradient by its weight.
+    fn add_gradient(&self, gradient: &mut [f32], outer: &Outer) {
+        outer.add_to(&mut gradient[self.weight.clone()]);
     }
 
     /// Adds to `parts` the gradient by its bias.
@@ -66,25 +58,6 @@ impl Affine {
     }
 }
 
-/// Adds `d^T x` to a matrix.
-fn add_outer(to: &mut [f32], d: &[f32], d_columns: usize, x: &Packed) {
-    let columns = x.columns();
-    let rows = even_share(d_columns);
-    to.par_chunks_mut(rows * columns).enumerate().for_each(|(at, to)| {
-        let count = to.len() / columns;
-        let start = at * rows;
-        let d = Matrix::strided(&d[start..d.len() - d_columns + start + count], count, d_columns);
-        multiply(to, [columns; 2], true, d.transposed(), x);
-    });
-}
-
-/// Returns how many of a weight's rows are a piece, so that all threads get as many.
-fn even_share(rows: usize) -> usize {
-    let least = 2 * rayon::current_num_threads();
-    let pieces = least * rows.div_ceil(least * WEIGHT_ROWS);
-    rows.div_ceil(pieces).next_multiple_of(TILE_ROWS)
-}
-
 /// Adds the gradients of all pieces, one after another.
 fn add_parts(gradient: &mut [f32], pieces: Vec<Parts>) {
     for (place, values) in pieces.into_iter().flatten() {
@@ -92,8 +65,10 @@ fn add_parts(gradient: &mut [f32], pieces: Vec<Parts>) {
     }
 }
 
-/// The products of a layer's backward pass, packed once for all rows.
+/// A layer with the products of its backward pass, packed once for all rows.
 struct Back<'p> {
+    layer: &'p Layer,
+    parameters: &'p [f32],
     qkv: Packed,
     out: Packed,
     gate_up: Packed,
@@ -102,12 +77,14 @@ struct Back<'p> {
 }
 
 impl Layer {
-    fn back<'p>(&self, parameters: &'p [f32]) -> Back<'p> {
+    fn back<'p>(&'p self, parameters: &'p [f32]) -> Back<'p> {
         let shortcut = self.shortcut.as_ref().map(|[reduce, expand]| ShortcutPasses {
             reduce: reduce.ready(parameters),
             back: [reduce, expand].map(|affine| affine.back(parameters)),
         });
         Back {
+            layer: self,
+            parameters,
             qkv: self.qkv.back(parameters),
             out: self.out.back(parameters),
             gate_up: self.gate_up.back(parameters),
@@ -125,18 +102,26 @@ struct ShortcutPasses<'p> {
 }
 
 impl ShortcutPasses<'_> {
-    /// Adds the gradient by the augmented shortcut's input `z` to `d_z` and returns, for each of its products, the gradient by the
-    /// output and the input.
-    fn backward(&self, z: &[f32], d: &[f32], d_z: &mut [f32]) -> [(Vec<f32>, Vec<f32>); 2] {
+    /// Adds the gradient by the augmented shortcut's input `z` to `d_z` and packs what its weights' gradients are made of, from row
+    /// `first` of the pieces on.
+    fn backward(
+        &self,
+        z: &[f32],
+        d: &[f32],
+        d_z: &mut [f32],
+        [of_reduce, of_expand]: &mut [OuterPiece; 2],
+        first: usize,
+    ) {
         let [reduce_back, expand_back] = &self.back;
-        let mut reduced = vec![0.0; z.len() / reduce_back.columns() * self.reduce.weight.columns()];
+        let count = z.len() / reduce_back.columns() * self.reduce.weight.columns();
+        let (mut reduced, mut d_reduced) = (Scratch::of(count), Scratch::of(count));
         self.reduce.apply(&mut reduced, false, z);
-        let mut d_reduced = vec![0.0; reduced.len()];
         expand_back.multiply(&mut d_reduced, false, d);
         rows::gelu_backward(&mut d_reduced, &reduced);
         rows::gelu(&mut reduced);
         reduce_back.multiply(d_z, true, &d_reduced);
-        [(d_reduced, z.to_vec()), (d.to_vec(), reduced)]
+        of_reduce.put(first, &d_reduced, z);
+        of_expand.put(first, d, &reduced);
     }
 }
 
@@ -180,8 +165,7 @@ impl Net {
                     let d = part_mut(&mut d, &rows, self.width);
                     let x = part(&kept.x, &rows, self.width);
                     let made = kept.made.rows(self, &rows);
-                    let places = places.of(rows);
-                    self.layer_backward(parameters, layer, &back, x, &made, d, gradient, places);
+                    self.layer_backward(&back, x, &made, d, gradient, places.of(rows));
                 }
             }
             let table = &mut gradient[self.embedding.clone()];
@@ -202,42 +186,56 @@ impl Net {
         gradient: &mut [f32],
     ) -> (f64, Scratch) {
         let width = self.width;
-        let (head, head_back) =
-            (self.head_ready(parameters), Packed::shared(self.head(parameters)));
-        let vocab = head.columns();
-        let (mut z, mut d_z) = (Scratch::of(x.len()), Scratch::of(x.len()));
-        self.last_norm(parameters, &mut z, x);
-        let count = (LOGITS / vocab / HEAD_ROWS).max(1) * HEAD_ROWS;
-        let mut logits = Scratch::of(count.min(targets.len()) * vocab);
+        let head = [self.head_ready(parameters), Packed::shared(self.head(parameters))];
+        let vocab = head[0].columns();
+        let mut d = Scratch::of(x.len());
         let mut nll = 0.0;
-        let chunks = targets.chunks(count).zip(z.chunks(count * width));
-        for ((targets, z), d_z) in chunks.zip(d_z.chunks_mut(count * width)) {
-            let logits = &mut logits[..targets.len() * vocab];
-            let pieces = (targets.par_chunks(HEAD_ROWS), z.par_chunks(HEAD_ROWS * width));
-            let outputs =
-                (d_z.par_chunks_mut(HEAD_ROWS * width), logits.par_chunks_mut(HEAD_ROWS * vocab));
-            let losses: Vec<f64> = (pieces, outputs)
+        let pieces = (LOGITS / vocab / DEPTH).max(rayon::current_num_threads());
+        for rows in steps(targets.len(), pieces * DEPTH) {
+            let mut outer = [Outer::room(rows.len(), vocab, width)];
+            let inputs = (
+                targets[rows.clone()].par_chunks(DEPTH),
+                part(x, &rows, width).par_chunks(DEPTH * width),
+                part_mut(&mut d, &rows, width).par_chunks_mut(DEPTH * width),
+                Outer::pieces(&mut outer),
+            );
+            let made: Vec<(f64, Parts)> = inputs
                 .into_par_iter()
-                .map(|((targets, z), (d_z, logits))| {
-                    head.multiply(logits, false, z);
-                    let loss = rows::nll_backward(logits, targets, scale);
-                    head_back.multiply(d_z, false, logits);
-                    loss
+                .map(|(targets, x, d, [outer])| {
+                    self.head_piece_backward(parameters, &head, (targets, x), d, scale, outer)
                 })
                 .collect();
+            let (losses, parts): (Vec<f64>, Vec<Parts>) = made.into_iter().unzip();
             nll += losses.into_iter().sum::<f64>();
-            let z = Packed::shared(Matrix::new(z, width));
-            add_outer(&mut gradient[self.head.clone()], logits, vocab, &z);
+            add_parts(gradient, parts);
+            outer[0].add_to(&mut gradient[self.head.clone()]);
         }
-        let mut d = z;
-        let size = ROWS * width;
-        let pieces = (d.par_chunks_mut(size), x.par_chunks(size), d_z.par_chunks(size));
-        let parts = pieces.into_par_iter().map(|(d, x, d_z)| {
-            d.fill(0.0);
-            vec![self.norm_backward(parameters, &self.norm, d, x, d_z)]
-        });
-        add_parts(gradient, parts.collect());
         (nll, d)
+    }
+
+    /// Does [`Self::head_backward`] for a piece of rows and returns the loss and the gradient by the norm's gain.
+    fn head_piece_backward(
+        &self,
+        parameters: &[f32],
+        [head, back]: &[Packed; 2],
+        (targets, x): (&[i64], &[f32]),
+        d: &mut [f32],
+        scale: f32,
+        mut outer: OuterPiece,
+    ) -> (f64, Parts) {
+        let (mut loss, mut parts) = (0.0, Parts::new());
+        for rows in steps(targets.len(), HEAD_ROWS) {
+            let (x, d) = (part(x, &rows, self.width), part_mut(d, &rows, self.width));
+            let mut z = self.normed(&parameters[self.norm.clone()], x);
+            let mut logits = Scratch::of(rows.len() * head.columns());
+            head.multiply(&mut logits, false, &z);
+            loss += rows::nll_backward(&mut logits, &targets[rows.clone()], scale);
+            outer.put(rows.start, &logits, &z);
+            back.multiply(&mut z, false, &logits);
+            d.fill(0.0);
+            parts.push(self.norm_backward(parameters, &self.norm, d, x, &z));
+        }
+        (loss, parts)
     }
 
     /// Adds the gradient by a norm's input and returns that by its gain.
@@ -257,11 +255,8 @@ impl Net {
     }
 
     /// Makes `d` the gradient by a layer's input from that by its output, and adds those by its parameters.
-    #[expect(clippy::too_many_arguments, reason = "inputs, outputs and what they are made with")]
     fn layer_backward(
         &self,
-        parameters: &[f32],
-        layer: &Layer,
         back: &Back,
         x: &[f32],
         made: &Made<&[f32]>,
@@ -270,80 +265,87 @@ impl Net {
         places: Places,
     ) {
         let rows = d.len() / self.width;
-        let mut work = Work {
-            d_mixed: Scratch::of(rows * self.mixed()),
-            d_mid: Scratch::of(rows * self.width),
-            d_both: Scratch::of(rows * 2 * self.ffn),
-            inner: Scratch::of(rows * self.ffn),
-            z: Scratch::of(rows * self.width),
-        };
-        add_parts(gradient, self.mlp_backward(parameters, layer, back, made, d, &mut work));
-        layer.down.add_gradient(gradient, d, &work.inner);
-        layer.gate_up.add_gradient(gradient, &work.d_both, &work.z);
-        layer.out.add_gradient(gradient, &work.d_mid, made.mixed);
-        let by_head = self.attend_backward(made, &work.d_mixed, places);
-        let mut d_qkv = Scratch::of(rows * self.qkv());
-        let outputs = [d, &mut work.z, &mut d_qkv];
-        let pieces = self.input_backward(
-            parameters,
-            layer,
-            back,
-            [x, &work.d_mid, &by_head],
-            outputs,
-            places,
+        let mut d_mixed = Scratch::of(rows * self.mixed());
+        self.mlp_backward(back, made, d, &mut d_mixed, gradient);
+        let by_head = self.attend_backward(made, &d_mixed, places);
+        self.input_backward(back, [x, &by_head], d, gradient, places);
+    }
+
+    /// Makes `d` the gradient by a layer's middle from that by its output, writes that by what attention made, and adds those by the
+    /// parameters in between.
+    fn mlp_backward(
+        &self,
+        back: &Back,
+        made: &Made<&[f32]>,
+        d: &mut [f32],
+        d_mixed: &mut [f32],
+        gradient: &mut [f32],
+    ) {
+        let affines = [&back.layer.down, &back.layer.gate_up, &back.layer.out];
+        let mut outers = affines.map(|affine| affine.outer(d.len() / self.width));
+        let size = DEPTH * self.width;
+        let inputs = (
+            made.mid.par_chunks(size),
+            made.both.par_chunks(DEPTH * 2 * self.ffn),
+            made.mixed.par_chunks(DEPTH * self.mixed()),
         );
-        layer.qkv.add_gradient(gradient, &d_qkv, &work.z);
-        for (parts, shortcut) in pieces {
-            add_parts(gradient, vec![parts]);
-            let Some(both) = &layer.shortcut else { continue };
-            for (affine, (d, x)) in both.iter().zip(shortcut.into_iter().flatten()) {
-                affine.add_gradient(gradient, &d, &x);
-            }
+        let outputs = (d.par_chunks_mut(size), d_mixed.par_chunks_mut(DEPTH * self.mixed()));
+        let parts = (inputs, outputs, Outer::pieces(&mut outers))
+            .into_par_iter()
+            .map(|((mid, both, mixed), (d, d_mixed), mut outers)| {
+                let mut parts = Parts::new();
+                for rows in steps(d.len() / self.width, ROWS) {
+                    let inputs = [
+                        part(mid, &rows, self.width),
+                        part(both, &rows, 2 * self.ffn),
+                        part(mixed, &rows, self.mixed()),
+                    ];
+                    let d = part_mut(d, &rows, self.width);
+                    let d_mixed = part_mut(d_mixed, &rows, self.mixed());
+                    let outers = &mut outers;
+                    self.mlp_rows_backward(
+                        back,
+                        inputs,
+                        [d, d_mixed],
+                        outers,
+                        rows.start,
+                        &mut parts,
+                    );
+                }
+                parts
+            })
+            .collect();
+        add_parts(gradient, parts);
+        for (affine, outer) in affines.iter().zip(&outers) {
+            affine.add_gradient(gradient, outer);
         }
     }
 
-    /// Writes the gradients by a layer's middle and by what attention made, from `d`, that by the layer's output, and what the
-    /// weights' gradients need.
-    fn mlp_backward(
+    /// Does [`Self::mlp_backward`] for some rows, from row `first` of the pieces on.
+    fn mlp_rows_backward(
         &self,
-        parameters: &[f32],
-        layer: &Layer,
         back: &Back,
-        made: &Made<&[f32]>,
-        d: &[f32],
-        work: &mut Work,
-    ) -> Vec<Parts> {
-        let Work { d_both, inner, z, d_mid, d_mixed } = work;
-        let Made { both, mid, .. } = made;
-        let size = ROWS * self.width;
-        let inputs =
-            (d.par_chunks(size), mid.par_chunks(size), both.par_chunks(ROWS * 2 * self.ffn));
-        let outputs = (
-            d_both.par_chunks_mut(ROWS * 2 * self.ffn),
-            inner.par_chunks_mut(ROWS * self.ffn),
-            z.par_chunks_mut(size),
-            d_mid.par_chunks_mut(size),
-            d_mixed.par_chunks_mut(ROWS * self.mixed()),
-        );
-        type Inputs<'a> = (&'a [f32], &'a [f32], &'a [f32]);
-        type Outputs<'a> =
-            (&'a mut [f32], &'a mut [f32], &'a mut [f32], &'a mut [f32], &'a mut [f32]);
-        let piece = |((d, mid, both), (d_both, inner, z, d_mid, d_mixed)): (Inputs, Outputs)| {
-            let mut parts = Parts::new();
-            layer.down.push_bias(&mut parts, d);
-            back.down.multiply(inner, false, d);
-            self.gate_backward(parameters, layer, [d_both, inner], both, &mut parts);
-            layer.gate_up.push_bias(&mut parts, d_both);
-            back.gate_up.multiply(z, false, d_both);
-            d_mid.copy_from_slice(d);
-            parts.push(self.norm_backward(parameters, &layer.mlp_norm, d_mid, mid, z));
-            let gain = &parameters[layer.mlp_norm.clone()];
-            rows::norm(z, mid, gain, self.eps);
-            layer.out.push_bias(&mut parts, d_mid);
-            back.out.multiply(d_mixed, false, d_mid);
-            parts
-        };
-        (inputs, outputs).into_par_iter().map(piece).collect()
+        [mid, both, mixed]: [&[f32]; 3],
+        [d, d_mixed]: [&mut [f32]; 2],
+        [of_down, of_gate_up, of_out]: &mut [OuterPiece; 3],
+        first: usize,
+        parts: &mut Parts,
+    ) {
+        let Back { layer, parameters, .. } = *back;
+        let (mut inner, mut d_both) = (Scratch::of(both.len() / 2), Scratch::of(both.len()));
+        layer.down.push_bias(parts, d);
+        back.down.multiply(&mut inner, false, d);
+        self.gate_backward(parameters, layer, [&mut d_both, &mut inner], both, parts);
+        of_down.put(first, d, &inner);
+        layer.gate_up.push_bias(parts, &d_both);
+        let gain = &layer.mlp_norm;
+        of_gate_up.put(first, &d_both, &self.normed(&parameters[gain.clone()], mid));
+        let mut d_z = Scratch::of(mid.len());
+        back.gate_up.multiply(&mut d_z, false, &d_both);
+        parts.push(self.norm_backward(parameters, gain, d, mid, &d_z));
+        layer.out.push_bias(parts, d);
+        of_out.put(first, d, mixed);
+        back.out.multiply(d_mixed, false, d);
     }
 
     fn gate_backward(
@@ -387,39 +389,76 @@ impl Net {
         d
     }
 
-    /// Makes `d` the gradient by a layer's input, from those by its middle and by queries, keys and values.
+    /// Makes `d` the gradient by a layer's input `x`, from that by its middle and `by_head`, that by queries, keys and values, and adds
+    /// those by the parameters in between.
     fn input_backward(
         &self,
-        parameters: &[f32],
-        layer: &Layer,
         back: &Back,
-        [x, d_mid, by_head]: [&[f32]; 3],
-        [d, z, d_qkv]: [&mut [f32]; 3],
+        [x, by_head]: [&[f32]; 2],
+        d: &mut [f32],
+        gradient: &mut [f32],
         places: Places,
-    ) -> Vec<(Parts, Shortcut)> {
-        let size = ROWS * self.width;
-        let inputs = (x.par_chunks(size), d_mid.par_chunks(size));
-        let outputs = (
-            d.par_chunks_mut(size),
-            z.par_chunks_mut(size),
-            d_qkv.par_chunks_mut(ROWS * self.qkv()),
-        );
-        type Slices<'a> = ((&'a [f32], &'a [f32]), (&'a mut [f32], &'a mut [f32], &'a mut [f32]));
-        let piece = |(at, ((x, d_mid), (d, z, d_qkv))): (usize, Slices)| {
-            let mut parts = Parts::new();
-            self.gather_qkv(d_qkv, by_head, at * ROWS, places.length);
-            self.turn(d_qkv, at * ROWS, places, true);
-            layer.qkv.push_bias(&mut parts, d_qkv);
-            let gain = &parameters[layer.attention_norm.clone()];
-            rows::norm(z, x, gain, self.eps);
-            let mut d_z = Scratch::of(x.len());
-            back.qkv.multiply(&mut d_z, false, d_qkv);
-            let shortcut = back.shortcut.as_ref().map(|passes| passes.backward(z, d_mid, &mut d_z));
-            d.copy_from_slice(d_mid);
-            parts.push(self.norm_backward(parameters, &layer.attention_norm, d, x, &d_z));
-            (parts, shortcut)
-        };
-        (inputs, outputs).into_par_iter().enumerate().map(piece).collect()
+    ) {
+        let (rows, size) = (d.len() / self.width, DEPTH * self.width);
+        let mut of_qkv = [back.layer.qkv.outer(rows)];
+        let shortcut = back.layer.shortcut.as_ref();
+        let mut of_shortcut = shortcut.map(|both| both.each_ref().map(|affine| affine.outer(rows)));
+        let mut shortcut_pieces = of_shortcut.as_mut().map(Outer::pieces).into_iter().flatten();
+        let pieces = Outer::pieces(&mut of_qkv);
+        let pieces: Vec<_> =
+            pieces.into_iter().map(|[piece]| (piece, shortcut_pieces.next())).collect();
+        let parts = (x.par_chunks(size), d.par_chunks_mut(size), pieces)
+            .into_par_iter()
+            .enumerate()
+            .map(|(at, (x, d, (mut of_qkv, mut of_shortcut)))| {
+                let mut parts = Parts::new();
+                for rows in steps(d.len() / self.width, ROWS) {
+                    let (x, d) = (part(x, &rows, self.width), part_mut(d, &rows, self.width));
+                    let place = at * DEPTH + rows.start;
+                    let d_qkv = self.d_qkv(by_head, place..place + rows.len(), places);
+                    let outers = (&mut of_qkv, of_shortcut.as_mut());
+                    self.input_rows_backward(back, [x, &d_qkv], d, outers, rows.start, &mut parts);
+                }
+                parts
+            })
+            .collect();
+        add_parts(gradient, parts);
+        back.layer.qkv.add_gradient(gradient, &of_qkv[0]);
+        let shortcut = shortcut.into_iter().flatten().zip(of_shortcut.iter().flatten());
+        for (affine, outer) in shortcut {
+            affine.add_gradient(gradient, outer);
+        }
+    }
+
+    /// Does [`Self::input_backward`] for some rows, from row `first` of the pieces on.
+    fn input_rows_backward(
+        &self,
+        back: &Back,
+        [x, d_qkv]: [&[f32]; 2],
+        d: &mut [f32],
+        (of_qkv, of_shortcut): (&mut OuterPiece, Option<&mut [OuterPiece; 2]>),
+        first: usize,
+        parts: &mut Parts,
+    ) {
+        let Back { layer, parameters, .. } = *back;
+        let gain = &layer.attention_norm;
+        layer.qkv.push_bias(parts, d_qkv);
+        let z = self.normed(&parameters[gain.clone()], x);
+        of_qkv.put(first, d_qkv, &z);
+        let mut d_z = Scratch::of(x.len());
+        back.qkv.multiply(&mut d_z, false, d_qkv);
+        if let (Some(passes), Some(outers)) = (&back.shortcut, of_shortcut) {
+            passes.backward(&z, d, &mut d_z, outers, first);
+        }
+        parts.push(self.norm_backward(parameters, gain, d, x, &d_z));
+    }
+
+    /// Returns the gradient by queries, keys and values before they were turned.
+    fn d_qkv(&self, by_head: &[f32], rows: Range<usize>, places: Places) -> Scratch {
+        let mut d_qkv = Scratch::of(rows.len() * self.qkv());
+        self.gather_qkv(&mut d_qkv, by_head, rows.start, places.length);
+        self.turn(&mut d_qkv, rows.start, places, true);
+        d_qkv
     }
 
     /// Writes rows from row `first` on of gradients that lie key head by key head.

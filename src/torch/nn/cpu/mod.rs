@@ -8,6 +8,7 @@ mod attention;
 mod backward;
 mod decode;
 mod matrix;
+mod outer;
 mod rows;
 mod scratch;
 
@@ -129,8 +130,7 @@ impl<'a> Places<'a> {
 
     /// Returns the tokens that go through a layer at once, of so many.
     fn portions(self, tokens: usize) -> impl Iterator<Item = Range<usize>> {
-        let count = (AT_ONCE / self.length).max(1) * self.length;
-        (0..tokens).step_by(count).map(move |start| start..tokens.min(start + count))
+        steps(tokens, (AT_ONCE / self.length).max(1) * self.length)
     }
 }
 
@@ -193,6 +193,11 @@ impl Made<Vec<f32>> {
         let all = Made { qkv, log_sums, mixed, mid, both };
         all.zip(net.sizes(), |all, size| part_mut(all, rows, size))
     }
+}
+
+/// Returns ranges of so many of some rows, one after another.
+fn steps(rows: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..rows).step_by(size).map(move |start| start..rows.min(start + size))
 }
 
 /// Returns some rows of so many numbers each.
