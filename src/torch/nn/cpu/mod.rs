@@ -22,13 +22,11 @@ use tlm::base::World;
 use attention::Heads;
 pub(crate) use backward::Room;
 pub(crate) use decode::Cache;
-use matrix::{Matrix, Packed};
+use matrix::{DEPTH, Matrix, Packed};
 use rows::Instructions;
 pub(crate) use rows::{Factors, adamw, sum_of_squares};
 use scratch::Scratch;
 
-/// Tokens that go through a layer at once.
-const AT_ONCE: usize = 1024;
 /// Rows of tokens that a thread does at once.
 const ROWS: usize = 128;
 /// Rows whose logits a thread makes at once.
@@ -128,9 +126,13 @@ impl<'a> Places<'a> {
         self.of(sequence * self.length..(sequence + 1) * self.length).starts
     }
 
-    /// Returns the tokens that go through a layer at once, of so many.
+    /// Returns the tokens that go through a layer at once, of so many: whole sequences, two pieces of a backward pass or more for each
+    /// thread. All pieces but the last of all have as many rows, so results don't depend on what goes at once.
     fn portions(self, tokens: usize) -> impl Iterator<Item = Range<usize>> {
-        steps(tokens, (AT_ONCE / self.length).max(1) * self.length)
+        let least = (1..).map(|count| count * self.length).find(|rows| rows.is_multiple_of(DEPTH));
+        let least = least.unwrap_or(tokens).max(1);
+        let wanted = 2 * rayon::current_num_threads() * DEPTH;
+        steps(tokens, (wanted / least).max(1) * least)
     }
 }
 

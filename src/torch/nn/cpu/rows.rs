@@ -126,9 +126,18 @@ fn reduce<const N: usize>(
             *kept = with(*kept, value(std::array::from_fn(|slice| lines[slice][lane])));
         }
     }
-    let rest = count / LANES * LANES..count;
-    let rest = rest.map(|at| value(std::array::from_fn(|slice| slices[slice][at])));
-    rest.chain(lanes).fold(start, with)
+    for (lane, at) in (count / LANES * LANES..count).enumerate() {
+        lanes[lane] = with(lanes[lane], value(std::array::from_fn(|slice| slices[slice][at])));
+    }
+    halved(lanes, with)
+}
+
+/// Returns a reduction of lanes: of the first half of them with the second one, and so on.
+#[inline(always)]
+fn halved(lanes: [f32; LANES], with: impl Fn(f32, f32) -> f32) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|lane| with(lanes[lane], lanes[lane + 8]));
+    let four: [f32; 4] = std::array::from_fn(|lane| with(eight[lane], eight[lane + 4]));
+    with(with(four[0], four[2]), with(four[1], four[3]))
 }
 
 #[inline(always)]
