@@ -1,7 +1,15 @@
 //! AdamW on one flat buffer, and the learning rate's course.
 
+use std::sync::Arc;
+
+use rayon::ThreadPool;
+use rayon::prelude::*;
 use serde::Deserialize;
-use tch::{TchError, Tensor};
+use tch::{Device, TchError, Tensor};
+use tlm::stage::StageError;
+
+use crate::nn::cpu::{Factors, adamw, sum_of_squares};
+use crate::nn::runtime::{fault, numbers, numbers_mut, pool};
 
 /// AdamW's constants; decay is decoupled from the gradient.
 #[derive(Clone, Copy, Debug)]
@@ -23,26 +31,31 @@ pub(crate) struct AdamW {
     hyper: Hyper,
     /// Numbers from the buffer's start that are decayed.
     decayed: i64,
+    /// Threads of the CPU, where the buffer is there.
+    pool: Option<Arc<ThreadPool>>,
 }
 
-/// Numbers updated at once: few enough to stay in the processor's cache.
-const BLOCK: i64 = 1 << 17;
+/// Numbers that a thread of the CPU updates at once.
+const BLOCK: usize = 1 << 16;
 
 impl AdamW {
     /// Returns an optimiser for a buffer, before its first step.
-    pub(crate) fn new(flat: &Tensor, decayed: i64, hyper: Hyper) -> Result<Self, TchError> {
-        let (mean, square) = (flat.f_zeros_like()?, flat.f_zeros_like()?);
-        Ok(Self { mean, square, steps: 0, hyper, decayed })
-    }
-
-    /// Returns a gradient's norm.
-    pub(crate) fn norm(gradient: &Tensor) -> Result<f64, TchError> {
-        gradient.f_norm()?.f_double_value(&[])
+    pub(crate) fn new(flat: &Tensor, decayed: i64, hyper: Hyper) -> Result<Self, StageError> {
+        let zeros = || flat.f_zeros_like().map_err(fault);
+        let pool = (flat.device() == Device::Cpu).then(pool).transpose()?;
+        Ok(Self { mean: zeros()?, square: zeros()?, steps: 0, hyper, decayed, pool })
     }
 
     /// Returns whether large gradients are scaled down.
     pub(crate) fn clips(&self) -> bool {
         self.hyper.clip > 0.0
+    }
+
+    /// Returns a gradient's norm.
+    pub(crate) fn norm(&self, gradient: &Tensor) -> Result<f64, TchError> {
+        let Some(pool) = &self.pool else { return gradient.f_norm()?.f_double_value(&[]) };
+        let gradient = numbers(gradient);
+        Ok(pool.install(|| norm(gradient)))
     }
 
     /// Does one update by a gradient of this norm, which is used up.
@@ -53,62 +66,79 @@ impl AdamW {
         norm: f64,
         lr: f64,
     ) -> Result<(), TchError> {
-        let clip = self.hyper.clip;
-        let scale = if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
         self.steps += 1;
-        let total = flat.size()[0];
-        let block = if flat.device() == tch::Device::Cpu { BLOCK } else { total.max(1) };
-        for (from, to, decay) in [(0, self.decayed, true), (self.decayed, total, false)] {
-            let mut start = from;
-            while start < to {
-                let count = block.min(to - start);
-                let part = |buffer: &Tensor| buffer.f_narrow(0, start, count);
-                self.update(
-                    part(flat)?,
-                    part(gradient)?,
-                    start,
-                    scale,
-                    if decay { lr * self.hyper.weight_decay } else { 0.0 },
-                    lr,
-                )?;
-                start += count;
-            }
+        let (decayed, total) = (self.decayed, flat.size()[0]);
+        for (start, count, decay) in
+            [(0, decayed, self.hyper.weight_decay), (decayed, total - decayed, 0.0)]
+        {
+            let parts = [flat, gradient, &self.mean, &self.square]
+                .map(|buffer| buffer.f_narrow(0, start, count));
+            let [flat, gradient, mean, square] = parts;
+            let factors = self.factors(norm, lr, decay);
+            self.update([flat?, mean?, square?], &gradient?, factors)?;
         }
         Ok(())
     }
 
-    fn update(
-        &self,
-        mut weights: Tensor,
-        mut gradient: Tensor,
-        start: i64,
-        scale: f64,
-        decay: f64,
-        lr: f64,
-    ) -> Result<(), TchError> {
-        let Hyper { beta1, beta2, eps, .. } = self.hyper;
-        let count = weights.size()[0];
-        let mut mean = self.mean.f_narrow(0, start, count)?;
-        let mut square = self.square.f_narrow(0, start, count)?;
+    /// Returns the numbers of this step.
+    fn factors(&self, norm: f64, lr: f64, decay: f64) -> Factors {
+        let Hyper { beta1, beta2, eps, clip, .. } = self.hyper;
         let power = i32::try_from(self.steps).unwrap_or(i32::MAX);
         let (correct1, correct2) = (1.0 - beta1.powi(power), 1.0 - beta2.powi(power));
-        if scale < 1.0 {
-            let _ = gradient.f_mul_scalar_(scale)?;
+        Factors {
+            scale: if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) as f32 } else { 1.0 },
+            mean: (1.0 - beta1) as f32,
+            square: (1.0 - beta2) as f32,
+            keep: (1.0 - lr * decay) as f32,
+            size: (lr / correct1) as f32,
+            slope: (1.0 / correct2.sqrt()) as f32,
+            eps: eps as f32,
         }
-        let _ = mean.f_lerp_(&gradient, 1.0 - beta1)?;
-        let _ = square.f_lerp_(&gradient.f_square_()?, 1.0 - beta2)?;
-        if lr == 0.0 {
-            return Ok(());
-        }
-        if decay > 0.0 {
-            let _ = weights.f_mul_scalar_(1.0 - decay)?;
-        }
-        // Denominator, with the step size folded in: -(sqrt(v / c2) + eps) * c1 / lr.
-        let factor = -correct1 / lr;
-        let mut below = square.f_sqrt()?;
-        let _ = below.f_mul_scalar_(factor / correct2.sqrt())?.f_add_scalar_(factor * eps)?;
-        weights.f_addcdiv_(&mean, &below).map(|_| ())
     }
+
+    /// Updates weights and the memory of their gradient.
+    fn update(
+        &self,
+        mut buffers: [Tensor; 3],
+        gradient: &Tensor,
+        factors: Factors,
+    ) -> Result<(), TchError> {
+        let Some(pool) = &self.pool else { return update_tensors(buffers, gradient, factors) };
+        let [weights, mean, square] = buffers.each_mut().map(numbers_mut::<f32>);
+        let buffers = (weights.par_chunks_mut(BLOCK), mean.par_chunks_mut(BLOCK));
+        let buffers = (buffers, square.par_chunks_mut(BLOCK));
+        let gradient = numbers(gradient);
+        pool.install(|| {
+            (buffers, gradient.par_chunks(BLOCK)).into_par_iter().for_each(
+                |(((weights, mean), square), gradient)| {
+                    adamw(weights, mean, square, gradient, factors);
+                },
+            );
+        });
+        Ok(())
+    }
+}
+
+/// Returns the square root of the sum of squares, in the same order whatever the number of threads.
+fn norm(values: &[f32]) -> f64 {
+    let sums: Vec<f64> = values.par_chunks(BLOCK).map(sum_of_squares).collect();
+    sums.into_iter().sum::<f64>().sqrt()
+}
+
+/// The same as [`adamw`] by tensors.
+fn update_tensors(
+    [mut weights, mut mean, mut square]: [Tensor; 3],
+    gradient: &Tensor,
+    factors: Factors,
+) -> Result<(), TchError> {
+    let Factors { scale, mean: part, square: square_part, keep, size, slope, eps } = factors;
+    let mut gradient = gradient.shallow_clone();
+    let _ = mean.f_lerp_(&gradient.f_mul_scalar_(f64::from(scale))?, f64::from(part))?;
+    let _ = square.f_lerp_(&gradient.f_square_()?, f64::from(square_part))?;
+    let _ = gradient.f_copy_(&square).and_then(|()| gradient.f_sqrt_())?;
+    let below = gradient.f_mul_scalar_(f64::from(slope))?.f_add_scalar_(f64::from(eps))?;
+    let step = mean.f_div(&below)?.f_mul_scalar_(f64::from(size))?;
+    weights.f_mul_scalar_(f64::from(keep))?.f_sub_(&step).map(|_| ())
 }
 
 /// How the learning rate falls after its peak.

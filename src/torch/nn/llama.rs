@@ -478,7 +478,7 @@ fn fill(
 /// Returns tokens, `[sequences, length]`, as `cpu` takes them.
 pub(crate) fn batch(ids: &Tensor) -> Batch<'_> {
     let length = ids.size().last().map_or(0, |&length| length as usize);
-    Batch { ids: numbers(ids), length }
+    Batch { ids: numbers(ids), length, starts: &[] }
 }
 
 /// Returns a view of the buffer for each leaf, as autograd's inputs.

@@ -134,7 +134,7 @@ impl Run {
             weight_decay: params.weight_decay,
             clip: params.clip,
         };
-        let mut optimiser = AdamW::new(&model.flat, model.layout.decayed, hyper).map_err(fault)?;
+        let mut optimiser = AdamW::new(&model.flat, model.layout.decayed, hyper)?;
         let earlier = carry_on(context, &model, &mut optimiser)?;
         let micro = micro_batch(context, &data, &model);
         let held = held(&model, &optimiser, learning.as_ref());
@@ -239,7 +239,7 @@ impl Run {
         self.check_finite("loss", loss)?;
         let lr = self.course.at(step);
         self.learn(step)?;
-        let norm = AdamW::norm(&self.gradient).map_err(fault)?;
+        let norm = self.optimiser.norm(&self.gradient).map_err(fault)?;
         self.check_finite("gradient norm", norm)?;
         let skipped = self.is_skipped(loss, norm)?;
         if !skipped {

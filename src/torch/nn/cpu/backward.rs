@@ -1,45 +1,36 @@
-//! Gradients by hand. A layer's backward pass is the three passes of its forward pass in reverse, then the products that are its
-//! weights' gradients, rows of a weight by rows of a weight.
+//! Gradients by hand. A layer's backward pass is the three passes of its forward pass in reverse, with the outer products that are
+//! its weights' gradients in between, rows of a weight by rows of a weight.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::matrix::{Matrix, Packed, multiply};
+use super::matrix::{DEPTH, Packed};
+use super::outer::{Outer, OuterPiece};
 use super::rows;
-use super::{Affine, Batch, HEAD_ROWS, Layer, Made, Net, ROWS, Ready, Turns};
+use super::scratch::Scratch;
+use super::{
+    Affine, Batch, HEAD_ROWS, Layer, Made, Net, Places, ROWS, Ready, part, part_mut, steps,
+};
 
-/// Rows of a weight whose gradient a thread makes at once.
-const WEIGHT_ROWS: usize = 64;
-/// Numbers of logits that exist at once.
+/// Numbers of gradients by logits that exist at once, or more if there is little for each thread.
 const LOGITS: usize = 1 << 22;
 
-/// What a backward pass works in, kept from one to the next.
+/// What a backward pass keeps from its forward pass; its room is kept from one to the next.
 #[derive(Default)]
 pub(crate) struct Room {
     layers: Vec<Kept>,
-    d_qkv_by_head: Vec<f32>,
-    d_qkv: Vec<f32>,
-    d_mixed: Vec<f32>,
-    d_mid: Vec<f32>,
-    d_both: Vec<f32>,
-    inner: Vec<f32>,
-    z: Vec<f32>,
-    logits: Vec<f32>,
 }
 
 /// A layer's input and what it made of it.
 #[derive(Default)]
 struct Kept {
     x: Vec<f32>,
-    made: Made,
+    made: Made<Vec<f32>>,
 }
 
 /// Gradients of one piece of rows: each by what lies at a place in the buffer of parameters.
 type Parts = Vec<(Range<usize>, Vec<f32>)>;
-
-/// What a piece of rows adds to the gradients of the augmented shortcut's two weights.
-type Shortcut = Option<[(Vec<f32>, Vec<f32>); 2]>;
 
 impl Affine {
     /// Returns what makes the gradient by its input of that by its output.
@@ -47,10 +38,14 @@ impl Affine {
         Packed::shared(self.weight(parameters))
     }
 
-    /// Adds the gradient by its weight, from rows of its input and the gradient by its output.
-    fn add_gradient(&self, gradient: &mut [f32], d: &[f32], x: &[f32]) {
-        let x = Packed::shared(Matrix::new(x, self.inputs));
-        add_outer(&mut gradient[self.weight.clone()], d, self.outputs, &x);
+    /// Returns the room for what its weight's gradient is made of.
+    fn outer(&self, rows: usize) -> Outer {
+        Outer::room(rows, self.outputs, self.inputs)
+    }
+
+    /// Adds the gradient by its weight.
+    fn add_gradient(&self, gradient: &mut [f32], outer: &Outer) {
+        outer.add_to(&mut gradient[self.weight.clone()]);
     }
 
     /// Adds to `parts` the gradient by its bias.
@@ -63,17 +58,6 @@ impl Affine {
     }
 }
 
-/// Adds `d^T x` to a matrix.
-fn add_outer(to: &mut [f32], d: &[f32], d_columns: usize, x: &Packed) {
-    let columns = x.columns();
-    to.par_chunks_mut(WEIGHT_ROWS * columns).enumerate().for_each(|(at, to)| {
-        let count = to.len() / columns;
-        let start = at * WEIGHT_ROWS;
-        let d = Matrix::strided(&d[start..d.len() - d_columns + start + count], count, d_columns);
-        multiply(to, [columns; 2], true, d.transposed(), x);
-    });
-}
-
 /// Adds the gradients of all pieces, one after another.
 fn add_parts(gradient: &mut [f32], pieces: Vec<Parts>) {
     for (place, values) in pieces.into_iter().flatten() {
@@ -81,7 +65,36 @@ fn add_parts(gradient: &mut [f32], pieces: Vec<Parts>) {
     }
 }
 
-/// The products of the augmented shortcut's backward pass, packed once for all pieces of rows.
+/// A layer with the products of its backward pass, packed once for all rows.
+struct Back<'p> {
+    layer: &'p Layer,
+    parameters: &'p [f32],
+    qkv: Packed,
+    out: Packed,
+    gate_up: Packed,
+    down: Packed,
+    shortcut: Option<ShortcutPasses<'p>>,
+}
+
+impl Layer {
+    fn back<'p>(&'p self, parameters: &'p [f32]) -> Back<'p> {
+        let shortcut = self.shortcut.as_ref().map(|[reduce, expand]| ShortcutPasses {
+            reduce: reduce.ready(parameters),
+            back: [reduce, expand].map(|affine| affine.back(parameters)),
+        });
+        Back {
+            layer: self,
+            parameters,
+            qkv: self.qkv.back(parameters),
+            out: self.out.back(parameters),
+            gate_up: self.gate_up.back(parameters),
+            down: self.down.back(parameters),
+            shortcut,
+        }
+    }
+}
+
+/// The products of the augmented shortcut's backward pass.
 struct ShortcutPasses<'p> {
     reduce: Ready<'p>,
     /// Of reduce and expand.
@@ -89,35 +102,26 @@ struct ShortcutPasses<'p> {
 }
 
 impl ShortcutPasses<'_> {
-    /// Adds the gradient by the augmented shortcut's input `z` to `d_z` and returns, for each of its products, the gradient by the
-    /// output and the input.
-    fn backward(&self, z: &[f32], d: &[f32], d_z: &mut [f32]) -> [(Vec<f32>, Vec<f32>); 2] {
+    /// Adds the gradient by the augmented shortcut's input `z` to `d_z` and packs what its weights' gradients are made of, from row
+    /// `first` of the pieces on.
+    fn backward(
+        &self,
+        z: &[f32],
+        d: &[f32],
+        d_z: &mut [f32],
+        [of_reduce, of_expand]: &mut [OuterPiece; 2],
+        first: usize,
+    ) {
         let [reduce_back, expand_back] = &self.back;
-        let mut reduced = vec![0.0; z.len() / reduce_back.columns() * self.reduce.weight.columns()];
+        let count = z.len() / reduce_back.columns() * self.reduce.weight.columns();
+        let (mut reduced, mut d_reduced) = (Scratch::of(count), Scratch::of(count));
         self.reduce.apply(&mut reduced, false, z);
-        let mut d_reduced = vec![0.0; reduced.len()];
         expand_back.multiply(&mut d_reduced, false, d);
         rows::gelu_backward(&mut d_reduced, &reduced);
         rows::gelu(&mut reduced);
         reduce_back.multiply(d_z, true, &d_reduced);
-        [(d_reduced, z.to_vec()), (d.to_vec(), reduced)]
-    }
-}
-
-impl Room {
-    fn resize(&mut self, net: &Net, rows: usize) {
-        self.layers.resize_with(net.layers.len(), Kept::default);
-        for kept in &mut self.layers {
-            kept.x.resize(rows * net.width, 0.0);
-            kept.made.resize(net, rows);
-        }
-        self.d_qkv_by_head.resize(rows * net.qkv_by_head(), 0.0);
-        self.d_qkv.resize(rows * net.qkv(), 0.0);
-        self.d_mixed.resize(rows * net.mixed(), 0.0);
-        self.d_mid.resize(rows * net.width, 0.0);
-        self.d_both.resize(rows * 2 * net.ffn, 0.0);
-        self.inner.resize(rows * net.ffn, 0.0);
-        self.z.resize(rows * net.width, 0.0);
+        of_reduce.put(first, &d_reduced, z);
+        of_expand.put(first, d, &reduced);
     }
 }
 
@@ -137,37 +141,32 @@ impl Net {
         gradient: &mut [f32],
         room: &mut Room,
     ) -> f64 {
-        room.resize(self, batch.ids.len());
+        let count = batch.ids.len();
         let turns = self.turns(batch.length);
+        let places = Places::new(batch, &turns);
         let mut x = self.embedded(parameters, batch.ids);
-        let mut next = vec![0.0; x.len()];
+        room.layers.resize_with(self.layers.len(), Kept::default);
         self.pool.install(|| {
             for (layer, kept) in self.layers.iter().zip(&mut room.layers) {
-                self.forward(
-                    parameters,
-                    layer,
-                    &x,
-                    &mut kept.made,
-                    &mut next,
-                    &turns,
-                    batch.length,
-                );
+                kept.made.resize(self, count);
+                // What was kept before has the room for what comes next.
                 std::mem::swap(&mut kept.x, &mut x);
-                std::mem::swap(&mut x, &mut next);
+                x.resize(count * self.width, 0.0);
+                let layer = layer.ready(parameters);
+                for rows in places.portions(count) {
+                    let made = kept.made.rows_mut(self, &rows);
+                    self.forward(&layer, &kept.x, made, &mut x, &rows, places);
+                }
             }
-            let mut d = next;
-            let nll = self.head_backward(parameters, &x, targets, scale, gradient, &mut d, room);
-            for (at, layer) in self.layers.iter().enumerate().rev() {
-                self.layer_backward(
-                    parameters,
-                    layer,
-                    at,
-                    &mut d,
-                    gradient,
-                    room,
-                    &turns,
-                    batch.length,
-                );
+            let (nll, mut d) = self.head_backward(parameters, &x, targets, scale, gradient);
+            for (layer, kept) in self.layers.iter().zip(&room.layers).rev() {
+                let back = layer.back(parameters);
+                for rows in places.portions(count) {
+                    let d = part_mut(&mut d, &rows, self.width);
+                    let x = part(&kept.x, &rows, self.width);
+                    let made = kept.made.rows(self, &rows);
+                    self.layer_backward(&back, x, &made, d, gradient, places.of(rows));
+                }
             }
             let table = &mut gradient[self.embedding.clone()];
             for (&id, d) in batch.ids.iter().zip(d.chunks_exact(self.width)) {
@@ -177,8 +176,7 @@ impl Net {
         })
     }
 
-    /// Makes `d` the gradient by the last layer's output `x`, adds those by the head and its norm, and returns the summed loss.
-    #[expect(clippy::too_many_arguments, reason = "inputs, outputs and room")]
+    /// Returns the summed loss and the gradient by the last layer's output `x`, and adds those by the head and its norm.
     fn head_backward(
         &self,
         parameters: &[f32],
@@ -186,44 +184,58 @@ impl Net {
         targets: &[i64],
         scale: f32,
         gradient: &mut [f32],
-        d: &mut [f32],
-        room: &mut Room,
-    ) -> f64 {
-        let (width, vocab) = (self.width, self.head.len() / self.width);
-        let head = Matrix::new(&parameters[self.head.clone()], width);
-        let (head, head_back) = (Packed::shared(head.transposed()), Packed::shared(head));
-        let Room { z, d_mid: d_z, logits, .. } = room;
-        self.normed(parameters, z, x);
-        let count = (LOGITS / vocab / HEAD_ROWS).max(1) * HEAD_ROWS;
-        logits.resize(count.min(targets.len()) * vocab, 0.0);
+    ) -> (f64, Scratch) {
+        let width = self.width;
+        let head = [self.head_ready(parameters), Packed::shared(self.head(parameters))];
+        let vocab = head[0].columns();
+        let mut d = Scratch::of(x.len());
         let mut nll = 0.0;
-        let chunks = targets.chunks(count).zip(z.chunks(count * width));
-        for ((targets, z), d_z) in chunks.zip(d_z.chunks_mut(count * width)) {
-            let logits = &mut logits[..targets.len() * vocab];
-            let pieces = (targets.par_chunks(HEAD_ROWS), z.par_chunks(HEAD_ROWS * width));
-            let outputs =
-                (d_z.par_chunks_mut(HEAD_ROWS * width), logits.par_chunks_mut(HEAD_ROWS * vocab));
-            let losses: Vec<f64> = (pieces, outputs)
+        let pieces = (LOGITS / vocab / DEPTH).max(rayon::current_num_threads());
+        for rows in steps(targets.len(), pieces * DEPTH) {
+            let mut outer = [Outer::room(rows.len(), vocab, width)];
+            let inputs = (
+                targets[rows.clone()].par_chunks(DEPTH),
+                part(x, &rows, width).par_chunks(DEPTH * width),
+                part_mut(&mut d, &rows, width).par_chunks_mut(DEPTH * width),
+                Outer::pieces(&mut outer),
+            );
+            let made: Vec<(f64, Parts)> = inputs
                 .into_par_iter()
-                .map(|((targets, z), (d_z, logits))| {
-                    head.multiply(logits, false, z);
-                    let loss = rows::nll_backward(logits, targets, scale);
-                    head_back.multiply(d_z, false, logits);
-                    loss
+                .map(|(targets, x, d, [outer])| {
+                    self.head_piece_backward(parameters, &head, (targets, x), d, scale, outer)
                 })
                 .collect();
+            let (losses, parts): (Vec<f64>, Vec<Parts>) = made.into_iter().unzip();
             nll += losses.into_iter().sum::<f64>();
-            let z = Packed::shared(Matrix::new(z, width));
-            add_outer(&mut gradient[self.head.clone()], logits, vocab, &z);
+            add_parts(gradient, parts);
+            outer[0].add_to(&mut gradient[self.head.clone()]);
         }
-        d.fill(0.0);
-        let size = ROWS * width;
-        let pieces = (d.par_chunks_mut(size), x.par_chunks(size), d_z.par_chunks(size));
-        let parts = pieces
-            .into_par_iter()
-            .map(|(d, x, d_z)| vec![self.norm_backward(parameters, &self.norm, d, x, d_z)]);
-        add_parts(gradient, parts.collect());
-        nll
+        (nll, d)
+    }
+
+    /// Does [`Self::head_backward`] for a piece of rows and returns the loss and the gradient by the norm's gain.
+    fn head_piece_backward(
+        &self,
+        parameters: &[f32],
+        [head, back]: &[Packed; 2],
+        (targets, x): (&[i64], &[f32]),
+        d: &mut [f32],
+        scale: f32,
+        mut outer: OuterPiece,
+    ) -> (f64, Parts) {
+        let (mut loss, mut parts) = (0.0, Parts::new());
+        for rows in steps(targets.len(), HEAD_ROWS) {
+            let (x, d) = (part(x, &rows, self.width), part_mut(d, &rows, self.width));
+            let mut z = self.normed(&parameters[self.norm.clone()], x);
+            let mut logits = Scratch::of(rows.len() * head.columns());
+            head.multiply(&mut logits, false, &z);
+            loss += rows::nll_backward(&mut logits, &targets[rows.clone()], scale);
+            outer.put(rows.start, &logits, &z);
+            back.multiply(&mut z, false, &logits);
+            d.fill(0.0);
+            parts.push(self.norm_backward(parameters, &self.norm, d, x, &z));
+        }
+        (loss, parts)
     }
 
     /// Adds the gradient by a norm's input and returns that by its gain.
@@ -243,78 +255,97 @@ impl Net {
     }
 
     /// Makes `d` the gradient by a layer's input from that by its output, and adds those by its parameters.
-    #[expect(clippy::too_many_arguments, reason = "inputs, outputs, their shape and room")]
     fn layer_backward(
         &self,
-        parameters: &[f32],
-        layer: &Layer,
-        at: usize,
+        back: &Back,
+        x: &[f32],
+        made: &Made<&[f32]>,
         d: &mut [f32],
         gradient: &mut [f32],
-        room: &mut Room,
-        turns: &Turns,
-        length: usize,
+        places: Places,
     ) {
-        add_parts(gradient, self.mlp_backward(parameters, layer, at, d, room));
-        let Room { layers, d_both, inner, z, d_mid, .. } = room;
-        layer.down.add_gradient(gradient, d, inner);
-        layer.gate_up.add_gradient(gradient, d_both, z);
-        layer.out.add_gradient(gradient, d_mid, &layers[at].made.mixed);
-        self.attend_backward(at, room, length);
-        let pieces = self.input_backward(parameters, layer, at, d, room, turns, length);
-        layer.qkv.add_gradient(gradient, &room.d_qkv, &room.z);
-        for (parts, shortcut) in pieces {
-            add_parts(gradient, vec![parts]);
-            let Some(both) = &layer.shortcut else { continue };
-            for (affine, (d, x)) in both.iter().zip(shortcut.into_iter().flatten()) {
-                affine.add_gradient(gradient, &d, &x);
-            }
+        let rows = d.len() / self.width;
+        let mut d_mixed = Scratch::of(rows * self.mixed());
+        self.mlp_backward(back, made, d, &mut d_mixed, gradient);
+        let by_head = self.attend_backward(made, &d_mixed, places);
+        self.input_backward(back, [x, &by_head], d, gradient, places);
+    }
+
+    /// Makes `d` the gradient by a layer's middle from that by its output, writes that by what attention made, and adds those by the
+    /// parameters in between.
+    fn mlp_backward(
+        &self,
+        back: &Back,
+        made: &Made<&[f32]>,
+        d: &mut [f32],
+        d_mixed: &mut [f32],
+        gradient: &mut [f32],
+    ) {
+        let affines = [&back.layer.down, &back.layer.gate_up, &back.layer.out];
+        let mut outers = affines.map(|affine| affine.outer(d.len() / self.width));
+        let size = DEPTH * self.width;
+        let inputs = (
+            made.mid.par_chunks(size),
+            made.both.par_chunks(DEPTH * 2 * self.ffn),
+            made.mixed.par_chunks(DEPTH * self.mixed()),
+        );
+        let outputs = (d.par_chunks_mut(size), d_mixed.par_chunks_mut(DEPTH * self.mixed()));
+        let parts = (inputs, outputs, Outer::pieces(&mut outers))
+            .into_par_iter()
+            .map(|((mid, both, mixed), (d, d_mixed), mut outers)| {
+                let mut parts = Parts::new();
+                for rows in steps(d.len() / self.width, ROWS) {
+                    let inputs = [
+                        part(mid, &rows, self.width),
+                        part(both, &rows, 2 * self.ffn),
+                        part(mixed, &rows, self.mixed()),
+                    ];
+                    let d = part_mut(d, &rows, self.width);
+                    let d_mixed = part_mut(d_mixed, &rows, self.mixed());
+                    let outers = &mut outers;
+                    self.mlp_rows_backward(
+                        back,
+                        inputs,
+                        [d, d_mixed],
+                        outers,
+                        rows.start,
+                        &mut parts,
+                    );
+                }
+                parts
+            })
+            .collect();
+        add_parts(gradient, parts);
+        for (affine, outer) in affines.iter().zip(&outers) {
+            affine.add_gradient(gradient, outer);
         }
     }
 
-    /// Writes the gradients by a layer's middle and by what attention made, from `d`, that by the layer's output, and what the
-    /// weights' gradients need.
-    fn mlp_backward(
+    /// Does [`Self::mlp_backward`] for some rows, from row `first` of the pieces on.
+    fn mlp_rows_backward(
         &self,
-        parameters: &[f32],
-        layer: &Layer,
-        at: usize,
-        d: &[f32],
-        room: &mut Room,
-    ) -> Vec<Parts> {
-        let Room { layers, d_both, inner, z, d_mid, d_mixed, .. } = room;
-        let Made { both, mid, .. } = &layers[at].made;
-        let size = ROWS * self.width;
-        let inputs =
-            (d.par_chunks(size), mid.par_chunks(size), both.par_chunks(ROWS * 2 * self.ffn));
-        let outputs = (
-            d_both.par_chunks_mut(ROWS * 2 * self.ffn),
-            inner.par_chunks_mut(ROWS * self.ffn),
-            z.par_chunks_mut(size),
-            d_mid.par_chunks_mut(size),
-            d_mixed.par_chunks_mut(ROWS * self.mixed()),
-        );
-        let [down, gate_up, out] =
-            [&layer.down, &layer.gate_up, &layer.out].map(|affine| affine.back(parameters));
-        type Inputs<'a> = (&'a [f32], &'a [f32], &'a [f32]);
-        type Outputs<'a> =
-            (&'a mut [f32], &'a mut [f32], &'a mut [f32], &'a mut [f32], &'a mut [f32]);
-        let piece = |((d, mid, both), (d_both, inner, z, d_mid, d_mixed)): (Inputs, Outputs)| {
-            let mut parts = Parts::new();
-            layer.down.push_bias(&mut parts, d);
-            down.multiply(inner, false, d);
-            self.gate_backward(parameters, layer, [d_both, inner], both, &mut parts);
-            layer.gate_up.push_bias(&mut parts, d_both);
-            gate_up.multiply(z, false, d_both);
-            d_mid.copy_from_slice(d);
-            parts.push(self.norm_backward(parameters, &layer.mlp_norm, d_mid, mid, z));
-            let gain = &parameters[layer.mlp_norm.clone()];
-            rows::norm(z, mid, gain, self.eps);
-            layer.out.push_bias(&mut parts, d_mid);
-            out.multiply(d_mixed, false, d_mid);
-            parts
-        };
-        (inputs, outputs).into_par_iter().map(piece).collect()
+        back: &Back,
+        [mid, both, mixed]: [&[f32]; 3],
+        [d, d_mixed]: [&mut [f32]; 2],
+        [of_down, of_gate_up, of_out]: &mut [OuterPiece; 3],
+        first: usize,
+        parts: &mut Parts,
+    ) {
+        let Back { layer, parameters, .. } = *back;
+        let (mut inner, mut d_both) = (Scratch::of(both.len() / 2), Scratch::of(both.len()));
+        layer.down.push_bias(parts, d);
+        back.down.multiply(&mut inner, false, d);
+        self.gate_backward(parameters, layer, [&mut d_both, &mut inner], both, parts);
+        of_down.put(first, d, &inner);
+        layer.gate_up.push_bias(parts, &d_both);
+        let gain = &layer.mlp_norm;
+        of_gate_up.put(first, &d_both, &self.normed(&parameters[gain.clone()], mid));
+        let mut d_z = Scratch::of(mid.len());
+        back.gate_up.multiply(&mut d_z, false, &d_both);
+        parts.push(self.norm_backward(parameters, gain, d, mid, &d_z));
+        layer.out.push_bias(parts, d);
+        of_out.put(first, d, mixed);
+        back.out.multiply(d_mixed, false, d);
     }
 
     fn gate_backward(
@@ -335,17 +366,19 @@ impl Net {
         parts.extend(series.clone().into_iter().zip([d_scales, d_shifts]));
     }
 
-    fn attend_backward(&self, at: usize, room: &mut Room, length: usize) {
-        let Room { layers, d_qkv_by_head, d_mixed, .. } = room;
-        let Made { qkv, mixed, log_sums, .. } = &layers[at].made;
-        let group = self.group();
-        let pieces = d_qkv_by_head.par_chunks_mut(length * (group + 2) * self.head_dim);
+    /// Returns the gradient by queries, keys and values, key head by key head.
+    fn attend_backward(&self, made: &Made<&[f32]>, d_mixed: &[f32], places: Places) -> Scratch {
+        let Made { qkv, mixed, log_sums, .. } = made;
+        let (group, length) = (self.group(), places.length);
+        let mut d = Scratch::of(qkv.len() / self.qkv() * self.qkv_by_head());
+        let pieces = d.par_chunks_mut(length * (group + 2) * self.head_dim);
         let pieces = (pieces, log_sums.par_chunks(length * group));
         pieces.into_par_iter().enumerate().for_each(|(unit, (d, log_sums))| {
             let (sequence, kv_head) = (unit / self.kv_heads, unit % self.kv_heads);
             let of = |rows: usize| sequence * length * rows..(sequence + 1) * length * rows;
             let first = kv_head * group * self.head_dim;
-            self.heads(&qkv[of(self.qkv())], kv_head).attend_backward(
+            let starts = places.starts_of(sequence);
+            self.heads(&qkv[of(self.qkv())], kv_head, starts).attend_backward(
                 d,
                 &mixed[of(self.mixed())][first..],
                 &d_mixed[of(self.mixed())][first..],
@@ -353,49 +386,79 @@ impl Net {
                 log_sums,
             );
         });
+        d
     }
 
-    /// Makes `d` the gradient by a layer's input, from those by its middle and by queries, keys and values.
-    #[expect(clippy::too_many_arguments, reason = "inputs, outputs, their shape and room")]
+    /// Makes `d` the gradient by a layer's input `x`, from that by its middle and `by_head`, that by queries, keys and values, and adds
+    /// those by the parameters in between.
     fn input_backward(
         &self,
-        parameters: &[f32],
-        layer: &Layer,
-        at: usize,
+        back: &Back,
+        [x, by_head]: [&[f32]; 2],
         d: &mut [f32],
-        room: &mut Room,
-        turns: &Turns,
-        length: usize,
-    ) -> Vec<(Parts, Shortcut)> {
-        let Room { layers, d_qkv_by_head, d_qkv, d_mid, z, .. } = room;
-        let size = ROWS * self.width;
-        let inputs = (layers[at].x.par_chunks(size), d_mid.par_chunks(size));
-        let outputs = (
-            d.par_chunks_mut(size),
-            z.par_chunks_mut(size),
-            d_qkv.par_chunks_mut(ROWS * self.qkv()),
-        );
-        let back = layer.qkv.back(parameters);
-        let shortcut = layer.shortcut.as_ref().map(|[reduce, expand]| ShortcutPasses {
-            reduce: reduce.ready(parameters),
-            back: [reduce, expand].map(|affine| affine.back(parameters)),
-        });
-        type Slices<'a> = ((&'a [f32], &'a [f32]), (&'a mut [f32], &'a mut [f32], &'a mut [f32]));
-        let piece = |(at, ((x, d_mid), (d, z, d_qkv))): (usize, Slices)| {
-            let mut parts = Parts::new();
-            self.gather_qkv(d_qkv, d_qkv_by_head, at * ROWS, length);
-            self.turn(d_qkv, at * ROWS, turns, length, true);
-            layer.qkv.push_bias(&mut parts, d_qkv);
-            let gain = &parameters[layer.attention_norm.clone()];
-            rows::norm(z, x, gain, self.eps);
-            let mut d_z = vec![0.0; x.len()];
-            back.multiply(&mut d_z, false, d_qkv);
-            let shortcut = shortcut.as_ref().map(|passes| passes.backward(z, d_mid, &mut d_z));
-            d.copy_from_slice(d_mid);
-            parts.push(self.norm_backward(parameters, &layer.attention_norm, d, x, &d_z));
-            (parts, shortcut)
-        };
-        (inputs, outputs).into_par_iter().enumerate().map(piece).collect()
+        gradient: &mut [f32],
+        places: Places,
+    ) {
+        let (rows, size) = (d.len() / self.width, DEPTH * self.width);
+        let mut of_qkv = [back.layer.qkv.outer(rows)];
+        let shortcut = back.layer.shortcut.as_ref();
+        let mut of_shortcut = shortcut.map(|both| both.each_ref().map(|affine| affine.outer(rows)));
+        let mut shortcut_pieces = of_shortcut.as_mut().map(Outer::pieces).into_iter().flatten();
+        let pieces = Outer::pieces(&mut of_qkv);
+        let pieces: Vec<_> =
+            pieces.into_iter().map(|[piece]| (piece, shortcut_pieces.next())).collect();
+        let parts = (x.par_chunks(size), d.par_chunks_mut(size), pieces)
+            .into_par_iter()
+            .enumerate()
+            .map(|(at, (x, d, (mut of_qkv, mut of_shortcut)))| {
+                let mut parts = Parts::new();
+                for rows in steps(d.len() / self.width, ROWS) {
+                    let (x, d) = (part(x, &rows, self.width), part_mut(d, &rows, self.width));
+                    let place = at * DEPTH + rows.start;
+                    let d_qkv = self.d_qkv(by_head, place..place + rows.len(), places);
+                    let outers = (&mut of_qkv, of_shortcut.as_mut());
+                    self.input_rows_backward(back, [x, &d_qkv], d, outers, rows.start, &mut parts);
+                }
+                parts
+            })
+            .collect();
+        add_parts(gradient, parts);
+        back.layer.qkv.add_gradient(gradient, &of_qkv[0]);
+        let shortcut = shortcut.into_iter().flatten().zip(of_shortcut.iter().flatten());
+        for (affine, outer) in shortcut {
+            affine.add_gradient(gradient, outer);
+        }
+    }
+
+    /// Does [`Self::input_backward`] for some rows, from row `first` of the pieces on.
+    fn input_rows_backward(
+        &self,
+        back: &Back,
+        [x, d_qkv]: [&[f32]; 2],
+        d: &mut [f32],
+        (of_qkv, of_shortcut): (&mut OuterPiece, Option<&mut [OuterPiece; 2]>),
+        first: usize,
+        parts: &mut Parts,
+    ) {
+        let Back { layer, parameters, .. } = *back;
+        let gain = &layer.attention_norm;
+        layer.qkv.push_bias(parts, d_qkv);
+        let z = self.normed(&parameters[gain.clone()], x);
+        of_qkv.put(first, d_qkv, &z);
+        let mut d_z = Scratch::of(x.len());
+        back.qkv.multiply(&mut d_z, false, d_qkv);
+        if let (Some(passes), Some(outers)) = (&back.shortcut, of_shortcut) {
+            passes.backward(&z, d, &mut d_z, outers, first);
+        }
+        parts.push(self.norm_backward(parameters, gain, d, x, &d_z));
+    }
+
+    /// Returns the gradient by queries, keys and values before they were turned.
+    fn d_qkv(&self, by_head: &[f32], rows: Range<usize>, places: Places) -> Scratch {
+        let mut d_qkv = Scratch::of(rows.len() * self.qkv());
+        self.gather_qkv(&mut d_qkv, by_head, rows.start, places.length);
+        self.turn(&mut d_qkv, rows.start, places, true);
+        d_qkv
     }
 
     /// Writes rows from row `first` on of gradients that lie key head by key head.

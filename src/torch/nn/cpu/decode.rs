@@ -2,9 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::matrix::{LEAST, Matrix, Packed};
+use super::matrix::{LEAST, Packed};
 use super::rows;
-use super::{Batch, Net, Ready, Turns};
+use super::{Batch, Net, Ready, ReadyLayer, Turns};
 
 /// A model's products, ready for tokens, and keys and values of the tokens that it has read.
 pub(crate) struct Cache<'p> {
@@ -18,11 +18,7 @@ pub(crate) struct Cache<'p> {
 }
 
 struct Layer<'p> {
-    qkv: Ready<'p>,
-    out: Ready<'p>,
-    gate_up: Ready<'p>,
-    down: Ready<'p>,
-    shortcut: Option<[Ready<'p>; 2]>,
+    ready: ReadyLayer<'p>,
     /// `[texts, kv_heads, capacity, head_dim]`.
     keys: Vec<f32>,
     values: Vec<f32>,
@@ -56,18 +52,13 @@ impl Net {
     ) -> Cache<'p> {
         let room = || vec![0.0; texts * self.kv_heads * capacity * self.head_dim];
         let layer = |layer: &super::Layer| Layer {
-            qkv: layer.qkv.ready(parameters),
-            out: layer.out.ready(parameters),
-            gate_up: layer.gate_up.ready(parameters),
-            down: layer.down.ready(parameters),
-            shortcut: layer.shortcut_ready(parameters),
+            ready: layer.ready(parameters),
             keys: room(),
             values: room(),
         };
-        let head = Matrix::new(&parameters[self.head.clone()], self.width).transposed();
         self.pool.install(|| Cache {
             parameters,
-            head: Packed::shared(head),
+            head: self.head_ready(parameters),
             layers: self.layers.iter().map(layer).collect(),
             turns: self.turns(capacity),
             capacity,
@@ -75,12 +66,14 @@ impl Net {
         })
     }
 
-    /// Reads the next tokens of each text and returns the logits of what comes after them, one row a text.
+    /// Reads the next tokens of each text and returns the logits of what comes after them, one row a text. All tokens see all that
+    /// came before them.
     ///
     /// # Panics
-    /// When the cache is full.
+    /// When the cache is full, or the batch has starts.
     pub(crate) fn read(&self, cache: &mut Cache, batch: Batch) -> Vec<f32> {
         assert!(cache.length + batch.length <= cache.capacity, "room in the cache");
+        assert!(batch.starts.is_empty(), "texts of one document");
         self.pool.install(|| {
             let mut x = self.embedded(cache.parameters, batch.ids);
             for at in 0..self.layers.len() {
@@ -90,39 +83,28 @@ impl Net {
             let of_text = x.chunks_exact(batch.length * self.width);
             let last: Vec<f32> =
                 of_text.flat_map(|x| &x[x.len() - self.width..]).copied().collect();
-            let z = self.norm_of(&cache.parameters[self.norm.clone()], &last);
+            let z = self.normed(&cache.parameters[self.norm.clone()], &last);
             cache.head.multiply_few(&z)
         })
     }
 
-    fn norm_of(&self, gain: &[f32], x: &[f32]) -> Vec<f32> {
-        let mut z = vec![0.0; x.len()];
-        rows::norm(&mut z, x, gain, self.eps);
-        z
-    }
-
     /// Makes a layer's input its output.
     fn read_layer(&self, at: usize, x: &mut [f32], cache: &mut Cache, length: usize) {
-        let (layer, parameters) = (&self.layers[at], cache.parameters);
-        let z = self.norm_of(&parameters[layer.attention_norm.clone()], x);
-        let mut qkv = cache.layers[at].qkv.of_few(&z);
-        for (row, qkv) in qkv.chunks_exact_mut(self.qkv()).enumerate() {
-            let (cosines, sines) = cache.turns.of(cache.length + row % length);
-            let turned = (self.heads + self.kv_heads) * self.head_dim;
-            rows::turn(&mut qkv[..turned], cosines, sines, false);
-        }
+        let ready = &cache.layers[at].ready;
+        let z = self.normed(ready.attention_norm, x);
+        let mut qkv = ready.qkv.of_few(&z);
+        let position = |row: usize| cache.length + row % length;
+        self.turn_to(&mut qkv, &cache.turns, position, false);
         let mixed = self.attend_after(at, &qkv, cache, length);
-        let ready = &cache.layers[at];
+        let ready = &cache.layers[at].ready;
         rows::add(x, &ready.out.of_few(&mixed));
         if let Some([reduce, expand]) = &ready.shortcut {
             let mut inner = reduce.of_few(&z);
             rows::gelu(&mut inner);
             rows::add(x, &expand.of_few(&inner));
         }
-        let z = self.norm_of(&parameters[layer.mlp_norm.clone()], x);
-        let both = ready.gate_up.of_few(&z);
-        let inner = self.gated(parameters, layer, &both);
-        rows::add(x, &ready.down.of_few(&inner));
+        let both = ready.gate_up.of_few(&self.normed(ready.mlp_norm, x));
+        rows::add(x, &ready.down.of_few(&self.gated(ready.series, &both)));
     }
 
     /// Adds keys and values to a layer's cache and returns what attention makes of them.

@@ -1,16 +1,28 @@
 //! Matrix products of f32, each on the thread that asks for it.
 //!
 //! The right matrix is packed into panels of columns that stay in the cache while all rows of the left one pass by; a weight is
-//! packed once for all threads and rows. A tile of the result is summed in registers.
+//! packed once for all threads and rows. A tile of the result is summed in registers, over so many rows of the panel as fit in the
+//! cache closest to the processor.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::rows::{Instructions, instructions, vectorised};
+use super::scratch::Scratch;
 
 /// Columns of a panel.
-const COLUMNS: usize = 32;
+pub(crate) const COLUMNS: usize = 32;
 /// Rows of a tile.
-const TILE_ROWS: usize = 8;
+pub(crate) const TILE_ROWS: usize = 8;
+/// Most rows of a panel that are summed in registers.
+pub(crate) const DEPTH: usize = 256;
+/// Numbers between panels, so that not all begin at the same place of the cache.
+const GAP: usize = 16;
+/// Lines of panels that are written at once.
+const LINES: usize = 16;
+/// Panels that a thread packs at once.
+const PANELS: usize = 4;
 /// Least numbers whose reading is worth waking another thread.
 pub(crate) const LEAST: usize = 1 << 17;
 
@@ -43,6 +55,31 @@ impl<'a> Matrix<'a> {
         let (rows, columns) = (self.columns, self.rows);
         Self { rows, columns, is_transposed: !self.is_transposed, ..self }
     }
+
+    /// Returns a part.
+    fn part(self, rows: Range<usize>, columns: Range<usize>) -> Self {
+        let Self { stride, is_transposed, .. } = self;
+        let (line, place) =
+            if is_transposed { (columns.start, rows.start) } else { (rows.start, columns.start) };
+        let numbers = self.numbers.get(line * stride + place..).unwrap_or_default();
+        Self { numbers, rows: rows.len(), columns: columns.len(), stride, is_transposed }
+    }
+
+    /// Returns the matrix as a left one, in `room` if it is transposed.
+    fn as_left(self, room: &'a mut [f32]) -> Left<'a> {
+        if !self.is_transposed {
+            return Left::of(self);
+        }
+        let tile = apart::<TILE_ROWS>(self.columns);
+        pack_tiles(room, tile, 0, self.transposed());
+        let (row, column) = (1, TILE_ROWS);
+        Left { numbers: room, rows: self.rows, inner: self.columns, row, column, tile }
+    }
+}
+
+/// Returns how many numbers apart panels of `N` columns begin that have so many rows.
+pub(crate) fn apart<const N: usize>(rows: usize) -> usize {
+    rows * N + GAP
 }
 
 /// Returns how many rows of `columns` numbers fit that begin `stride` numbers apart.
@@ -51,47 +88,75 @@ fn rows_of(numbers: usize, columns: usize, stride: usize) -> usize {
     if numbers < columns { 0 } else { (numbers - columns) / stride + 1 }
 }
 
-/// A right matrix, ready for products.
-pub(crate) struct Packed {
-    /// Panel by panel, row by row; the last panel ends with zeros.
-    panels: Vec<f32>,
+/// A matrix ready for products: a right one in panels of [`COLUMNS`] columns, or a left one, turned, in tiles of [`TILE_ROWS`].
+pub(crate) struct Packed<const N: usize = COLUMNS> {
+    /// [`DEPTH`] rows after [`DEPTH`] rows, of these panel by panel, of a panel row by row; the last panel ends with zeros.
+    panels: Scratch,
     rows: usize,
     columns: usize,
+}
+
+impl<const N: usize> Packed<N> {
+    /// Returns the room for a matrix.
+    pub(crate) fn room(rows: usize, columns: usize) -> Self {
+        let count = (rows * N + rows.div_ceil(DEPTH) * GAP) * columns.div_ceil(N);
+        Self { panels: Scratch::of(count), rows, columns }
+    }
+
+    /// Numbers of a whole block of rows.
+    fn block(&self) -> usize {
+        (self.columns.div_ceil(N) * apart::<N>(DEPTH)).max(1)
+    }
+
+    /// Returns the panels of each block of rows, of the first rows only.
+    fn blocks(&self, rows: usize) -> impl Iterator<Item = Panels<'_>> {
+        let blocks = self.panels.chunks(self.block()).take(rows.div_ceil(DEPTH)).enumerate();
+        blocks.map(move |(at, numbers)| {
+            let apart = apart::<N>(block_rows(at, self.rows).len());
+            Panels { numbers, apart, rows: block_rows(at, rows) }
+        })
+    }
+
+    /// Returns the rows of each block, and where its panels are written.
+    pub(crate) fn blocks_mut(&mut self) -> impl Iterator<Item = (Range<usize>, &mut [f32])> {
+        let (size, rows) = (self.block(), self.rows);
+        let blocks = self.panels.chunks_mut(size).enumerate();
+        blocks.map(move |(at, block)| (block_rows(at, rows), block))
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
 }
 
 impl Packed {
     /// Packs a matrix.
     pub(crate) fn of(matrix: Matrix) -> Self {
-        let mut packed = Self::room(matrix);
-        let size = packed.panel();
-        for (at, panel) in packed.panels.chunks_exact_mut(size).enumerate() {
-            pack_panel::<COLUMNS>(panel, matrix, at * COLUMNS);
+        let mut packed = Self::room(matrix.rows, matrix.columns);
+        for (rows, block) in packed.blocks_mut() {
+            let apart = apart::<COLUMNS>(rows.len());
+            pack_panels(block, apart, 0, matrix.part(rows, 0..matrix.columns));
         }
         packed
     }
 
     /// The same with the work shared among threads.
     pub(crate) fn shared(matrix: Matrix) -> Self {
-        let mut packed = Self::room(matrix);
-        let size = packed.panel();
-        packed.panels.par_chunks_exact_mut(size).enumerate().for_each(|(at, panel)| {
-            pack_panel::<COLUMNS>(panel, matrix, at * COLUMNS);
+        let mut packed = Self::room(matrix.rows, matrix.columns);
+        let blocks: Vec<_> = packed.blocks_mut().collect();
+        blocks.into_par_iter().for_each(|(rows, block)| {
+            let apart = apart::<COLUMNS>(rows.len());
+            block.par_chunks_mut(PANELS * apart).enumerate().for_each(|(at, panels)| {
+                let first = at * PANELS * COLUMNS;
+                let columns = first..matrix.columns.min(first + PANELS * COLUMNS);
+                pack_panels(panels, apart, 0, matrix.part(rows.clone(), columns));
+            });
         });
         packed
-    }
-
-    fn room(matrix: Matrix) -> Self {
-        let Matrix { rows, columns, .. } = matrix;
-        Self { panels: vec![0.0; columns.div_ceil(COLUMNS) * rows * COLUMNS], rows, columns }
-    }
-
-    /// Numbers of a panel.
-    fn panel(&self) -> usize {
-        (self.rows * COLUMNS).max(1)
-    }
-
-    pub(crate) fn columns(&self) -> usize {
-        self.columns
     }
 
     /// Makes rows the product of rows, one after another, with this, or adds that.
@@ -101,13 +166,18 @@ impl Packed {
 
     /// Returns the product of a few rows with this, with the work shared among threads: panels by panels.
     pub(crate) fn multiply_few(&self, rows: &[f32]) -> Vec<f32> {
-        let left = Left::of(Matrix::new(rows, self.rows));
+        let left = Matrix::new(rows, self.rows);
         let size = left.rows * COLUMNS;
         let mut by_panel = vec![0.0; self.columns.div_ceil(COLUMNS) * size];
-        (by_panel.par_chunks_mut(size), self.panels.par_chunks_exact(self.panel()))
-            .into_par_iter()
-            .with_min_len((LEAST / self.panel()).max(1))
-            .for_each(|(to, panel)| multiply_panel(to, [COLUMNS; 2], false, left, panel));
+        let least = (LEAST / (self.rows * COLUMNS).max(1)).max(1);
+        let panels = by_panel.par_chunks_mut(size).enumerate().with_min_len(least);
+        panels.for_each(|(at, to)| {
+            for block in self.blocks(self.rows) {
+                let left = left.part(0..left.rows, block.rows.clone());
+                let is_sum = block.rows.start > 0;
+                multiply_panel(to, [COLUMNS; 2], is_sum, Left::of(left), block.panel(at));
+            }
+        });
         let mut out = vec![0.0; left.rows * self.columns];
         for (row, out) in out.chunks_exact_mut(self.columns).enumerate() {
             for (out, panel) in out.chunks_mut(COLUMNS).zip(by_panel.chunks_exact(size)) {
@@ -118,31 +188,97 @@ impl Packed {
     }
 }
 
-/// Writes `N` columns of a matrix from column `first` on, row by row; zeros for columns that it hasn't.
-fn pack_panel<const N: usize>(panel: &mut [f32], matrix: Matrix, first: usize) {
-    let Matrix { numbers, columns, stride, is_transposed, .. } = matrix;
-    let count = N.min(columns - first);
-    let (lines, _) = panel.as_chunks_mut::<N>();
-    if is_transposed {
-        for (at, row) in numbers[first * stride..].chunks(stride).take(count).enumerate() {
-            for (line, &value) in lines.iter_mut().zip(row) {
-                line[at] = value;
+/// Returns the rows of a block of a matrix that has so many.
+fn block_rows(at: usize, rows: usize) -> Range<usize> {
+    at * DEPTH..rows.min((at + 1) * DEPTH)
+}
+
+/// Panels of some rows of a right matrix.
+struct Panels<'a> {
+    numbers: &'a [f32],
+    apart: usize,
+    rows: Range<usize>,
+}
+
+impl<'a> Panels<'a> {
+    fn panel(&self, at: usize) -> &'a [f32] {
+        &self.numbers[at * self.apart..][..self.apart]
+    }
+}
+
+vectorised! {
+    /// Writes panels of a right matrix, which begin `apart` numbers apart, from their row `first` on.
+    pub(crate) fn pack_panels(to: &mut [f32], apart: usize, first: usize, matrix: Matrix) {
+        pack::<COLUMNS>(to, apart, first, matrix);
+    }
+}
+
+vectorised! {
+    /// Writes tiles of a left matrix that is given turned, which begin `apart` numbers apart, from their column `first` on.
+    pub(crate) fn pack_tiles(to: &mut [f32], apart: usize, first: usize, matrix: Matrix) {
+        pack::<TILE_ROWS>(to, apart, first, matrix);
+    }
+}
+
+/// Writes `N` columns of a matrix after `N` columns of it, row by row; zeros for columns that it hasn't.
+#[inline(always)]
+fn pack<const N: usize>(to: &mut [f32], apart: usize, first: usize, matrix: Matrix) {
+    let Matrix { numbers, rows, columns, stride, is_transposed } = matrix;
+    // Rows are read along their memory, a few at a time, columns that are rows in memory as well.
+    let group = if is_transposed { rows.max(1) } else { LINES };
+    for start in (0..rows).step_by(group) {
+        let lines = first + start..first + rows.min(start + group);
+        for (panel, column) in to.chunks_mut(apart).zip((0..columns).step_by(N)) {
+            let lines = &mut panel.as_chunks_mut::<N>().0[lines.clone()];
+            if is_transposed {
+                pack_transposed(lines, &numbers[column * stride..], columns - column, stride);
+            } else {
+                let numbers = &numbers[start * stride + column..];
+                pack_lines(lines, numbers, columns - column, stride);
+            }
+        }
+    }
+}
+
+/// Writes `N` columns of rows, or as many as there are and zeros.
+#[inline(always)]
+fn pack_lines<const N: usize>(
+    lines: &mut [[f32; N]],
+    numbers: &[f32],
+    count: usize,
+    stride: usize,
+) {
+    for (line, row) in lines.iter_mut().zip(numbers.chunks(stride)) {
+        // A whole line is copied by instructions, a part by a call.
+        if let Some(whole) = row.first_chunk::<N>()
+            && count >= N
+        {
+            *line = *whole;
+        } else {
+            line[..count].copy_from_slice(&row[..count]);
+            line[count..].fill(0.0);
+        }
+    }
+}
+
+/// Writes `N` rows as columns, or as many as there are and zeros.
+#[inline(always)]
+fn pack_transposed<const N: usize>(
+    lines: &mut [[f32; N]],
+    numbers: &[f32],
+    count: usize,
+    stride: usize,
+) {
+    // A few lines at a time, which stay in the cache until they are full.
+    for (at, lines) in lines.chunks_mut(LINES).enumerate() {
+        for column in 0..count.min(N) {
+            let from = &numbers[column * stride + at * LINES..];
+            for (line, &value) in lines.iter_mut().zip(from) {
+                line[column] = value;
             }
         }
         for line in lines {
-            line[count..].fill(0.0);
-        }
-    } else {
-        for (line, row) in lines.iter_mut().zip(numbers.chunks(stride)) {
-            // A whole line is copied by instructions, a part by a call.
-            if let Some(whole) = row[first..].first_chunk::<N>()
-                && count == N
-            {
-                *line = *whole;
-            } else {
-                line[..count].copy_from_slice(&row[first..first + count]);
-                line[count..].fill(0.0);
-            }
+            line[count.min(N)..].fill(0.0);
         }
     }
 }
@@ -162,32 +298,36 @@ pub(crate) fn multiply(
     let inner = left.columns;
     assert!(rows_of(to.len(), columns, stride) == left.rows, "as many rows");
     assert!(inner <= right.rows && columns <= right.columns, "inner dimensions that fit");
-    let mut room = Vec::new();
-    let left = if left.is_transposed {
-        room.resize(left.rows.div_ceil(TILE_ROWS) * inner * TILE_ROWS, 0.0);
-        for (at, panel) in room.chunks_exact_mut((inner * TILE_ROWS).max(1)).enumerate() {
-            pack_panel::<TILE_ROWS>(panel, left.transposed(), at * TILE_ROWS);
+    let tiles = if left.is_transposed { left.rows.div_ceil(TILE_ROWS) } else { 0 };
+    let mut room = Scratch::of(tiles * apart::<TILE_ROWS>(DEPTH.min(inner)));
+    for block in right.blocks(inner) {
+        let is_sum = is_sum || block.rows.start > 0;
+        let left = left.part(0..left.rows, block.rows.clone()).as_left(&mut room);
+        for (at, first) in (0..columns).step_by(COLUMNS).enumerate() {
+            let to = &mut to[first..];
+            let width = COLUMNS.min(columns - first);
+            multiply_panel(to, [width, stride], is_sum, left, block.panel(at));
         }
-        Left {
-            numbers: &room,
-            rows: left.rows,
-            inner,
-            row: 1,
-            column: TILE_ROWS,
-            tile: inner * TILE_ROWS,
+    }
+}
+
+/// Adds to rows, one after another, the product of as many tiles from row `first` of the left matrix on with the right one.
+///
+/// # Panics
+/// When the shapes don't fit.
+pub(crate) fn add_packed(to: &mut [f32], left: &Packed<TILE_ROWS>, first: usize, right: &Packed) {
+    let columns = right.columns;
+    let rows = to.len() / columns;
+    assert!(left.rows == right.rows && first + rows <= left.columns, "shapes that fit");
+    assert!(first.is_multiple_of(TILE_ROWS), "whole tiles");
+    for (tiles, panels) in left.blocks(left.rows).zip(right.blocks(right.rows)) {
+        let (inner, tile) = (tiles.rows.len(), tiles.apart);
+        let numbers = &tiles.numbers[first / TILE_ROWS * tile..];
+        let left = Left { numbers, rows, inner, row: 1, column: TILE_ROWS, tile };
+        for (at, first) in (0..columns).step_by(COLUMNS).enumerate() {
+            let shape = [COLUMNS.min(columns - first), columns];
+            multiply_panel(&mut to[first..], shape, true, left, panels.panel(at));
         }
-    } else {
-        Left::of(left)
-    };
-    let panels = right.panels.chunks_exact(right.panel());
-    for (panel, first) in panels.zip((0..columns).step_by(COLUMNS)) {
-        multiply_panel(
-            &mut to[first..],
-            [COLUMNS.min(columns - first), stride],
-            is_sum,
-            left,
-            panel,
-        );
     }
 }
 
@@ -298,8 +438,8 @@ unsafe fn wide_tile(
     panel: &[f32],
 ) {
     use std::arch::x86_64::{
-        _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
-        _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+        _MM_HINT_ET0, _mm_prefetch, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+        _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
     };
     let panel = panel.as_ptr();
     let mask = u32::MAX >> (COLUMNS - width);
@@ -307,6 +447,12 @@ unsafe fn wide_tile(
     let mut sums = [[_mm512_setzero_ps(); 2]; TILE_ROWS];
     // SAFETY: as the caller promises; masked places are not touched.
     unsafe {
+        // The result's lines are on their way while it is summed.
+        for row in 0..height {
+            let line = to.add(row * stride);
+            _mm_prefetch::<_MM_HINT_ET0>(line.cast());
+            _mm_prefetch::<_MM_HINT_ET0>(line.wrapping_add(16).cast());
+        }
         for at in 0..inner {
             let line = panel.add(at * COLUMNS);
             let line = [_mm512_loadu_ps(line), _mm512_loadu_ps(line.add(16))];

@@ -126,9 +126,18 @@ fn reduce<const N: usize>(
             *kept = with(*kept, value(std::array::from_fn(|slice| lines[slice][lane])));
         }
     }
-    let rest = count / LANES * LANES..count;
-    let rest = rest.map(|at| value(std::array::from_fn(|slice| slices[slice][at])));
-    rest.chain(lanes).fold(start, with)
+    for (lane, at) in (count / LANES * LANES..count).enumerate() {
+        lanes[lane] = with(lanes[lane], value(std::array::from_fn(|slice| slices[slice][at])));
+    }
+    halved(lanes, with)
+}
+
+/// Returns a reduction of lanes: of the first half of them with the second one, and so on.
+#[inline(always)]
+fn halved(lanes: [f32; LANES], with: impl Fn(f32, f32) -> f32) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|lane| with(lanes[lane], lanes[lane + 8]));
+    let four: [f32; 4] = std::array::from_fn(|lane| with(eight[lane], eight[lane + 4]));
+    with(with(four[0], four[2]), with(four[1], four[3]))
 }
 
 #[inline(always)]
@@ -348,6 +357,27 @@ vectorised! {
     }
 }
 
+/// What queries one after another see of `keys` keys.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen<'a> {
+    pub(crate) keys: usize,
+    /// Keys up to the first query's own; each query after it has one more.
+    pub(crate) first: usize,
+    /// The first key that each query sees; nothing where that is the first of all.
+    pub(crate) starts: &'a [u32],
+}
+
+impl Seen<'_> {
+    /// Splits a query's row into what it doesn't see, sees, and doesn't see.
+    #[inline(always)]
+    fn split(self, query: usize, row: &mut [f32]) -> (&mut [f32], &mut [f32], &mut [f32]) {
+        let start = self.starts.get(query).map_or(0, |&start| start as usize);
+        let (row, after) = row.split_at_mut(self.first + query);
+        let (before, seen) = row.split_at_mut(start);
+        (before, seen, after)
+    }
+}
+
 /// Makes scores times `scale` probabilities and returns the logarithm of what they were divided by.
 #[inline(always)]
 fn softmax(scores: &mut [f32], scale: f32) -> f32 {
@@ -364,14 +394,15 @@ fn softmax(scores: &mut [f32], scale: f32) -> f32 {
 }
 
 vectorised! {
-    /// Makes scores times `scale` probabilities, a row of `keys` scores a query: the first query sees `seen` keys, each one after it one
-    /// more. Writes the logarithms of what they were divided by.
-    pub(crate) fn causal_softmax(scores: &mut [f32], log_sums: &mut [f32], keys: usize, seen: usize, scale: f32) {
-        let rows = scores.chunks_exact_mut(keys).zip(log_sums);
+    /// Makes scores times `scale` probabilities, a row of `seen.keys` scores a query. Writes the logarithms of what they were divided
+    /// by.
+    pub(crate) fn causal_softmax(scores: &mut [f32], log_sums: &mut [f32], seen: Seen, scale: f32) {
+        let rows = scores.chunks_exact_mut(seen.keys).zip(log_sums);
         for (at, (scores, log_sum)) in rows.enumerate() {
-            let (seen, unseen) = scores.split_at_mut(seen + at);
-            *log_sum = softmax(seen, scale);
+            let (unseen, scores, after) = seen.split(at, scores);
             unseen.fill(0.0);
+            *log_sum = softmax(scores, scale);
+            after.fill(0.0);
         }
     }
 }
@@ -384,22 +415,24 @@ vectorised! {
         d: &mut [f32],
         log_sums: &[f32],
         outs: [&[f32]; 2],
-        shape: [usize; 4],
+        shape: [usize; 2],
+        seen: Seen,
         scale: f32,
     ) {
-        let ([out, d_out], [keys, seen, size, stride]) = (outs, shape);
-        let rows = scores.chunks_exact_mut(keys).zip(d.chunks_exact_mut(keys)).zip(log_sums);
+        let ([out, d_out], [size, stride]) = (outs, shape);
+        let rows = scores.chunks_exact_mut(seen.keys).zip(d.chunks_exact_mut(seen.keys)).zip(log_sums);
         for (at, ((scores, d), log_sum)) in rows.enumerate() {
             let row = at * stride..at * stride + size;
             let mean = dot(&out[row.clone()], &d_out[row]);
-            let (seen, unseen) = scores.split_at_mut(seen + at);
-            let (d, d_unseen) = d.split_at_mut(seen.len());
-            for (score, d) in seen.iter_mut().zip(d) {
+            let (unseen, scores, after) = seen.split(at, scores);
+            let (d_unseen, d, d_after) = seen.split(at, d);
+            for (score, d) in scores.iter_mut().zip(d) {
                 *score = exp(*score * scale - log_sum);
                 *d = *score * (*d - mean) * scale;
             }
-            unseen.fill(0.0);
-            d_unseen.fill(0.0);
+            for unseen in [unseen, after, d_unseen, d_after] {
+                unseen.fill(0.0);
+            }
         }
     }
 }
@@ -447,5 +480,57 @@ vectorised! {
                 *out += score * value;
             }
         }
+    }
+}
+
+/// The numbers of one step of [`adamw`].
+#[derive(Clone, Copy)]
+pub(crate) struct Factors {
+    /// What the gradient is multiplied by.
+    pub(crate) scale: f32,
+    /// How far means move to the gradient.
+    pub(crate) mean: f32,
+    /// How far means of squares move to the gradient's square.
+    pub(crate) square: f32,
+    /// What weights are multiplied by.
+    pub(crate) keep: f32,
+    /// What a mean over its size is multiplied by.
+    pub(crate) size: f32,
+    /// What the root of a mean of squares is multiplied by.
+    pub(crate) slope: f32,
+    /// What is added to that.
+    pub(crate) eps: f32,
+}
+
+vectorised! {
+    /// One step of AdamW.
+    pub(crate) fn adamw(
+        weights: &mut [f32],
+        means: &mut [f32],
+        squares: &mut [f32],
+        gradient: &[f32],
+        factors: Factors,
+    ) {
+        let Factors { scale, mean: part, square: square_part, keep, size, slope, eps } = factors;
+        let memory = means.iter_mut().zip(squares);
+        for ((weight, (mean, square)), gradient) in weights.iter_mut().zip(memory).zip(gradient) {
+            let gradient = gradient * scale;
+            *mean += (gradient - *mean) * part;
+            *square += (gradient * gradient - *square) * square_part;
+            *weight = *weight * keep - *mean / (square.sqrt() * slope + eps) * size;
+        }
+    }
+}
+
+vectorised! {
+    /// Returns the sum of squares.
+    pub(crate) fn sum_of_squares(values: &[f32]) -> f64 {
+        let mut lanes = [0.0_f64; LANES];
+        let (lines, rest) = values.as_chunks::<LANES>();
+        for line in lines {
+            lanes = std::array::from_fn(|lane| lanes[lane] + f64::from(line[lane]).powi(2));
+        }
+        let rest: f64 = rest.iter().map(|&value| f64::from(value).powi(2)).sum();
+        lanes.into_iter().sum::<f64>() + rest
     }
 }
