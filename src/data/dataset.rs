@@ -330,14 +330,14 @@ impl Documents {
     }
 
     /// Appends for each of some tokens where its document starts, as a place among them: zero if that is before them.
-    pub fn starts(&self, tokens: Range<usize>, out: &mut Vec<i64>) {
+    pub fn starts(&self, tokens: Range<usize>, out: &mut Vec<u32>) {
         let (mut next, mut start) = (self.at(tokens.start) + 1, tokens.start);
         for token in tokens.clone() {
             while next < self.len() && self.starts.get(next) as usize <= token {
                 start = token;
                 next += 1;
             }
-            out.push((start - tokens.start) as i64);
+            out.push((start - tokens.start) as u32);
         }
     }
 

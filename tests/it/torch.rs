@@ -16,11 +16,11 @@ fn check(line: &str, expected: &str) {
 fn the_program_answers_what_it_cannot_do() {
     check("{}", "can't read the action");
     let action = json!({
-        "protocol": 3, "key": "0".repeat(64), "stage": "no.such", "params": {}, "inputs": {},
+        "protocol": 4, "key": "0".repeat(64), "stage": "no.such", "params": {}, "inputs": {},
         "out": "out", "state": "state", "seed": 0, "threads": 1, "device": "cpu", "micro_batch": null, "recompute": false,
     });
     check(&action.to_string(), "no stage `no.such`");
     let mut other = action;
     other["protocol"] = json!(99);
-    check(&other.to_string(), "speaks protocol 3");
+    check(&other.to_string(), "speaks protocol 4");
 }

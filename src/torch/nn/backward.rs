@@ -45,14 +45,14 @@ impl Llama {
         gradient: &mut Tensor,
         teacher: Option<&Teacher>,
     ) -> Result<Sums, TchError> {
-        if self.net().is_some() && rows.starts.is_none() && teacher.is_none() {
-            self.backward_by_hand(rows, scale, gradient)
+        if self.net().is_some() {
+            self.backward_by_hand(rows, scale, gradient, teacher)
         } else {
             self.backward_by_graph(rows, scale, gradient, teacher)
         }
     }
 
-    /// The same by [`crate::nn::cpu`].
+    /// The same by [`crate::nn::cpu`], but for the head where there is a teacher.
     ///
     /// # Panics
     /// When the model isn't one of f32 on the CPU.
@@ -61,14 +61,26 @@ impl Llama {
         rows: &Rows,
         scale: f64,
         gradient: &mut Tensor,
+        teacher: Option<&Teacher>,
     ) -> Result<Sums, TchError> {
         let net = self.net.as_ref().expect("a model of f32 on the CPU");
         let (ids, targets) = (rows.ids.f_contiguous()?, rows.targets.f_contiguous()?);
-        let (parameters, gradient) = (numbers(&self.flat), numbers_mut(gradient));
-        let room = &mut self.room.borrow_mut();
-        let (batch, targets) = (batch(&ids), numbers(&targets));
-        let nll = net.backward(parameters, batch, targets, scale as f32, gradient, room);
-        Ok(Sums { nll: Tensor::f_from_slice(&[nll])?, ..Sums::zero(Device::Cpu)? })
+        let parameters = numbers(&self.flat);
+        let room = (&mut *self.room.borrow_mut(), self.recompute);
+        let batch = batch(&ids, rows.starts.as_deref());
+        let Some(teacher) = teacher else {
+            let (targets, gradient) = (numbers(&targets), numbers_mut(gradient));
+            let nll = net.backward(parameters, batch, targets, scale as f32, gradient, room);
+            return Ok(Sums { nll: Tensor::f_from_slice(&[nll])?, ..Sums::zero(Device::Cpu)? });
+        };
+        let taught = teacher.states(rows)?;
+        let hidden = net.hidden_kept(parameters, batch, (&mut *room.0, room.1));
+        let hidden = Tensor::f_from_slice(&hidden)?.f_view([-1, self.config.width])?;
+        let (sums, d_hidden) =
+            self.head_backward(&hidden, &targets, scale, gradient, Some((teacher, &taught)))?;
+        let (d_hidden, gradient) = (numbers(&d_hidden), numbers_mut(gradient));
+        net.backward_from(parameters, batch, d_hidden, gradient, room);
+        Ok(sums)
     }
 
     /// The same by graphs of what is below the head, with a teacher or not.
@@ -84,7 +96,7 @@ impl Llama {
         if self.recompute {
             return self.backward_by_layers(rows, scale, gradient, taught);
         }
-        let hidden = self.hidden(&rows.ids, rows.starts.as_ref())?;
+        let hidden = self.hidden(&rows.ids, rows.starts.as_deref())?;
         let (sums, d_hidden) =
             self.head_backward(&hidden, &rows.targets, scale, gradient, taught)?;
         let below: Vec<usize> = (0..self.leaves.len())
@@ -102,7 +114,7 @@ impl Llama {
         gradient: &Tensor,
         taught: Option<(&Teacher, &Tensor)>,
     ) -> Result<Sums, TchError> {
-        let places = self.places(0, rows.ids.size()[1], rows.starts.as_ref())?;
+        let places = self.places(0, rows.ids.size()[1], rows.starts.as_deref())?;
         let mut inputs = self.inputs(&rows.ids, &places)?;
         let x = inputs.pop().expect("the last layer's output");
         let hidden = self.last(&x)?;
@@ -249,7 +261,7 @@ impl Sums {
 impl Teacher {
     /// Returns the last hidden states, one row per token.
     fn states(&self, rows: &Rows) -> Result<Tensor, TchError> {
-        tch::no_grad(|| self.model.hidden(&rows.ids, rows.starts.as_ref()))
+        self.model.states(rows)
     }
 
     fn logits(&self, states: &Tensor) -> Result<Tensor, TchError> {

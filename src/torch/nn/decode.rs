@@ -78,7 +78,7 @@ impl<'m> Decoder<'m> {
         let cache = match &mut self.read {
             Read::ByTensors(cache) => cache,
             Read::OnCpu(net, cache) => {
-                let logits = net.read(cache, batch(&ids.f_contiguous()?));
+                let logits = net.read(cache, batch(&ids.f_contiguous()?, None));
                 return Tensor::f_from_slice(&logits)?.f_view([ids.size()[0], -1]);
             }
         };

@@ -183,7 +183,7 @@ impl Llama {
     }
 
     /// Returns the last hidden states, one row per token. `starts` are those of [`Rows`].
-    pub(crate) fn hidden(&self, ids: &Tensor, starts: Option<&Tensor>) -> Result<Tensor, TchError> {
+    pub(crate) fn hidden(&self, ids: &Tensor, starts: Option<&[u32]>) -> Result<Tensor, TchError> {
         let places = self.places(0, ids.size()[1], starts)?;
         let mut x = self.embedded(ids)?;
         for layer in &self.layout.layers {
@@ -233,10 +233,13 @@ impl Llama {
         &self,
         start: i64,
         length: i64,
-        starts: Option<&Tensor>,
+        starts: Option<&[u32]>,
     ) -> Result<Places, TchError> {
         let turns = self.turns(start, length)?;
         let mask = starts.map(|starts| {
+            let starts: Vec<i64> = starts.iter().copied().map(i64::from).collect();
+            let starts = Tensor::f_from_slice(&starts)?.f_view([-1, length])?;
+            let starts = starts.f_to_device(self.device())?;
             let key = Tensor::f_arange(length, (Kind::Int64, self.device()))?;
             let is_past = key.f_le_tensor(&key.f_unsqueeze(-1)?)?;
             key.f_ge_tensor(&starts.f_unsqueeze(-1)?)?.f_logical_and(&is_past)?.f_unsqueeze(1)
@@ -343,16 +346,23 @@ impl Llama {
 
     /// Returns the negative log-likelihood of each target token, without a gradient.
     pub(crate) fn nll(&self, rows: &Rows) -> Result<Tensor, TchError> {
-        let Rows { ids, targets, starts } = rows;
-        let Some(net) = self.net().filter(|_| starts.is_none()) else {
-            return tch::no_grad(|| {
-                self.nll_of(&self.hidden(ids, starts.as_ref())?, &targets.f_reshape([-1, 1])?)
-            });
+        let hidden = self.states(rows)?;
+        let Some(net) = self.net() else {
+            return tch::no_grad(|| self.nll_of(&hidden, &rows.targets.f_reshape([-1, 1])?));
         };
-        let (ids, targets) = (ids.f_contiguous()?, targets.f_contiguous()?);
-        let parameters = numbers(&self.flat);
-        let hidden = net.hidden(parameters, batch(&ids));
-        Tensor::f_from_slice(&net.nll(parameters, &hidden, numbers(&targets)))
+        let targets = rows.targets.f_contiguous()?;
+        Tensor::f_from_slice(&net.nll(numbers(&self.flat), numbers(&hidden), numbers(&targets)))
+    }
+
+    /// Returns the last hidden states without a gradient, one row per token.
+    pub(crate) fn states(&self, rows: &Rows) -> Result<Tensor, TchError> {
+        let starts = rows.starts.as_deref();
+        let Some(net) = self.net() else {
+            return tch::no_grad(|| self.hidden(&rows.ids, starts));
+        };
+        let ids = rows.ids.f_contiguous()?;
+        let hidden = net.hidden(numbers(&self.flat), batch(&ids, starts));
+        Tensor::f_from_slice(&hidden)?.f_view([-1, self.config.width])
     }
 
     /// Returns the last hidden states of some tokens, without a gradient: `places` are their rows in `ids` when that is one row
@@ -362,7 +372,7 @@ impl Llama {
             return tch::no_grad(|| self.hidden(ids, None)?.f_index_select(0, places));
         };
         let (ids, places) = (ids.f_contiguous()?, places.f_contiguous()?);
-        let hidden = net.hidden_at(numbers(&self.flat), batch(&ids), numbers(&places));
+        let hidden = net.hidden_at(numbers(&self.flat), batch(&ids, None), numbers(&places));
         Tensor::f_from_slice(&hidden)?.f_view([-1, self.config.width])
     }
 
@@ -475,10 +485,10 @@ fn fill(
     Ok(())
 }
 
-/// Returns tokens, `[sequences, length]`, as `cpu` takes them.
-pub(crate) fn batch(ids: &Tensor) -> Batch<'_> {
+/// Returns tokens, `[sequences, length]`, as `cpu` takes them, with the first one that each sees.
+pub(crate) fn batch<'a>(ids: &'a Tensor, starts: Option<&'a [u32]>) -> Batch<'a> {
     let length = ids.size().last().map_or(0, |&length| length as usize);
-    Batch { ids: numbers(ids), length, starts: &[] }
+    Batch { ids: numbers(ids), length, starts: starts.unwrap_or_default() }
 }
 
 /// Returns a view of the buffer for each leaf, as autograd's inputs.

@@ -15,7 +15,7 @@ pub(crate) struct Rows {
     /// The token that comes after each.
     pub(crate) targets: Tensor,
     /// For each token the place in its sequence of the first one that it sees, if that isn't the first of all.
-    pub(crate) starts: Option<Tensor>,
+    pub(crate) starts: Option<Vec<u32>>,
 }
 
 /// A packed dataset, or a view of one.
@@ -63,20 +63,16 @@ impl Sequences {
                 documents.starts(first..first + length, &mut starts);
             }
         }
-        let tensor = |numbers: &[i64], columns: usize| {
-            Tensor::f_from_slice(numbers)
-                .and_then(|all| {
-                    all.f_view([indices.len() as i64, columns as i64])?.f_to_device(device)
-                })
-                .map_err(fault)
-        };
         let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
-        let rows = tensor(&ids, length + 1)?;
+        let size = [indices.len() as i64, length as i64 + 1];
+        let rows = Tensor::f_from_slice(&ids)
+            .and_then(|ids| ids.f_view(size)?.f_to_device(device))
+            .map_err(fault)?;
         let part = |start| rows.f_narrow(1, start, length as i64)?.f_contiguous();
         Ok(Rows {
             ids: part(0).map_err(fault)?,
             targets: part(1).map_err(fault)?,
-            starts: self.documents.as_ref().map(|_| tensor(&starts, length)).transpose()?,
+            starts: self.documents.as_ref().map(|_| starts),
         })
     }
 }

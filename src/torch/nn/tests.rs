@@ -126,23 +126,35 @@ fn gradients_of_a_tied_and_biased_model_match_pytorch() {
     check_gradients("model_biased", &json("model_train_biased.json"));
 }
 
-/// Checks that gradients by hand are those by one graph, to `tolerance` of the largest of each leaf.
+/// Checks that gradients by hand are those by one graph, to `tolerance` of the largest of each leaf, and that layers computed again
+/// change no bit of them.
 #[track_caller]
-fn check_by_hand(folder: &Path, tolerance: f32) {
-    let model = open(folder);
-    let rows =
-        (Tensor::arange(4 * 9, (Kind::Int64, Device::Cpu)) * 7).remainder(model.config.vocab);
-    let rows = rows.view([4, 9]);
-    let rows = trained(&rows);
-    let [by_hand, by_graph] = [true, false].map(|is_by_hand| {
+fn check_by_hand(
+    folder: &Path,
+    starts: Option<Vec<u32>>,
+    teacher: Option<&Teacher>,
+    tolerance: f32,
+) {
+    let mut model = open(folder);
+    let ids = (Tensor::arange(4 * 9, (Kind::Int64, Device::Cpu)) * 7).remainder(model.config.vocab);
+    let rows = Rows { starts, ..trained(&ids.view([4, 9])) };
+    let mut gradient = |is_by_hand, recompute| {
+        model.recompute = recompute;
         let mut gradient = model.flat.ones_like();
-        let losses = match is_by_hand {
-            true => model.backward_by_hand(&rows, 0.5, &mut gradient),
-            false => model.backward_by_graph(&rows, 0.5, &gradient, None),
+        let sums = match is_by_hand {
+            true => model.backward_by_hand(&rows, 0.5, &mut gradient, teacher),
+            false => model.backward_by_graph(&rows, 0.5, &gradient, teacher),
         };
-        (losses.unwrap().read().unwrap().nll, gradient)
-    });
-    assert!((by_hand.0 / by_graph.0 - 1.0).abs() < 1e-6, "{} and {}", by_hand.0, by_graph.0);
+        (sums.unwrap().read().unwrap(), gradient)
+    };
+    let (by_graph, by_hand, again) =
+        (gradient(false, false), gradient(true, false), gradient(true, true));
+    assert!(by_hand.0 == again.0 && by_hand.1 == again.1);
+    for [ours, wanted] in
+        [[by_hand.0.nll, by_graph.0.nll], [by_hand.0.divergence, by_graph.0.divergence]]
+    {
+        assert!((ours - wanted).abs() <= 1e-6 * wanted, "{ours} and {wanted}");
+    }
     for part in &model.layout.parts {
         let of = |gradient: &Tensor| {
             f32_values(&gradient.narrow(0, part.offset, part.shape.iter().product())).unwrap()
@@ -154,18 +166,23 @@ fn check_by_hand(folder: &Path, tolerance: f32) {
 #[test]
 fn gradients_by_hand_are_those_by_one_graph() {
     for folder in ["model_plain", "model_biased", "model_pangu"] {
-        check_by_hand(&reference(folder), 1e-5);
+        check_by_hand(&reference(folder), None, None, 1e-5);
     }
+    let starts = Some(starts(&json("model_taught.json")["documents"]));
+    check_by_hand(&reference("model_plain"), starts.clone(), None, 1e-5);
+    let model = open(&reference("model_biased"));
+    let teacher = Teacher { model, weight: 0.3, temperature: 2.0 };
+    check_by_hand(&reference("model_plain"), starts, Some(&teacher), 1e-5);
 }
 
 /// Where PyTorch's documents start, by the place of each token.
-fn starts(stored: &Value) -> Tensor {
+fn starts(stored: &Value) -> Vec<u32> {
     let documents: Vec<i64> = serde_json::from_value(stored["documents"].clone()).unwrap();
-    let starts = (0..32).map(|at: i64| {
+    let start = |at: i64| {
         let document = documents.iter().rfind(|&&start| start <= at).unwrap();
-        (document - at / 8 * 8).max(0)
-    });
-    Tensor::from_slice(&starts.collect::<Vec<_>>()).view([4, 8])
+        (document - at / 8 * 8).max(0) as u32
+    };
+    (0..32).map(start).collect()
 }
 
 #[test]

@@ -20,6 +20,10 @@ const LOGITS: usize = 1 << 22;
 #[derive(Default)]
 pub(crate) struct Room {
     layers: Vec<Kept>,
+    /// The last layer's output.
+    last: Vec<f32>,
+    /// What one layer made of some rows, where layers don't keep that.
+    again: Made<Vec<f32>>,
 }
 
 /// A layer's input and what it made of it.
@@ -131,7 +135,8 @@ impl Net {
         self.kv_heads * (self.group() + 2) * self.head_dim
     }
 
-    /// Adds `scale` times the gradient of the summed loss to `gradient` and returns the summed loss, in nats.
+    /// Adds `scale` times the gradient of the summed loss to `gradient` and returns the summed loss, in nats. Where layers are
+    /// computed again, `room` keeps only their inputs.
     pub(crate) fn backward(
         &self,
         parameters: &[f32],
@@ -139,32 +144,100 @@ impl Net {
         targets: &[i64],
         scale: f32,
         gradient: &mut [f32],
-        room: &mut Room,
+        (room, recompute): (&mut Room, bool),
     ) -> f64 {
+        self.forward_kept(parameters, batch, (room, recompute));
+        let (nll, mut d) = self
+            .pool
+            .install(|| self.head_backward(parameters, &room.last, targets, scale, gradient));
+        self.backward_below(parameters, batch, &mut d, gradient, (room, recompute));
+        nll
+    }
+
+    /// Returns the last hidden states, one row per token, for [`Self::backward_from`].
+    pub(crate) fn hidden_kept(
+        &self,
+        parameters: &[f32],
+        batch: Batch,
+        (room, recompute): (&mut Room, bool),
+    ) -> Vec<f32> {
+        self.forward_kept(parameters, batch, (room, recompute));
+        let mut hidden = vec![0.0; room.last.len()];
+        self.pool.install(|| self.last_norm(parameters, &mut hidden, &room.last));
+        hidden
+    }
+
+    /// Adds the gradients by all below the head, from that by the last hidden states.
+    pub(crate) fn backward_from(
+        &self,
+        parameters: &[f32],
+        batch: Batch,
+        d_hidden: &[f32],
+        gradient: &mut [f32],
+        (room, recompute): (&mut Room, bool),
+    ) {
+        let mut d = vec![0.0; d_hidden.len()];
+        let (place, d_gain) =
+            self.norm_backward(parameters, &self.norm, &mut d, &room.last, d_hidden);
+        rows::add(&mut gradient[place], &d_gain);
+        self.backward_below(parameters, batch, &mut d, gradient, (room, recompute));
+    }
+
+    fn forward_kept(&self, parameters: &[f32], batch: Batch, (room, recompute): (&mut Room, bool)) {
         let count = batch.ids.len();
         let turns = self.turns(batch.length);
         let places = Places::new(batch, &turns);
-        let mut x = self.embedded(parameters, batch.ids);
-        room.layers.resize_with(self.layers.len(), Kept::default);
+        let Room { layers, last: x, again } = room;
+        *x = self.embedded(parameters, batch.ids);
+        layers.resize_with(self.layers.len(), Kept::default);
         self.pool.install(|| {
-            for (layer, kept) in self.layers.iter().zip(&mut room.layers) {
-                kept.made.resize(self, count);
+            for (layer, kept) in self.layers.iter().zip(layers) {
                 // What was kept before has the room for what comes next.
-                std::mem::swap(&mut kept.x, &mut x);
+                std::mem::swap(&mut kept.x, x);
                 x.resize(count * self.width, 0.0);
                 let layer = layer.ready(parameters);
                 for rows in places.portions(count) {
-                    let made = kept.made.rows_mut(self, &rows);
-                    self.forward(&layer, &kept.x, made, &mut x, &rows, places);
+                    let made = match recompute {
+                        true => again.room(self, rows.len()),
+                        false => {
+                            kept.made.resize(self, count);
+                            kept.made.rows_mut(self, &rows)
+                        }
+                    };
+                    self.forward(&layer, &kept.x, made, x, &rows, places);
                 }
             }
-            let (nll, mut d) = self.head_backward(parameters, &x, targets, scale, gradient);
-            for (layer, kept) in self.layers.iter().zip(&room.layers).rev() {
+        });
+    }
+
+    /// Adds the gradients by all below the last norm; `d` is the gradient by the last layer's output, and is used up.
+    fn backward_below(
+        &self,
+        parameters: &[f32],
+        batch: Batch,
+        d: &mut [f32],
+        gradient: &mut [f32],
+        (room, recompute): (&mut Room, bool),
+    ) {
+        let count = batch.ids.len();
+        let turns = self.turns(batch.length);
+        let places = Places::new(batch, &turns);
+        let Room { layers, last: output, again } = room;
+        self.pool.install(|| {
+            for (layer, kept) in self.layers.iter().zip(layers).rev() {
+                let ready = recompute.then(|| layer.ready(parameters));
                 let back = layer.back(parameters);
                 for rows in places.portions(count) {
-                    let d = part_mut(&mut d, &rows, self.width);
+                    let made = match &ready {
+                        Some(ready) => {
+                            let made = again.room(self, rows.len());
+                            self.forward(ready, &kept.x, made, output, &rows, places);
+                            again.rows(self, &(0..rows.len()))
+                        }
+                        None => kept.made.rows(self, &rows),
+                    };
+                    let d = part_mut(d, &rows, self.width);
                     let x = part(&kept.x, &rows, self.width);
-                    let made = kept.made.rows(self, &rows);
                     self.layer_backward(&back, x, &made, d, gradient, places.of(rows));
                 }
             }
@@ -172,8 +245,7 @@ impl Net {
             for (&id, d) in batch.ids.iter().zip(d.chunks_exact(self.width)) {
                 rows::add(&mut table[id as usize * self.width..][..self.width], d);
             }
-            nll
-        })
+        });
     }
 
     /// Returns the summed loss and the gradient by the last layer's output `x`, and adds those by the head and its norm.

@@ -184,6 +184,12 @@ impl Made<Vec<f32>> {
         all.zip(net.sizes(), |all, size| all.resize(rows * size, 0.0));
     }
 
+    /// Returns room for so many rows alone.
+    fn room(&mut self, net: &Net, rows: usize) -> Made<&mut [f32]> {
+        self.resize(net, rows);
+        self.rows_mut(net, &(0..rows))
+    }
+
     fn rows(&self, net: &Net, rows: &Range<usize>) -> Made<&[f32]> {
         let Self { qkv, log_sums, mixed, mid, both } = self;
         let all = Made { qkv, log_sums, mixed, mid, both };
@@ -336,8 +342,7 @@ impl Net {
             for layer in &self.layers {
                 let layer = layer.ready(parameters);
                 for rows in places.portions(batch.ids.len()) {
-                    made.resize(self, rows.len());
-                    let made = made.rows_mut(self, &(0..rows.len()));
+                    let made = made.room(self, rows.len());
                     self.forward(&layer, &x, made, &mut next, &rows, places);
                 }
                 std::mem::swap(&mut x, &mut next);
