@@ -269,6 +269,10 @@ impl<'p> Eval<'p> {
                 let (a, b) = (self.plain(left, at), self.plain(right, at));
                 Some(Val::Plain(Value::Bool(compare(*op, &a?, &b?))))
             }
+            Kind::IsNone(value, wanted) => {
+                let is_none = self.node(value, at)? == Val::Plain(Value::Null);
+                Some(Val::Plain(Value::Bool(is_none == *wanted)))
+            }
             Kind::If(parts) => {
                 let [test, then, other] = &**parts;
                 let chosen = if self.truth(test, at)? { then } else { other };

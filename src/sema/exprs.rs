@@ -420,6 +420,16 @@ impl<'r> Lower<'r> {
             (left, right)
         };
         let ordered = !matches!(op, BinaryOp::Eq | BinaryOp::Ne);
+        // Whether something is there can be asked of all that may be `none`.
+        let tested = match (&left.1, &right.1) {
+            (Ty::Optional(_), Ty::None) => Some(&left.0),
+            (Ty::None, Ty::Optional(_)) => Some(&right.0),
+            _ => None,
+        };
+        if let Some(tested) = tested.filter(|_| !ordered) {
+            let kind = Kind::IsNone(Box::new(tested.clone()), op == BinaryOp::Eq);
+            return (Node { span, kind }, Ty::Bool);
+        }
         let joined = left.1.join(&right.1);
         let comparable = match &joined {
             Some(Ty::Unknown | Ty::Bare | Ty::Number(_)) => true,

@@ -132,6 +132,7 @@ impl Node {
             | Kind::Item(inner, _)
             | Kind::ArtifactField(inner, ..)
             | Kind::Not(inner)
+            | Kind::IsNone(inner, _)
             | Kind::AtBaseline(inner, _)
             | Kind::Spread(inner, _)
             | Kind::Rooted(inner)
@@ -180,6 +181,8 @@ pub(super) enum Kind {
     Or(Box<Node>, Box<Node>),
     Arithmetic(BinaryOp, Box<Node>, Box<Node>, Option<Dim>),
     Compare(BinaryOp, Box<Node>, Box<Node>),
+    /// Whether a value is `none`, or whether it is not.
+    IsNone(Box<Node>, bool),
     If(Box<[Node; 3]>),
     /// The first value, or the other where it is none.
     Else(Box<[Node; 2]>),
