@@ -48,7 +48,7 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
         }
         parts.push(own);
     }
-    let all = parts.iter().fold(Measured::default(), |sum, part| sum.with(part));
+    let all = parts.iter().fold(Measured::default(), Measured::with);
     scored.check_tokens(all.all.tokens)?;
     scored.check_drawn(&drawn, all.drawn.units)?;
     let drift = parts.iter().map(|part| (part.share(&all) - part.drawn_share(&all)).abs());

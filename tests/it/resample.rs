@@ -385,7 +385,7 @@ fn outputs(action: Action) -> Result<Told, StageError> {
     let lines = Lines::default();
     body(&mut Context::new(action, Arc::default(), Box::new(lines.clone())))?;
     let lines = String::from_utf8(lines.0.lock().expect("lines").clone()).expect("text");
-    let events = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line));
+    let events = lines.lines().map(serde_json::from_str::<serde_json::Value>);
     let output = |event: serde_json::Value| {
         let name = event.get("name")?.as_str()?.to_owned();
         let value = event.get("value")?;
