@@ -403,11 +403,12 @@ impl Net {
     ) {
         let places = places.of(rows.clone());
         let x = part(x, rows, self.width);
-        self.before_attention(layer, x, made.qkv, places);
-        let mut by_head = Scratch::of(made.mixed.len());
-        self.attend(&mut by_head, made.log_sums, made.qkv, places);
+        let Made { qkv, log_sums, mixed, mid, both } = made;
+        self.before_attention(layer, x, qkv, places);
+        let mut by_head = Scratch::of(mixed.len());
+        self.attend(&mut by_head, log_sums, qkv, places);
         let next = part_mut(next, rows, self.width);
-        self.after_attention(layer, x, &by_head, [made.mixed, made.mid, made.both, next], places);
+        self.after_attention(layer, x, &by_head, [mixed, mid, both, next], places);
     }
 
     fn before_attention(&self, layer: &ReadyLayer, x: &[f32], qkv: &mut [f32], places: Places) {
