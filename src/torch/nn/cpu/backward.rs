@@ -146,12 +146,13 @@ impl Net {
         gradient: &mut [f32],
         (room, recompute): (&mut Room, bool),
     ) -> f64 {
-        self.forward_kept(parameters, batch, (room, recompute));
-        let (nll, mut d) = self
-            .pool
-            .install(|| self.head_backward(parameters, &room.last, targets, scale, gradient));
-        self.backward_below(parameters, batch, &mut d, gradient, (room, recompute));
-        nll
+        // All of it within the pool: what a thread takes room for a moment for it has to give back itself.
+        self.pool.install(|| {
+            self.forward_kept(parameters, batch, (room, recompute));
+            let (nll, mut d) = self.head_backward(parameters, &room.last, targets, scale, gradient);
+            self.backward_below(parameters, batch, &mut d, gradient, (room, recompute));
+            nll
+        })
     }
 
     /// Returns the last hidden states, one row per token, for [`Self::backward_from`].
