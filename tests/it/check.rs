@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tlm::base::SourceMap;
 use tlm::diag::{Checked, Diagnostic, render};
-use tlm::sema::steps::{Arg, Cell, Step};
+use tlm::sema::steps::{Arg, Cell, Input, Step};
 use tlm::sema::{self, Expansion, Overlay};
 
 /// Checks a recipe and compares what is found with `code text`, the text being what the first label is about.
@@ -118,8 +118,8 @@ fn mistakes_are_told_once_each() {
     );
     finds("param e : x | y = x\nlet a = e == \"x\"", &["operands \"x\""]);
     finds(
-        "let a = {b: 1}\nlet c = if true then none else a\nlet d = c == none",
-        &["operands none"],
+        "let a = {b: 1}\nlet c = if true then none else a\nlet d = c == none\nlet e = c == a\nlet f = c < none",
+        &["operands a", "operands none"],
     );
 }
 
@@ -694,4 +694,37 @@ fn what_is_optional_of_a_stage_is_given_by_name() {
         &format!("train.run({short}, ds, tokens: 8, batch: 8, valid: {long})"),
         &[&format!("shape_mismatch {long}")],
     );
+}
+
+#[test]
+fn rounds_go_on_with_an_optimiser_or_start_anew() {
+    let expansion = expand(
+        "use std.{corpus, dataset, model, rounds, train}\nlet donor = model.open(\"m.gguf\")\n\
+         let ds = dataset.pack(corpus.text(\"a\"), donor.tokenizer, seq: 8)\n\
+         let r1 = train.keep(donor, ds, tokens: 8000, batch: 8)\naxis carry = [false, true]\n\
+         let m = rounds.multi_round(r1.model, ds, n: 3, tokens: 8000, batch: 8, \
+         optimiser: if carry then r1.optimiser else none)\nplan default = m vary carry\n",
+    );
+    let trainings = expansion.steps.iter().filter(|step| step.stage().name.starts_with("train."));
+    let optimiser = |step: &Step| {
+        let given = step.inputs().find(|(name, _)| *name == "optimiser");
+        given.map(|(_, input)| match input {
+            Input::Output(output) => output.step.0,
+            Input::Files(_) => 0,
+        })
+    };
+    let found: Vec<_> =
+        trainings.map(|step| (step.stage().name.as_str(), step.name(), optimiser(step))).collect();
+    let name = |carry: bool, round: u32| format!("m.model[carry={carry}, i={round}]");
+    let number = |name: &str| {
+        expansion.steps.iter().position(|step| step.name() == name).map(|at| at as u32)
+    };
+    let expected = [
+        ("train.keep", "r1".to_owned(), None),
+        ("train.run", name(false, 2), None),
+        ("train.run", name(false, 3), None),
+        ("train.keep", name(true, 2), number("r1")),
+        ("train.keep", name(true, 3), number(&name(true, 2))),
+    ];
+    assert_eq!(found, expected);
 }
