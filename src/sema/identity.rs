@@ -85,7 +85,10 @@ impl<'p> Eval<'p> {
                             .label(self.maker(own).span(), format!("`{made}` is made here"))
                             .label(self.maker(other).span(), format!("`{made_too}` is made here"))
                             .label(span, "in this call")
-                            .help("pack the data with the model's own tokenizer"),
+                            .help(match takes(slot, "Checkpoint") {
+                                true => "give the models one tokenizer: `model.inherit(teacher, tokenizer, shape: {})`",
+                                false => "pack the data with the model's own tokenizer",
+                            }),
                     );
                     return None;
                 }
