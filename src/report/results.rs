@@ -101,6 +101,10 @@ impl Results<'_> {
         let record = self.record(output.step);
         let shown = match record.as_ref().and_then(|record| record.outputs.get(&*output.output)) {
             Some(Output::Scalar(value)) => Shown::Value(value.clone()),
+            Some(Output::Object { digest, .. }) => match read_log(&self.store.object_path(*digest)) {
+                Ok(Points { data, .. }) => Shown::Curve(data),
+                Err(_) => Shown::Failed,
+            },
             _ if self.has_failed(output.step) => Shown::Failed,
             _ => Shown::Pending,
         };

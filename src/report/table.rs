@@ -1,15 +1,18 @@
 //! Reports resolved into tables: what every cell shows, and which artifact it came from.
 
 use crate::base::{Digest, Value};
+use crate::data::train_log::Point;
 use crate::report::number;
 use crate::sema::late::Late;
-use crate::sema::steps::{Cell, OutputRef, Report, StepId};
+use crate::sema::steps::{Best, Cell, OutputRef, Report, StepId, View};
 
 /// A resolved table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Table {
     /// The report's name.
     pub name: String,
+    /// How it is shown.
+    pub view: View,
     /// The caption, if the recipe has one.
     pub caption: Option<String>,
     /// Heads of the label columns.
@@ -25,6 +28,10 @@ pub struct Table {
 pub struct Row {
     /// The axis values.
     pub labels: Vec<String>,
+    /// The value of the one row axis, if that is a number.
+    pub x: Option<f64>,
+    /// Whether the others are compared with it.
+    pub is_baseline: bool,
     /// The values.
     pub cells: Vec<TableCell>,
 }
@@ -45,6 +52,8 @@ pub enum Shown {
     Value(Value),
     /// Results along an axis.
     Spread(Spread),
+    /// The losses of a training log, of which the last ones stand for all.
+    Curve(Vec<Point>),
     /// The plan did not ask for this point.
     NotPlanned,
     /// The step that makes it is not done yet.
@@ -108,13 +117,20 @@ pub fn resolve(report: &Report, find: &dyn Fn(&OutputRef) -> Found) -> Table {
             TableCell { shown, sources }
         }
         Some(Cell::Spread(parts)) => of_spread(parts, find),
+        Some(Cell::Log(output)) => {
+            let Found { shown, source } = find(output);
+            TableCell { shown, sources: source.into_iter().collect() }
+        }
     };
     let row = |row: &crate::sema::steps::ReportRow| Row {
         labels: row.labels.clone(),
+        x: row.x,
+        is_baseline: row.is_baseline,
         cells: row.cells.iter().map(cell).collect(),
     };
     Table {
         name: report.name.clone(),
+        view: report.view,
         caption: report.caption.clone(),
         axes: report.row_axes.clone(),
         columns: report.columns.clone(),
@@ -158,31 +174,97 @@ fn of_spread(parts: &[Late], find: &dyn Fn(&OutputRef) -> Found) -> TableCell {
     TableCell { shown, sources: all.into_iter().flat_map(|(_, sources)| sources).collect() }
 }
 
+impl TableCell {
+    /// Returns the number that it shows: of several the mean, of a log the mean of the last twentieth.
+    pub fn number(&self) -> Option<f64> {
+        match &self.shown {
+            Shown::Value(Value::Int(number)) => Some(*number as f64),
+            Shown::Value(Value::Float(number)) => Some(*number),
+            Shown::Spread(spread) => Some(spread.mean),
+            Shown::Curve(points) => {
+                let last = &points[points.len() - (points.len() / 20).max(1).min(points.len())..];
+                let sum = last.iter().map(|point| point.loss).sum::<f64>();
+                (!last.is_empty()).then(|| sum / last.len() as f64)
+            }
+            Shown::Value(_) | Shown::NotPlanned | Shown::Pending | Shown::Failed => None,
+        }
+    }
+
+    /// The same, if it isn't a whole number.
+    fn real(&self) -> Option<f64> {
+        self.number().filter(|_| !matches!(self.shown, Shown::Value(Value::Int(_))))
+    }
+}
+
+/// The text of a cell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    /// What it says.
+    pub text: String,
+    /// Whether it is the best of its column.
+    pub is_best: bool,
+}
+
 impl Table {
     /// Returns the cells' texts, a row a row: the reals of a column share their decimals.
-    pub fn texts(&self) -> Vec<Vec<String>> {
-        let decimals: Vec<_> =
-            (0..self.columns.len()).map(|column| number::decimals(self.floats(column))).collect();
-        let text = |column: usize, cell: &TableCell| match &cell.shown {
-            Shown::Value(Value::Float(real)) => number::float(*real, decimals[column]),
-            Shown::Value(other) => number::value(other),
-            Shown::Spread(spread) => spread_text(spread, decimals[column]),
-            Shown::NotPlanned => "–".to_owned(),
-            Shown::Pending => "…".to_owned(),
-            Shown::Failed => "failed".to_owned(),
+    pub fn texts(&self) -> Vec<Vec<Text>> {
+        let columns = 0..self.columns.len();
+        let column = |column| self.rows.iter().filter_map(move |row: &Row| row.cells.get(column));
+        let decimals: Vec<_> = columns
+            .clone()
+            .map(|index| number::decimals(column(index).filter_map(TableCell::real)))
+            .collect();
+        let best: Vec<_> = columns.map(|index| self.best(column(index))).collect();
+        let baseline = self.rows.iter().find(|row| row.is_baseline);
+        let text = |(at, cell): (usize, &TableCell), row: &Row| {
+            let mut text = cell_text(cell, decimals[at]);
+            let base = baseline.filter(|_| self.has_delta() && !row.is_baseline);
+            if let Some(base) = base.and_then(|base| base.cells.get(at)?.number())
+                && let Some(number) = cell.number()
+            {
+                text += &format!(" ({})", difference(number - base, cell, decimals[at]));
+            }
+            Text { text, is_best: best[at].is_some() && cell.number() == best[at] }
         };
-        let row = |row: &Row| row.cells.iter().enumerate().map(|(i, cell)| text(i, cell)).collect();
+        let row = |row: &Row| row.cells.iter().enumerate().map(|cell| text(cell, row)).collect();
         self.rows.iter().map(row).collect()
     }
 
-    fn floats(&self, column: usize) -> Vec<f64> {
-        let real = |cell: &TableCell| match cell.shown {
-            Shown::Value(Value::Float(real)) => Some(real),
-            Shown::Spread(spread) => Some(spread.mean),
-            _ => None,
-        };
-        self.rows.iter().filter_map(|row| row.cells.get(column).and_then(real)).collect()
+    fn has_delta(&self) -> bool {
+        matches!(self.view, View::Table { delta: true, .. })
     }
+
+    /// Returns the best number of a column, where one is to be marked and there are several.
+    fn best<'c>(&self, cells: impl Iterator<Item = &'c TableCell>) -> Option<f64> {
+        let View::Table { best: Some(best), .. } = self.view else { return None };
+        let numbers: Vec<f64> = cells.filter_map(TableCell::number).collect();
+        let pick = match best {
+            Best::High => f64::max,
+            Best::Low => f64::min,
+        };
+        numbers.iter().copied().reduce(pick).filter(|_| numbers.len() > 1)
+    }
+}
+
+fn cell_text(cell: &TableCell, decimals: usize) -> String {
+    match &cell.shown {
+        Shown::Value(Value::Float(real)) => number::float(*real, decimals),
+        Shown::Value(other) => number::value(other),
+        Shown::Spread(spread) => spread_text(spread, decimals),
+        Shown::Curve(_) => {
+            cell.number().map_or_else(|| "–".to_owned(), |loss| number::float(loss, decimals))
+        }
+        Shown::NotPlanned => "–".to_owned(),
+        Shown::Pending => "…".to_owned(),
+        Shown::Failed => "failed".to_owned(),
+    }
+}
+
+/// Returns `+0.2`; of whole numbers `+2`.
+fn difference(difference: f64, cell: &TableCell, decimals: usize) -> String {
+    let decimals = if cell.real().is_some() { decimals } else { 0 };
+    let sign = if difference < 0.0 { "" } else { "+" };
+    format!("{sign}{}", number::float(difference, decimals))
 }
 
 /// Returns `12.3 ± 0.4`; with how many there are where some are missing.

@@ -9,6 +9,7 @@ use crate::sema::lower::Lower;
 use crate::sema::lower::on_one_line;
 use crate::sema::node::{AxisId, Kind, Node, Plan, Report, Term, Typed};
 use crate::sema::scope::Def;
+use crate::sema::steps::{Best, View};
 use crate::sema::ty::Ty;
 use crate::syntax::ast::{self, Expr, ExprKind, ItemKind, Name};
 
@@ -181,11 +182,14 @@ impl<'r> Lower<'r> {
     }
 
     fn report(&mut self, report: &'r ast::Binding, caption: Option<String>) -> Option<Report> {
-        let call = match &report.value.kind {
-            ExprKind::Call(call) if call.callee.kind == ExprKind::Name("table".to_owned()) => call,
+        let (call, mut view) = match &report.value.kind {
+            ExprKind::Call(call) if view(&call.callee).is_some() => (call, view(&call.callee)?),
             ExprKind::Error => return None,
             _ => {
-                self.bad_report(report.value.span, "expected `table(...)`");
+                self.bad_report(
+                    report.value.span,
+                    "expected `table(...)`, `curve`, `bars`, `scatter` or `heat`",
+                );
                 return None;
             }
         };
@@ -197,9 +201,9 @@ impl<'r> Lower<'r> {
             ExprKind::List(items) => &items[..],
             _ => std::slice::from_ref(shown),
         };
-        let columns: Vec<_> = items.iter().flat_map(|item| self.columns(item)).collect();
+        let columns: Vec<_> = items.iter().flat_map(|item| self.columns(item, view)).collect();
         if let Some((name, _)) = call.run.first() {
-            self.bad_report(name.span, "a table takes no `run` settings");
+            self.bad_report(name.span, "a report takes no `run` settings");
         }
         let (mut rows, mut cols) = (Vec::new(), None);
         let mut given: Vec<&Name> = Vec::new();
@@ -209,16 +213,26 @@ impl<'r> Lower<'r> {
                 continue;
             }
             given.push(name);
-            let axes = self.axis_names(value);
-            match name.node.as_str() {
-                "rows" => rows = axes,
-                "cols" if axes.len() <= 1 => cols = axes.first().copied(),
-                "cols" => self.bad_report(value.span, "columns follow one axis"),
-                _ => self.bad_report(name.span, "`table` takes `rows:` and `cols:`"),
+            match (name.node.as_str(), &mut view) {
+                ("rows", _) => rows = self.axis_names(value),
+                ("cols", _) => match self.axis_names(value)[..] {
+                    [] => {}
+                    [axis] => cols = Some(axis),
+                    _ => self.bad_report(value.span, "columns follow one axis"),
+                },
+                ("best", View::Table { best, .. }) => *best = self.best_number(value),
+                ("delta", View::Table { delta, .. }) => match value.kind {
+                    ExprKind::Bool(is_told) => *delta = is_told,
+                    _ => self.bad_report(value.span, "expected `true` or `false`"),
+                },
+                _ => self.bad_report(
+                    name.span,
+                    "reports take `rows:` and `cols:`, and `table` also `best:` and `delta:`",
+                ),
             }
         }
-        let mut shown: BTreeSet<AxisId> = BTreeSet::new();
-        if let Some(twice) = rows.iter().chain(&cols).find(|axis| !shown.insert(**axis)) {
+        let mut seen: BTreeSet<AxisId> = BTreeSet::new();
+        if let Some(twice) = rows.iter().chain(&cols).find(|axis| !seen.insert(**axis)) {
             let axis = &self.axis_items[*twice].name;
             self.bad_report(
                 report.name.span,
@@ -226,9 +240,11 @@ impl<'r> Lower<'r> {
             );
             return None;
         }
+        self.can_be_drawn(view, report.value.span, &columns, &rows, cols);
         let columns = heads(columns);
         Some(Report {
             name: report.name.node.clone(),
+            view,
             span: report.name.span,
             caption,
             columns,
@@ -237,12 +253,54 @@ impl<'r> Lower<'r> {
         })
     }
 
+    fn best_number(&mut self, value: &'r Expr) -> Option<Best> {
+        match value.path().as_deref() {
+            Some(["high"]) => Some(Best::High),
+            Some(["low"]) => Some(Best::Low),
+            _ => {
+                self.bad_report(value.span, "expected `high` or `low`");
+                None
+            }
+        }
+    }
+
+    /// Checks that a report has what its picture needs.
+    fn can_be_drawn(
+        &mut self,
+        view: View,
+        span: Span,
+        columns: &[(String, String, Typed)],
+        rows: &[AxisId],
+        cols: Option<AxisId>,
+    ) {
+        let are_logs = columns.iter().any(|(.., typed)| is_log(&typed.ty));
+        let along_a_number = match rows {
+            [axis] => matches!(self.axis(*axis), Ty::Number(_) | Ty::Bare | Ty::Unknown),
+            _ => false,
+        };
+        let missing = match view {
+            View::Curve if are_logs && columns.iter().all(|(.., typed)| is_log(&typed.ty)) => None,
+            View::Curve if !are_logs && along_a_number => None,
+            View::Curve => Some("a curve shows logs, or numbers along one axis of numbers in `rows:`"),
+            View::Bars if rows.is_empty() => Some("bars stand along the axes in `rows:`"),
+            View::Scatter if columns.len() != 2 => Some("a scatter plot shows two values"),
+            View::Scatter if rows.is_empty() => Some("a scatter plot has a point a row: name axes in `rows:`"),
+            View::Heat if columns.len() != 1 || rows.len() != 1 || cols.is_none() => {
+                Some("a heat map shows one value along one axis in `rows:` and one in `cols:`")
+            }
+            _ => None,
+        };
+        if let Some(missing) = missing {
+            self.bad_report(span, missing);
+        }
+    }
+
     /// Lowers a value for a table: a record shows its numbers and texts. Each column has its short head and its long one.
-    fn columns(&mut self, item: &'r Expr) -> Vec<(String, String, Typed)> {
+    fn columns(&mut self, item: &'r Expr, view: View) -> Vec<(String, String, Typed)> {
         let typed = self.typed(item);
         let long = on_one_line(self.sources.snippet(item.span));
         if let Ty::Record(fields) = &typed.ty {
-            let shown = fields.iter().filter(|(_, field)| field.ty.is_cell());
+            let shown = fields.iter().filter(|(_, field)| shows(view, &field.ty));
             let columns: Vec<_> = shown
                 .map(|(name, field)| {
                     let kind = Kind::Field(Box::new(typed.node.clone()), name.clone());
@@ -259,11 +317,11 @@ impl<'r> Lower<'r> {
             ExprKind::Field(_, name) => name.node.clone(),
             _ => long.clone(),
         };
-        vec![(short, long, self.column(item, typed))]
+        vec![(short, long, self.column(item, typed, view))]
     }
 
-    fn column(&mut self, item: &'r Expr, typed: Typed) -> Typed {
-        if !typed.ty.is_cell() {
+    fn column(&mut self, item: &'r Expr, typed: Typed, view: View) -> Typed {
+        if !shows(view, &typed.ty) && typed.ty != Ty::Unknown {
             let fields = match &typed.ty {
                 Ty::Record(fields) => fields.keys().cloned().collect(),
                 Ty::Artifact(name) => self
@@ -282,9 +340,9 @@ impl<'r> Lower<'r> {
             self.found.push(
                 Diagnostic::error(
                     "tlm::sema::not_a_cell",
-                    format!("a table can't show {}", typed.ty),
+                    format!("{} can't show {}", named(view), typed.ty),
                 )
-                .label(item.span, "expected a number or a text")
+                .label(item.span, expected(view))
                 .help(help),
             );
         }
@@ -315,6 +373,49 @@ impl<'r> Lower<'r> {
                 .help("write `report name = table([m.perplexity, m.loss], rows: axis)`"),
         );
     }
+}
+
+/// Returns how a call shows a table.
+fn view(callee: &Expr) -> Option<View> {
+    match callee.path()?[..] {
+        ["table"] => Some(View::Table { best: None, delta: false }),
+        ["curve"] => Some(View::Curve),
+        ["bars"] => Some(View::Bars),
+        ["scatter"] => Some(View::Scatter),
+        ["heat"] => Some(View::Heat),
+        _ => None,
+    }
+}
+
+fn named(view: View) -> &'static str {
+    match view {
+        View::Table { .. } => "a table",
+        View::Curve => "a curve",
+        View::Bars | View::Scatter => "a plot",
+        View::Heat => "a heat map",
+    }
+}
+
+fn expected(view: View) -> &'static str {
+    match view {
+        View::Table { .. } => "expected a number or a text",
+        View::Curve => "expected a number or a training's log",
+        View::Bars | View::Scatter | View::Heat => "expected a number",
+    }
+}
+
+/// Returns whether values of a type can stand in such a report.
+fn shows(view: View, ty: &Ty) -> bool {
+    let is_number = matches!(ty, Ty::Number(_) | Ty::Bare | Ty::Spread);
+    match view {
+        View::Table { .. } => ty.is_cell(),
+        View::Curve => is_number || is_log(ty),
+        View::Bars | View::Scatter | View::Heat => is_number,
+    }
+}
+
+fn is_log(ty: &Ty) -> bool {
+    *ty == Ty::Artifact("TrainLog".into())
 }
 
 /// Heads columns with their short names, or with the long ones where those are not enough.

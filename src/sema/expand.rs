@@ -301,14 +301,35 @@ fn table<'p>(
             }
         }
         let labels = report.rows.iter().zip(values).map(|(a, v)| shown(program, *a, *v).1);
-        ReportRow { labels: labels.collect(), cells }
+        let x = match (&report.rows[..], values) {
+            ([axis], [value]) => number(program, *axis, *value, eval),
+            _ => None,
+        };
+        let is_baseline = values.iter().all(|value| *value == 0);
+        ReportRow { labels: labels.collect(), x, is_baseline, cells }
     };
     Table {
         name: report.name.clone(),
+        view: report.view,
         caption: report.caption.clone(),
         row_axes: report.rows.iter().map(|axis| program.axes[*axis].name.to_string()).collect(),
         columns: heads.collect(),
         rows: row_values(program, report, points).iter().map(|values| row(values)).collect(),
+    }
+}
+
+/// Returns a value of an axis, if it is a number.
+fn number<'p>(
+    program: &'p Program,
+    axis: AxisId,
+    value: usize,
+    eval: &mut Eval<'p>,
+) -> Option<f64> {
+    let axis = &program.axes[axis];
+    match eval.at(&axis.values[value], &baseline(program), &axis.name)? {
+        Val::Plain(Value::Int(number)) => Some(number as f64),
+        Val::Plain(Value::Float(number)) => Some(number),
+        _ => None,
     }
 }
 
@@ -352,7 +373,8 @@ fn cell<'p>(typed: &'p Typed, point: &[usize], label: &str, eval: &mut Eval<'p>)
             values.iter().map(Val::late).collect::<Option<_>>().map(Cell::Spread)
         }
         Val::Plain(value) => Some(Cell::Value(value)),
-        Val::List(_) | Val::Record(_) | Val::Artifact(..) => None,
+        Val::Artifact(log, _) => Some(Cell::Log(log)),
+        Val::List(_) | Val::Record(_) => None,
     }
 }
 

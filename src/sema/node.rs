@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::base::units::Dim;
 use crate::base::{Atom, FileId, Span};
-use crate::sema::steps::StageDecl;
+use crate::sema::steps::{StageDecl, View};
 use crate::sema::ty::Ty;
 use crate::sema::value::Val;
 use crate::syntax::ast::{BinaryOp, Name};
@@ -98,6 +98,7 @@ pub(super) struct Term {
 #[derive(Clone, Debug)]
 pub(super) struct Report {
     pub(super) name: String,
+    pub(super) view: View,
     pub(super) span: Span,
     pub(super) caption: Option<String>,
     /// Head and value of each column.

@@ -501,11 +501,42 @@ pub struct Goal {
     pub outputs: SmallVec<[OutputRef; 1]>,
 }
 
+/// How a report is shown: what it says is a table, which others than [`View::Table`] draw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// As it is.
+    Table {
+        /// Which number of each column is the best.
+        best: Option<Best>,
+        /// Whether the difference from the baseline's row is told.
+        delta: bool,
+    },
+    /// A line a column along the numbers of the row axis; or the losses of each log.
+    Curve,
+    /// A group of bars a row, a bar a column.
+    Bars,
+    /// A point a row: a pair of columns is its two coordinates.
+    Scatter,
+    /// A coloured field a cell.
+    Heat,
+}
+
+/// Which number is the best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Best {
+    /// The largest.
+    High,
+    /// The smallest.
+    Low,
+}
+
 /// A table to draw.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     /// Its name.
     pub name: String,
+    /// How it is shown.
+    pub view: View,
     /// The doc comment above it, if any: the caption.
     pub caption: Option<String>,
     /// Heads of the leading columns: the row axes' names.
@@ -521,6 +552,10 @@ pub struct Report {
 pub struct ReportRow {
     /// The row axes' values, as written.
     pub labels: Vec<String>,
+    /// The value of the one row axis, if that is a number.
+    pub x: Option<f64>,
+    /// Whether all row axes are at their baseline.
+    pub is_baseline: bool,
     /// One cell per column; none where the plan did not ask for the point.
     pub cells: Vec<Option<Cell>>,
 }
@@ -534,6 +569,8 @@ pub enum Cell {
     Late(Late),
     /// Numbers along an axis: mean and spread are shown.
     Spread(Vec<Late>),
+    /// The losses of a training log.
+    Log(OutputRef),
 }
 
 impl Cell {
@@ -544,6 +581,7 @@ impl Cell {
         match self {
             Self::Value(_) => {}
             Self::Late(late) => late.outputs(&mut visit),
+            Self::Log(output) => visit(output),
             Self::Spread(parts) => parts.iter().for_each(|part| part.outputs(&mut visit)),
         }
         outputs
