@@ -1,7 +1,7 @@
 //! Tables as text: ruled for terminals, Markdown for files and pipes.
 
 use crate::report::names::columns;
-use crate::report::table::Table;
+use crate::report::table::{Row, Table, Text};
 
 /// How to draw a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,14 +29,21 @@ struct Grid {
 }
 
 impl Grid {
-    fn of(table: &Table, escape: fn(&str) -> String) -> Self {
-        let head: Vec<_> = table.axes.iter().chain(&table.columns).map(|h| escape(h)).collect();
-        let rows: Vec<Vec<_>> = table
-            .rows
-            .iter()
-            .zip(table.texts())
-            .map(|(row, cells)| row.labels.iter().chain(&cells).map(|text| escape(text)).collect())
-            .collect();
+    /// `mark` says of a text whether it is the best of its column, in tables that tell that.
+    fn of(table: &Table, escape: fn(&str) -> String, mark: fn(String, bool) -> String) -> Self {
+        let heads = table.columns.iter().map(ToString::to_string);
+        let head: Vec<_> = table.axes.iter().cloned().chain(heads).map(|h| escape(&h)).collect();
+        let texts = table.texts();
+        let is_marked = texts.iter().flatten().any(|text| text.is_best);
+        let text = |Text { text, is_best }: &Text| match is_marked {
+            true => mark(escape(text), *is_best),
+            false => escape(text),
+        };
+        let row = |(row, cells): (&Row, &Vec<Text>)| {
+            let labels = row.labels.iter().map(|label| escape(label));
+            labels.chain(cells.iter().map(text)).collect::<Vec<_>>()
+        };
+        let rows: Vec<_> = table.rows.iter().zip(&texts).map(row).collect();
         let width = |column: usize| {
             let cells = rows.iter().filter_map(|row: &Vec<String>| row.get(column));
             cells.chain([&head[column]]).map(|text| columns(text)).max().unwrap_or(0)
@@ -70,7 +77,11 @@ impl Grid {
 }
 
 fn ruled(table: &Table) -> String {
-    let grid = Grid::of(table, |text| text.replace('\n', " "));
+    let grid = Grid::of(
+        table,
+        |text| text.replace('\n', " "),
+        |text, is_best| text + if is_best { " *" } else { "  " },
+    );
     let mut out = title(table);
     out += &grid.rule("┌", "┬", "┐");
     out += &grid.line(&grid.head, "│ ", " │ ", " │");
@@ -81,7 +92,9 @@ fn ruled(table: &Table) -> String {
 }
 
 fn markdown(table: &Table) -> String {
-    let grid = Grid::of(table, |text| text.replace('|', "\\|").replace('\n', " "));
+    let escape = |text: &str| text.replace('|', "\\|").replace('\n', " ");
+    let grid =
+        Grid::of(table, escape, |text, is_best| if is_best { format!("**{text}**") } else { text });
     let mut out = title(table);
     out.push('\n');
     out += &grid.line(&grid.head, "| ", " | ", " |");

@@ -256,6 +256,7 @@ pub fn cells(table: &Table) -> Vec<Line> {
             let (state, value) = match &cell.shown {
                 Shown::Value(value) => ("value", Some(value.clone())),
                 Shown::Spread(spread) => ("spread", Some(spread_value(spread))),
+                Shown::Curve(_) => ("curve", cell.number().map(Value::Float)),
                 Shown::NotPlanned => ("not_planned", None),
                 Shown::Pending => ("pending", None),
                 Shown::Failed => ("failed", None),
@@ -263,7 +264,7 @@ pub fn cells(table: &Table) -> Vec<Line> {
             lines.push(Line::Cell {
                 report: table.name.clone(),
                 row: point.clone(),
-                column: column.clone(),
+                column: column.to_string(),
                 state,
                 value,
                 keys: cell.sources.iter().map(|source| source.key).collect(),

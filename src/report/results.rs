@@ -101,14 +101,16 @@ impl Results<'_> {
         let record = self.record(output.step);
         let shown = match record.as_ref().and_then(|record| record.outputs.get(&*output.output)) {
             Some(Output::Scalar(value)) => Shown::Value(value.clone()),
-            Some(Output::Object { digest, .. }) => match read_log(&self.store.object_path(*digest)) {
-                Ok(Points { data, .. }) => Shown::Curve(data),
-                Err(_) => Shown::Failed,
-            },
+            Some(Output::Object { .. }) => self.losses(output).unwrap_or(Shown::Pending),
             _ if self.has_failed(output.step) => Shown::Failed,
             _ => Shown::Pending,
         };
         Found { shown, source }
+    }
+
+    fn losses(&self, output: &OutputRef) -> Option<Shown> {
+        let log = self.object(output.step, &output.output)?;
+        read_log(&log).ok().map(|Points { data, .. }| Shown::Curve(data))
     }
 
     /// Returns what is known of a step that has its outputs.

@@ -4,7 +4,7 @@ use crate::base::{Digest, Value};
 use crate::data::train_log::Point;
 use crate::report::number;
 use crate::sema::late::Late;
-use crate::sema::steps::{Best, Cell, OutputRef, Report, StepId, View};
+use crate::sema::steps::{Best, Cell, Column, OutputRef, Report, StepId, View};
 
 /// A resolved table.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,8 +17,8 @@ pub struct Table {
     pub caption: Option<String>,
     /// Heads of the label columns.
     pub axes: Vec<String>,
-    /// Heads of the value columns.
-    pub columns: Vec<String>,
+    /// The columns of values.
+    pub columns: Vec<Column>,
     /// The rows.
     pub rows: Vec<Row>,
 }
@@ -28,7 +28,7 @@ pub struct Table {
 pub struct Row {
     /// The axis values.
     pub labels: Vec<String>,
-    /// The value of the one row axis, if that is a number.
+    /// The value of the last row axis, if that is a number.
     pub x: Option<f64>,
     /// Whether the others are compared with it.
     pub is_baseline: bool,

@@ -182,32 +182,62 @@ impl<'r> Lower<'r> {
     }
 
     fn report(&mut self, report: &'r ast::Binding, caption: Option<String>) -> Option<Report> {
-        let (call, mut view) = match &report.value.kind {
+        let (call, view) = match &report.value.kind {
             ExprKind::Call(call) if view(&call.callee).is_some() => (call, view(&call.callee)?),
             ExprKind::Error => return None,
             _ => {
-                self.bad_report(
-                    report.value.span,
-                    "expected `table(...)`, `curve`, `bars`, `scatter` or `heat`",
-                );
+                let what = "expected `table`, `curve`, `bars`, `scatter` or `heat`";
+                self.bad_report(TABLE, report.value.span, what);
                 return None;
             }
         };
         let [shown] = &call.inputs[..] else {
-            self.bad_report(report.value.span, "expected one value, or one list of values");
+            let what = "expected one value, or one list of values";
+            self.bad_report(view, report.value.span, what);
             return None;
         };
         let items = match &shown.kind {
             ExprKind::List(items) => &items[..],
             _ => std::slice::from_ref(shown),
         };
+        let before = self.found.len();
         let columns: Vec<_> = items.iter().flat_map(|item| self.columns(item, view)).collect();
         if let Some((name, _)) = call.run.first() {
-            self.bad_report(name.span, "a report takes no `run` settings");
+            self.bad_report(view, name.span, "a report takes no `run` settings");
         }
+        let (view, rows, cols) = self.layout(view, &call.params);
+        let mut seen: BTreeSet<AxisId> = BTreeSet::new();
+        if let Some(twice) = rows.iter().chain(&cols).find(|axis| !seen.insert(**axis)) {
+            let what =
+                format!("`{}` stands twice in rows and columns", self.axis_items[*twice].name);
+            self.bad_report(view, report.name.span, &what);
+            return None;
+        }
+        if self.found.len() == before
+            && let Some(lacking) = self.lacks(view, &columns, &rows, cols)
+        {
+            self.bad_report(view, report.value.span, lacking);
+        }
+        Some(Report {
+            name: report.name.node.clone(),
+            view,
+            span: report.name.span,
+            caption,
+            columns: heads(columns),
+            rows,
+            cols,
+        })
+    }
+
+    /// Lowers the named arguments of a report.
+    fn layout(
+        &mut self,
+        mut view: View,
+        named: &'r [(Name, Expr)],
+    ) -> (View, Vec<AxisId>, Option<AxisId>) {
         let (mut rows, mut cols) = (Vec::new(), None);
         let mut given: Vec<&Name> = Vec::new();
-        for (name, value) in &call.params {
+        for (name, value) in named {
             if let Some(first) = given.iter().find(|first| first.node == name.node) {
                 self.twice(name, first.span);
                 continue;
@@ -218,84 +248,58 @@ impl<'r> Lower<'r> {
                 ("cols", _) => match self.axis_names(value)[..] {
                     [] => {}
                     [axis] => cols = Some(axis),
-                    _ => self.bad_report(value.span, "columns follow one axis"),
+                    _ => self.bad_report(view, value.span, "columns follow one axis"),
                 },
-                ("best", View::Table { best, .. }) => *best = self.best_number(value),
+                ("best", View::Table { best, .. }) => match value.path().as_deref() {
+                    Some(["high"]) => *best = Some(Best::High),
+                    Some(["low"]) => *best = Some(Best::Low),
+                    _ => self.bad_report(view, value.span, "expected `high` or `low`"),
+                },
                 ("delta", View::Table { delta, .. }) => match value.kind {
                     ExprKind::Bool(is_told) => *delta = is_told,
-                    _ => self.bad_report(value.span, "expected `true` or `false`"),
+                    _ => self.bad_report(view, value.span, "expected `true` or `false`"),
                 },
-                _ => self.bad_report(
-                    name.span,
-                    "reports take `rows:` and `cols:`, and `table` also `best:` and `delta:`",
-                ),
+                (_, View::Table { .. }) => {
+                    let what = "a table takes `rows:`, `cols:`, `best:` and `delta:`";
+                    self.bad_report(view, name.span, what);
+                }
+                _ => self.bad_report(view, name.span, "a figure takes `rows:` and `cols:`"),
             }
         }
-        let mut seen: BTreeSet<AxisId> = BTreeSet::new();
-        if let Some(twice) = rows.iter().chain(&cols).find(|axis| !seen.insert(**axis)) {
-            let axis = &self.axis_items[*twice].name;
-            self.bad_report(
-                report.name.span,
-                &format!("`{axis}` stands twice in rows and columns"),
-            );
-            return None;
-        }
-        self.can_be_drawn(view, report.value.span, &columns, &rows, cols);
-        let columns = heads(columns);
-        Some(Report {
-            name: report.name.node.clone(),
-            view,
-            span: report.name.span,
-            caption,
-            columns,
-            rows,
-            cols,
-        })
+        (view, rows, cols)
     }
 
-    fn best_number(&mut self, value: &'r Expr) -> Option<Best> {
-        match value.path().as_deref() {
-            Some(["high"]) => Some(Best::High),
-            Some(["low"]) => Some(Best::Low),
-            _ => {
-                self.bad_report(value.span, "expected `high` or `low`");
-                None
-            }
-        }
-    }
-
-    /// Checks that a report has what its picture needs.
-    fn can_be_drawn(
+    /// Returns what a report lacks to be drawn, if anything.
+    fn lacks(
         &mut self,
         view: View,
-        span: Span,
         columns: &[(String, String, Typed)],
         rows: &[AxisId],
         cols: Option<AxisId>,
-    ) {
-        let are_logs = columns.iter().any(|(.., typed)| is_log(&typed.ty));
-        let along_a_number = match rows {
-            [axis] => matches!(self.axis(*axis), Ty::Number(_) | Ty::Bare | Ty::Unknown),
-            _ => false,
-        };
-        let missing = match view {
-            View::Curve if are_logs && columns.iter().all(|(.., typed)| is_log(&typed.ty)) => None,
-            View::Curve if !are_logs && along_a_number => None,
-            View::Curve => Some("a curve shows logs, or numbers along one axis of numbers in `rows:`"),
+    ) -> Option<&'static str> {
+        let types = || columns.iter().map(|(.., typed)| &typed.ty).filter(|ty| **ty != Ty::Unknown);
+        match view {
+            View::Curve if types().all(is_log) => None,
+            View::Curve => {
+                let x = rows.last().map(|axis| self.axis(*axis));
+                let is_number = matches!(x, Some(Ty::Number(_) | Ty::Bare | Ty::Unknown));
+                (!is_number || types().any(is_log)).then_some(
+                    "a curve shows logs, or numbers along numbers: the last axis in `rows:`",
+                )
+            }
             View::Bars if rows.is_empty() => Some("bars stand along the axes in `rows:`"),
             View::Scatter if columns.len() != 2 => Some("a scatter plot shows two values"),
-            View::Scatter if rows.is_empty() => Some("a scatter plot has a point a row: name axes in `rows:`"),
+            View::Scatter if rows.is_empty() => {
+                Some("a scatter plot has a point a row: name axes in `rows:`")
+            }
             View::Heat if columns.len() != 1 || rows.len() != 1 || cols.is_none() => {
                 Some("a heat map shows one value along one axis in `rows:` and one in `cols:`")
             }
-            _ => None,
-        };
-        if let Some(missing) = missing {
-            self.bad_report(span, missing);
+            View::Table { .. } | View::Bars | View::Scatter | View::Heat => None,
         }
     }
 
-    /// Lowers a value for a table: a record shows its numbers and texts. Each column has its short head and its long one.
+    /// Lowers a value for a report: a record shows what of it can be shown. Each column has its short head and its long one.
     fn columns(&mut self, item: &'r Expr, view: View) -> Vec<(String, String, Typed)> {
         let typed = self.typed(item);
         let long = on_one_line(self.sources.snippet(item.span));
@@ -360,25 +364,34 @@ impl<'r> Lower<'r> {
             match expr.path().map(|path| path.join(".")) {
                 Some(node) => axes.extend(self.axis_name(&Name { node, span: expr.span })),
                 None if expr.kind == ExprKind::Error => {}
-                None => self.bad_report(expr.span, "expected the name of an axis"),
+                None => self.bad_report(TABLE, expr.span, "expected the name of an axis"),
             }
         }
         axes
     }
 
-    fn bad_report(&mut self, span: Span, what: &str) {
+    fn bad_report(&mut self, view: View, span: Span, what: &str) {
+        let example = match view {
+            View::Table { .. } => "table([m.perplexity, m.loss], rows: axis)",
+            View::Curve => "curve(run.log, rows: axis)",
+            View::Bars => "bars(m.loss, rows: axis)",
+            View::Scatter => "scatter([run.params, m.loss], rows: axis)",
+            View::Heat => "heat(m.loss, rows: axis, cols: other)",
+        };
         self.found.push(
             Diagnostic::error("tlm::sema::bad_report", "this is no report")
                 .label(span, what)
-                .help("write `report name = table([m.perplexity, m.loss], rows: axis)`"),
+                .help(format!("write `report name = {example}`")),
         );
     }
 }
 
+const TABLE: View = View::Table { best: None, delta: false };
+
 /// Returns how a call shows a table.
 fn view(callee: &Expr) -> Option<View> {
     match callee.path()?[..] {
-        ["table"] => Some(View::Table { best: None, delta: false }),
+        ["table"] => Some(TABLE),
         ["curve"] => Some(View::Curve),
         ["bars"] => Some(View::Bars),
         ["scatter"] => Some(View::Scatter),

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::base::FastMap;
 use crate::base::text::did_you_mean;
+use crate::base::{FastMap, Value};
 use crate::diag::{Checked, Diagnostic};
 use crate::sema::eval::Eval;
 use crate::sema::memo::AlongId;
@@ -13,7 +13,7 @@ use crate::sema::memo::Point;
 use crate::sema::node::{AxisId, BindingId, Kind, Plan, Program, Report, Term, Typed};
 use crate::sema::points::{only, points_of};
 use crate::sema::steps::{
-    self, Cell, Expansion, Goal, OutputRef, Report as Table, ReportRow, Step, StepId,
+    self, Cell, Column, Expansion, Goal, OutputRef, Report as Table, ReportRow, Step, StepId,
 };
 use crate::sema::value::Val;
 
@@ -73,7 +73,9 @@ fn leave_out(table: &mut Table, made: &[bool]) {
         }
         let is_shown = |cell: &Cell| match cell {
             Cell::Spread(parts) => !parts.is_empty(),
-            Cell::Late(_) | Cell::Value(_) => cell.outputs().into_iter().all(is_made),
+            Cell::Late(_) | Cell::Value(_) | Cell::Log(_) => {
+                cell.outputs().into_iter().all(is_made)
+            }
         };
         if cell.as_ref().is_some_and(|cell| !is_shown(cell)) {
             *cell = None;
@@ -275,14 +277,10 @@ fn table<'p>(
         Some(axis) => (0..program.axes[axis].values.len()).map(|v| Some((axis, v))).collect(),
         None => vec![None],
     };
-    let heads = report.columns.iter().flat_map(|(head, _)| {
-        cols.iter().map(move |col| match col {
-            None => head.clone(),
-            Some((axis, value)) => {
-                let (axis, value) = shown(program, *axis, *value);
-                format!("{head}, {axis} = {value}")
-            }
-        })
+    let columns = report.columns.iter().flat_map(|(head, _)| {
+        let at =
+            |col: &Option<(AxisId, usize)>| col.map(|(axis, value)| shown(program, axis, value));
+        cols.iter().map(move |col| Column { value: head.clone(), at: at(col) })
     });
     let asked: Vec<Asked> =
         report.columns.iter().map(|(_, typed)| Asked::new(&typed.axes, points, eval)).collect();
@@ -301,10 +299,8 @@ fn table<'p>(
             }
         }
         let labels = report.rows.iter().zip(values).map(|(a, v)| shown(program, *a, *v).1);
-        let x = match (&report.rows[..], values) {
-            ([axis], [value]) => number(program, *axis, *value, eval),
-            _ => None,
-        };
+        let last = report.rows.last().zip(values.last());
+        let x = last.and_then(|(axis, value)| number(program, *axis, *value, eval));
         let is_baseline = values.iter().all(|value| *value == 0);
         ReportRow { labels: labels.collect(), x, is_baseline, cells }
     };
@@ -313,7 +309,7 @@ fn table<'p>(
         view: report.view,
         caption: report.caption.clone(),
         row_axes: report.rows.iter().map(|axis| program.axes[*axis].name.to_string()).collect(),
-        columns: heads.collect(),
+        columns: columns.collect(),
         rows: row_values(program, report, points).iter().map(|values| row(values)).collect(),
     }
 }

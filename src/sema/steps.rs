@@ -2,6 +2,7 @@
 //! call once, in an order in which inputs come first.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -511,7 +512,7 @@ pub enum View {
         /// Whether the difference from the baseline's row is told.
         delta: bool,
     },
-    /// A line a column along the numbers of the row axis; or the losses of each log.
+    /// A line a column along the numbers of the last row axis; or the losses of each log.
     Curve,
     /// A group of bars a row, a bar a column.
     Bars,
@@ -541,10 +542,26 @@ pub struct Report {
     pub caption: Option<String>,
     /// Heads of the leading columns: the row axes' names.
     pub row_axes: Vec<String>,
-    /// Head of each value column: `perplexity`, or `perplexity, arm = hard`.
-    pub columns: Vec<String>,
+    /// The columns of values: of the first value all of the column axis, then of the next.
+    pub columns: Vec<Column>,
     /// The rows.
     pub rows: Vec<ReportRow>,
+}
+
+/// A column of a table. Its text is its head: `perplexity`, or `perplexity, arm = hard`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// What it shows: `perplexity`.
+    pub value: String,
+    /// The column axis and its value, as written.
+    pub at: Option<(String, String)>,
+}
+
+impl fmt::Display for Column {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.value)?;
+        self.at.iter().try_for_each(|(axis, value)| write!(f, ", {axis} = {value}"))
+    }
 }
 
 /// A row of a table.
@@ -552,7 +569,7 @@ pub struct Report {
 pub struct ReportRow {
     /// The row axes' values, as written.
     pub labels: Vec<String>,
-    /// The value of the one row axis, if that is a number.
+    /// The value of the last row axis, if that is a number.
     pub x: Option<f64>,
     /// Whether all row axes are at their baseline.
     pub is_baseline: bool,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tlm::base::SourceMap;
 use tlm::diag::{Checked, Diagnostic, render};
-use tlm::sema::steps::{Arg, Cell, Input, Step};
+use tlm::sema::steps::{Arg, Best, Cell, Input, Step, View};
 use tlm::sema::{self, Expansion, Overlay};
 
 /// Checks a recipe and compares what is found with `code text`, the text being what the first label is about.
@@ -546,11 +546,12 @@ fn table(recipe: &str) -> (Vec<String>, Vec<Vec<String>>) {
     let cell = |cell: &Option<Cell>| match cell {
         Some(Cell::Value(value)) => serde_json::to_string(value).expect("plain data"),
         Some(Cell::Late(_)) => "late".to_owned(),
+        Some(Cell::Log(_)) => "log".to_owned(),
         Some(Cell::Spread(parts)) => format!("{} numbers", parts.len()),
         None => "none".to_owned(),
     };
     let rows = report.rows.iter().map(|row| row.cells.iter().map(cell).collect());
-    (report.columns, rows.collect())
+    (report.columns.iter().map(ToString::to_string).collect(), rows.collect())
 }
 
 #[test]
@@ -567,6 +568,72 @@ fn reports_show_records_and_need_no_plan() {
     ));
     assert_eq!(columns.len(), 2);
     assert_eq!(rows, [["2 numbers", "late"], ["2 numbers", "late"]]);
+}
+
+/// A stage whose log can be drawn, at two rates and two seeds.
+const RUNS: &str = "use std.{corpus}\nstage fit(text: Corpus; rate: Float, seed: Count) -> { log: TrainLog, loss: Float } \
+     version 1 shell \"fit {text} {rate} {seed} {log} {loss}\"\n\
+     axis rate = [0.5, 0.25]\naxis seed = [1, 2]\naxis arm = [\"a\", \"b\"]\n\
+     let r = fit(corpus.text(if arm == \"a\" then \"a.txt\" else \"b.txt\"), rate: rate, seed: seed)\n\
+     plan all = r over rate * seed * arm\n";
+
+#[test]
+fn figures_have_the_cells_of_their_table() {
+    let figure = |figure: &str| {
+        let report = expand(&format!("{RUNS}report f = {figure}")).reports.remove(0);
+        (report.view, table(&format!("{RUNS}report f = {figure}")), report.rows)
+    };
+    let (view, (columns, cells), rows) = figure("curve(r.log, rows: [arm, rate], cols: seed)");
+    assert_eq!(view, View::Curve);
+    assert_eq!(columns, ["log, seed = 1", "log, seed = 2"]);
+    assert_eq!(cells, [["log", "log"]; 4]);
+    assert_eq!(rows.iter().map(|row| row.x).collect::<Vec<_>>(), [Some(0.5), Some(0.25)].repeat(2));
+    assert_eq!(
+        rows.iter().map(|row| row.is_baseline).collect::<Vec<_>>(),
+        [true, false, false, false]
+    );
+    let (view, (columns, _), _) = figure("scatter([rate, r.loss], rows: seed, cols: arm)");
+    assert_eq!(view, View::Scatter);
+    assert_eq!(
+        columns,
+        ["rate, arm = \"a\"", "rate, arm = \"b\"", "loss, arm = \"a\"", "loss, arm = \"b\""]
+    );
+    assert_eq!(figure("bars(mean_std(r.loss, over: seed), rows: arm)").1.1, [["2 numbers"]; 2]);
+    assert_eq!(figure("curve(r.loss, rows: [arm, rate])").1.1, [["late"]; 4]);
+    assert_eq!(figure("heat(r.loss, rows: rate, cols: arm)").1.1, [["late", "late"]; 2]);
+    assert_eq!(
+        figure("table(r.loss, rows: rate, best: low, delta: true)").0,
+        View::Table { best: Some(Best::Low), delta: true }
+    );
+}
+
+#[test]
+fn figures_need_what_their_picture_shows() {
+    for (report, expected) in [
+        ("curve(r.loss)", "bad_report curve(r.loss)"),
+        ("curve(r.loss, rows: arm)", "bad_report curve(r.loss, rows: arm)"),
+        ("curve([r.log, r.loss], rows: rate)", "bad_report curve([r.log, r.loss], rows: rate)"),
+        ("bars(r.loss)", "bad_report bars(r.loss)"),
+        ("bars(r.log, rows: rate)", "not_a_cell r.log"),
+        ("bars(arm, rows: arm)", "not_a_cell arm"),
+        ("table(r.log, rows: rate)", "not_a_cell r.log"),
+        ("scatter(r.loss, rows: rate)", "bad_report scatter(r.loss, rows: rate)"),
+        ("scatter([rate, r.loss])", "bad_report scatter([rate, r.loss])"),
+        ("heat(r.loss, rows: rate)", "bad_report heat(r.loss, rows: rate)"),
+        (
+            "heat(r.loss, rows: [rate, arm], cols: seed)",
+            "bad_report heat(r.loss, rows: [rate, arm], cols: seed)",
+        ),
+        ("heat(r.loss, rows: rat, cols: seed)", "unknown_axis rat"),
+        ("heat(r.loss, rows: rate, cols: [arm, seed])", "bad_report [arm, seed]"),
+        ("heat(r.loss, rows: rate, cols: arm, best: high)", "bad_report best"),
+        ("table(r.loss, rows: rate, best: most)", "bad_report most"),
+        ("table(r.loss, rows: rate, delta: 1)", "bad_report 1"),
+        ("table(r.loss, rows: rate, colour: 1)", "bad_report colour"),
+        ("pie(r.loss, rows: rate)", "bad_report pie(r.loss, rows: rate)"),
+    ] {
+        finds(&format!("{RUNS}report f = {report}"), &[expected]);
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use tlm::report::jsonl::{Line, StepName, cells, json};
 use tlm::report::summary::{self, Flops, PlanLine, PlanState, summary};
 use tlm::report::{Found, Shown, Source, StepFacts, Table, Terminal, resolve};
 use tlm::sema::late::Late;
-use tlm::sema::steps::{Cell, OutputRef, Report, ReportRow, StepId};
+use tlm::sema::steps::{Best, Cell, Column, OutputRef, Report, ReportRow, StepId, View};
 use tlm::stage::{Event, Failure, FailureKind};
 
 #[track_caller]
@@ -35,13 +35,20 @@ fn output(step: u32) -> Option<Cell> {
 }
 
 fn table() -> Table {
-    let row =
-        |labels: [&str; 2], cells| ReportRow { labels: labels.map(String::from).to_vec(), cells };
+    let row = |labels: [&str; 2], cells| ReportRow {
+        labels: labels.map(String::from).to_vec(),
+        x: None,
+        is_baseline: labels[0] == "hard",
+        cells,
+    };
     let report = Report {
         name: "rounds".into(),
+        view: View::Table { best: None, delta: false },
         caption: Some("Perplexity on held-out text.".into()),
         row_axes: vec!["arm".into(), "rate".into()],
-        columns: vec!["perplexity".into(), "tokens".into()],
+        columns: ["perplexity", "tokens"]
+            .map(|value| Column { value: value.into(), at: None })
+            .into(),
         rows: vec![
             row(["hard", "50%"], vec![output(1), Some(Cell::Value(Value::Int(409_600)))]),
             row(["hard | x", "0%"], vec![output(2), None]),
@@ -71,6 +78,9 @@ fn table() -> Table {
 fn tables() {
     check("table_ruled", &draw(&table(), Format::Ruled));
     check("table_markdown", &draw(&table(), Format::Markdown));
+    let marked = |best, delta| Table { view: View::Table { best, delta }, ..table() };
+    check("table_ruled_best", &draw(&marked(Some(Best::Low), true), Format::Ruled));
+    check("table_markdown_best", &draw(&marked(Some(Best::High), false), Format::Markdown));
 }
 
 #[derive(Clone, Default)]

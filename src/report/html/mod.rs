@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use minijinja::{AutoEscape, Environment, Value, context};
 
 use crate::base::text::{bytes, duration};
-use crate::report::table::{Shown, Source, Table};
+use crate::report::table::{Shown, Source, Table, TableCell, Text};
 
 pub use curves::Curve;
 pub use frequencies::{Frequencies, read_frequencies};
@@ -112,16 +112,16 @@ fn hint(sources: &[Source]) -> Option<String> {
 }
 
 fn table(table: &Table) -> Value {
-    let cell = |cell: &crate::report::table::TableCell, text: String| {
+    let cell = |cell: &TableCell, text: Text| {
         let kind = match cell.shown {
-            Shown::Value(_) | Shown::Spread(_) => "value",
+            Shown::Value(_) | Shown::Spread(_) | Shown::Curve(_) => "value",
             Shown::NotPlanned => "none",
             Shown::Pending => "pending",
             Shown::Failed => "failed",
         };
         let source = cell.sources.first();
         context! {
-            text, kind,
+            text => text.text, is_best => text.is_best, kind,
             href => source.map(|s| format!("#{}", anchor(s.step.0))),
             hint => hint(&cell.sources),
         }
@@ -138,7 +138,7 @@ fn table(table: &Table) -> Value {
         .collect();
     context! {
         name => &*table.name, caption => table.caption.clone(), axes => table.axes.clone(),
-        columns => table.columns.clone(), rows,
+        columns => table.columns.iter().map(ToString::to_string).collect::<Vec<_>>(), rows,
     }
 }
 
