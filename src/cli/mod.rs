@@ -13,6 +13,7 @@ mod lock;
 mod outline;
 mod pages;
 mod recipe;
+mod report;
 mod run;
 mod sample;
 mod samples;
@@ -85,6 +86,17 @@ enum Command {
         planned: PlanArgs,
         #[command(flatten)]
         run: RunArgs,
+    },
+    /// Shows the reports of what the store holds; runs nothing
+    Report {
+        #[command(flatten)]
+        planned: PlanArgs,
+        /// Shows only this report; may be given several times
+        #[arg(long = "name", value_name = "REPORT")]
+        names: Vec<String>,
+        /// The form; by default `text` on a terminal, else `markdown`
+        #[arg(long, value_enum)]
+        format: Option<ReportFormat>,
     },
     /// Writes the keys of the steps and what they made into `RECIPE.lock`, for `--locked`
     Lock {
@@ -334,6 +346,20 @@ enum GraphFormat {
     Mermaid,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum ReportFormat {
+    /// Ruled tables
+    Text,
+    /// Markdown
+    Markdown,
+    /// Comma-separated values with all digits; of logs all points
+    Csv,
+    /// JSON, with the keys of the steps behind each cell
+    Json,
+    /// LaTeX, for the package `booktabs`
+    Latex,
+}
+
 /// Where a command writes, and what it may know.
 struct Console<'c> {
     world: &'c World,
@@ -421,6 +447,9 @@ fn obey(command: Command, console: &mut Console<'_>) -> Result<(), Exit> {
         Command::Fmt { files, check } => fmt::fmt(&files, check, console),
         Command::Plan { planned, show } => explain::plan(&planned, &show, console),
         Command::Lock { planned } => lock::lock(&planned, console),
+        Command::Report { planned, names, format } => {
+            report::report(&planned, &names, format, console)
+        }
         Command::Run { planned, run } => run::run(&planned, &run, console),
         Command::Why { recipe, store, step } => explain::why(&recipe, &store, &step, console),
         Command::Graph { planned, format } => explain::graph(&planned, format, console),

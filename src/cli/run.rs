@@ -13,10 +13,10 @@ use crate::cli::explain::{facts, local, told};
 use crate::cli::recipe::{self, Session, tell};
 use crate::cli::{
     Console, ENVIRONMENT, Exit, FAILED, INTERNAL, INTERRUPTED, PROGRAM, PlanArgs, RunArgs,
-    elsewhere, lock,
+    elsewhere, lock, report,
 };
 use crate::exec::{self, Machine, OnFailure, Outcome, Stop};
-use crate::report::draw::{Format, draw};
+use crate::report::draw::draw;
 use crate::report::html::{self, HtmlError};
 use crate::report::{Results, Table, Terminal, Trace, Watch, jsonl};
 use crate::stage::FailureKind;
@@ -202,10 +202,7 @@ fn no_trace(path: Option<&Path>, error: &io::Error, console: &mut Console<'_>) -
 
 /// Prints the tables: ruled for people, Markdown for files.
 fn show(tables: &[Table], console: &mut Console<'_>) -> io::Result<()> {
-    let format = match console.world.stdout_is_terminal() {
-        true => Format::Ruled,
-        false => Format::Markdown,
-    };
+    let format = report::default_format(console);
     tables.iter().try_for_each(|table| writeln!(console.out, "{}", draw(table, format)))
 }
 

@@ -1,5 +1,6 @@
-//! Tables as text: ruled for terminals, Markdown for files and pipes.
+//! Tables as text: ruled for terminals, Markdown for files and pipes, and what other programs read.
 
+use crate::report::export::{csv, json, latex};
 use crate::report::names::columns;
 use crate::report::table::{Row, Table, Text};
 
@@ -10,6 +11,20 @@ pub enum Format {
     Ruled,
     /// Markdown.
     Markdown,
+    /// Comma-separated values, exact.
+    Csv,
+    /// JSON: cells with the keys of the steps behind them.
+    Json,
+    /// LaTeX with `booktabs`.
+    Latex,
+}
+
+/// Returns tables as one text: an empty line stands between two, but in JSON, where they are a list.
+pub fn draw_all(tables: &[Table], format: Format) -> String {
+    match format {
+        Format::Json => json(tables),
+        _ => tables.iter().map(|table| draw(table, format)).collect::<Vec<_>>().join("\n"),
+    }
 }
 
 /// Returns a table as text, ending in a newline.
@@ -17,6 +32,9 @@ pub fn draw(table: &Table, format: Format) -> String {
     match format {
         Format::Ruled => ruled(table),
         Format::Markdown => markdown(table),
+        Format::Csv => csv(table),
+        Format::Json => json(std::slice::from_ref(table)),
+        Format::Latex => latex(table),
     }
 }
 
@@ -113,8 +131,8 @@ fn markdown(table: &Table) -> String {
 }
 
 fn title(table: &Table) -> String {
-    match &table.caption {
-        Some(caption) => format!("{}: {}\n", table.name, caption.trim().replace('\n', " ")),
+    match table.told() {
+        Some(caption) => format!("{}: {caption}\n", table.name),
         None => format!("{}\n", table.name),
     }
 }

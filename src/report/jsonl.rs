@@ -9,7 +9,7 @@ use crate::base::{Digest, Value};
 use crate::exec::Outcome;
 use crate::graph::Planned;
 use crate::report::Table;
-use crate::report::table::{Shown, Spread};
+use crate::report::table::{Shown, Spread, TableCell};
 use crate::stage::FailureKind;
 
 /// The format's version; bumped when a field is added or changes its meaning.
@@ -253,14 +253,7 @@ pub fn cells(table: &Table) -> Vec<Line> {
         let point: BTreeMap<_, _> =
             table.axes.iter().cloned().zip(row.labels.iter().cloned()).collect();
         for (column, cell) in table.columns.iter().zip(&row.cells) {
-            let (state, value) = match &cell.shown {
-                Shown::Value(value) => ("value", Some(value.clone())),
-                Shown::Spread(spread) => ("spread", Some(spread_value(spread))),
-                Shown::Curve(_) => ("curve", cell.number().map(Value::Float)),
-                Shown::NotPlanned => ("not_planned", None),
-                Shown::Pending => ("pending", None),
-                Shown::Failed => ("failed", None),
-            };
+            let (state, value) = shown(cell);
             lines.push(Line::Cell {
                 report: table.name.clone(),
                 row: point.clone(),
@@ -272,6 +265,18 @@ pub fn cells(table: &Table) -> Vec<Line> {
         }
     }
     lines
+}
+
+/// Returns what a cell shows, in a word, and its value.
+pub(super) fn shown(cell: &TableCell) -> (&'static str, Option<Value>) {
+    match &cell.shown {
+        Shown::Value(value) => ("value", Some(value.clone())),
+        Shown::Spread(spread) => ("spread", Some(spread_value(spread))),
+        Shown::Curve(_) => ("curve", cell.number().map(Value::Float)),
+        Shown::NotPlanned => ("not_planned", None),
+        Shown::Pending => ("pending", None),
+        Shown::Failed => ("failed", None),
+    }
 }
 
 fn spread_value(spread: &Spread) -> Value {

@@ -6,6 +6,7 @@
 
 mod course;
 pub mod draw;
+mod export;
 pub mod failure;
 pub mod html;
 pub mod jsonl;
@@ -15,6 +16,7 @@ pub mod number;
 mod plain;
 pub mod progress;
 mod results;
+mod scatter;
 pub mod summary;
 pub mod table;
 pub mod terminal;
@@ -23,6 +25,7 @@ mod watch;
 
 pub use names::StepFacts;
 pub use results::Results;
+pub use scatter::Correlation;
 pub use table::{Found, Shown, Source, Spread, Table, resolve};
 pub use terminal::Terminal;
 pub use trace::Trace;

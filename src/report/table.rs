@@ -175,6 +175,11 @@ fn of_spread(parts: &[Late], find: &dyn Fn(&OutputRef) -> Found) -> TableCell {
 }
 
 impl TableCell {
+    /// Returns whether it shows a training's log.
+    pub(super) fn is_log(&self) -> bool {
+        matches!(self.shown, Shown::Curve(_))
+    }
+
     /// Returns the number that it shows: of several the mean, of a log the mean of the last twentieth.
     pub fn number(&self) -> Option<f64> {
         match &self.shown {
@@ -228,6 +233,12 @@ impl Table {
         };
         let row = |row: &Row| row.cells.iter().enumerate().map(|cell| text(cell, row)).collect();
         self.rows.iter().map(row).collect()
+    }
+
+    /// Returns the values of the row axes: `lr = 1e-3, rate = 50%`.
+    pub(super) fn label(&self, row: &Row) -> String {
+        let axes = self.axes.iter().zip(&row.labels);
+        axes.map(|(axis, value)| format!("{axis} = {value}")).collect::<Vec<_>>().join(", ")
     }
 
     fn has_delta(&self) -> bool {

@@ -522,6 +522,19 @@ pub enum View {
     Heat,
 }
 
+impl View {
+    /// Returns what it is called in recipes.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Table { .. } => "table",
+            Self::Curve => "curve",
+            Self::Bars => "bars",
+            Self::Scatter => "scatter",
+            Self::Heat => "heat",
+        }
+    }
+}
+
 /// Which number is the best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Best {

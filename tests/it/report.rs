@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tlm::base::{Digest, Value};
 use tlm::data::train_log::Point;
 use tlm::exec::Estimate;
-use tlm::report::draw::{Format, draw};
+use tlm::report::draw::{Format, draw, draw_all};
 use tlm::report::html::{self, Artifact, Curve, Frequencies, Page, Status, StepCard};
 use tlm::report::jsonl::{Line, StepName, cells, json};
 use tlm::report::summary::{self, Flops, PlanLine, PlanState, summary};
@@ -81,6 +81,103 @@ fn tables() {
     let marked = |best, delta| Table { view: View::Table { best, delta }, ..table() };
     check("table_ruled_best", &draw(&marked(Some(Best::Low), true), Format::Ruled));
     check("table_markdown_best", &draw(&marked(Some(Best::High), false), Format::Markdown));
+}
+
+/// A figure of each kind, and a table, at two rates of two arms: of the last one nothing is there yet.
+fn figures() -> Vec<Table> {
+    let late =
+        |step, name: &str| Late::Output(OutputRef { step: StepId(step), output: name.into() });
+    let cell = |step, name: &str| Some(Cell::Late(late(step, name)));
+    let spread =
+        |step| Some(Cell::Spread((0..3).map(|seed| late(step * 3 + seed, "acc")).collect()));
+    let log = |step| Some(Cell::Log(OutputRef { step: StepId(step), output: "log".into() }));
+    let arms = [Some("100%_\\"), Some("b & c")];
+    let columns = |values: &[&str]| {
+        let column = |value: &&str, arm: Option<&str>| Column {
+            value: value.to_string(),
+            at: arm.map(|arm| ("arm".to_owned(), arm.to_owned())),
+        };
+        values.iter().flat_map(|value| arms.map(|arm| column(value, arm))).collect::<Vec<_>>()
+    };
+    let figure = |name: &str, view, values: &[&str], cells: &dyn Fn(u32) -> Vec<Option<Cell>>| {
+        let rows = (0..4).map(|at| ReportRow {
+            labels: vec![format!("{}", 0.25 * f64::from(at + 1))],
+            x: Some(0.25 * f64::from(at + 1)),
+            is_baseline: at == 0,
+            cells: cells(at),
+        });
+        let report = Report {
+            name: name.into(),
+            view,
+            caption: Some(format!("What a {name} is <like>,\nin two lines.")),
+            row_axes: vec!["rate".into()],
+            columns: columns(values),
+            rows: rows.collect(),
+        };
+        resolve(&report, &|output| Found {
+            shown: match &*output.output {
+                _ if output.step.0 > 20 => Shown::Pending,
+                "log" => Shown::Curve(curve(output.step.0 as usize, 60).points),
+                "params" => Shown::Value(Value::Int(1000 << output.step.0)),
+                _ => Shown::Value(Value::Float(
+                    0.5 + 0.04 * f64::from(output.step.0)
+                        - 0.011 * f64::from(output.step.0.pow(2) % 13),
+                )),
+            },
+            source: Some(Source {
+                step: output.step,
+                name: format!("m[{}]", output.step.0),
+                key: Digest::of(&[output.step.0 as u8]),
+            }),
+        })
+    };
+    let best = View::Table { best: Some(Best::High), delta: false };
+    vec![
+        figure("table", best, &["acc"], &|at| vec![spread(at), spread(at + 4)]),
+        figure("bars", View::Bars, &["acc"], &|at| vec![spread(at), spread(at + 4)]),
+        figure("line", View::Curve, &["acc"], &|at| vec![spread(at), cell(at + 9, "acc")]),
+        figure("curve", View::Curve, &["log"], &|at| vec![log(at), None]),
+        figure("scatter", View::Scatter, &["params", "acc"], &|at| {
+            vec![
+                cell(at, "params"),
+                cell(at + 4, "params"),
+                cell(at, "acc"),
+                cell(2 * at + 5, "acc"),
+            ]
+        }),
+        figure("heat", View::Heat, &["acc"], &|at| vec![cell(at, "acc"), cell(6 * at + 3, "acc")]),
+    ]
+}
+
+#[test]
+fn tables_for_other_programs() {
+    // Figures draw points of logs; four are enough to see the form.
+    let mut tables = figures();
+    for cell in tables.iter_mut().flat_map(|table| &mut table.rows).flat_map(|row| &mut row.cells) {
+        if let Shown::Curve(points) = &mut cell.shown {
+            points.truncate(4);
+        }
+    }
+    for (name, format) in [
+        ("figures.ruled", Format::Ruled),
+        ("figures.csv", Format::Csv),
+        ("figures.latex", Format::Latex),
+    ] {
+        check(name, &draw_all(&tables, format));
+    }
+    tables.iter_mut().for_each(|table| table.rows.truncate(1));
+    check("figures.json", &draw_all(&tables, Format::Json));
+    assert_eq!(draw_all(&[], Format::Json), "[]\n");
+}
+
+/// A curve with some noise.
+fn curve(index: usize, points: u32) -> Curve {
+    let noise = |i: u32| f64::from(i.wrapping_mul(2_654_435_761) >> 16) / 65536.0 - 0.5;
+    let point = |i: u32| Point {
+        tokens: f64::from(i) * 4096.0,
+        loss: 5.0 + 0.13 * index as f64 + 3.3 * (-f64::from(i) / 25.0).exp() + 0.35 * noise(i + 77),
+    };
+    Curve { name: String::new(), points: (1..points).map(point).collect() }
 }
 
 #[derive(Clone, Default)]
@@ -293,19 +390,9 @@ fn page() -> Page {
             log: Some(".tlm/logs/x.log".into()),
         }
     };
-    let curve = |(index, name): (usize, &str)| {
-        let noise = |i: u32| f64::from(i.wrapping_mul(2_654_435_761) >> 16) / 65536.0 - 0.5;
-        let point = |i: u32| Point {
-            tokens: f64::from(i) * 4096.0,
-            loss: 5.0
-                + 0.13 * index as f64
-                + 3.3 * (-f64::from(i) / 25.0).exp()
-                + 0.35 * noise(i + 77),
-        };
-        Curve {
-            name: name.into(),
-            points: (1..if index < 2 { 98 } else { 49 }).map(point).collect(),
-        }
+    let named = |(index, name): (usize, &str)| {
+        let Curve { points, .. } = curve(index, if index < 2 { 98 } else { 49 });
+        Curve { name: name.into(), points }
     };
     Page {
         mark: String::new(),
@@ -326,7 +413,7 @@ fn page() -> Page {
         ]
         .into_iter()
         .enumerate()
-        .map(curve)
+        .map(named)
         .collect(),
         frequencies: vec![Frequencies {
             name: "counts".into(),

@@ -43,6 +43,23 @@ fn plan_tells_what_would_run_and_runs_nothing() {
 }
 
 #[test]
+fn report_shows_what_the_store_has_and_runs_nothing() {
+    let space = Space::new();
+    let empty = space.tlm(&["report", "r.tlm", "--format", "csv"]);
+    check(&empty, 0, &["size,sequences,tokens\n,,\n"]);
+    assert_eq!(space.tlm(&["ls"]).out, "0 records\n");
+    let run = space.tlm(&["run", "r.tlm"]).out;
+    assert_eq!(space.tlm(&["report", "r.tlm"]).out.trim_end(), run.trim_end());
+    let told = space.tlm(&["report", "r.tlm", "--format", "json", "--name", "sizes"]).out;
+    let told: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+    let cell = &told[0]["rows"][0]["cells"][0];
+    assert_eq!((&cell["value"], &cell["sources"][0]["step"]), (&270.into(), &"tok".into()));
+    let key = cell["sources"][0]["key"].as_str().expect("a key");
+    check(&space.tlm(&["show", key]), 0, &["tok (tokenizer.prune)"]);
+    check(&space.tlm(&["report", "r.tlm", "--name", "size"]), 2, &["did you mean `sizes`?"]);
+}
+
+#[test]
 fn why_names_the_change_and_its_place() {
     let space = Space::new();
     check(&space.tlm(&["why", "r.tlm", "tok"]), 0, &["has to run; no step of this stage ever ran"]);
