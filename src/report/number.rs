@@ -90,6 +90,19 @@ pub fn compact(number: f64) -> String {
     format!("{}{suffix}", trim_zeros(&format!("{scaled:.decimals$}")))
 }
 
+/// Returns a number for a narrow place, with three digits of it: `0.125`, `1.5e-4`, `48k`.
+pub fn tick(number: f64) -> String {
+    match number.abs() {
+        n if n > 0.0 && n < 0.01 => {
+            let text = format!("{number:.2e}");
+            let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+            format!("{}e{exponent}", trim_zeros(digits))
+        }
+        n if n < 1.0 => trim_zeros(&format!("{number:.3}")),
+        _ => compact(number),
+    }
+}
+
 fn trim_zeros(text: &str) -> String {
     if text.contains('.') {
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -122,6 +135,15 @@ mod tests {
         assert_eq!(float(0.0, 2), "0.00");
         assert_eq!(float(-1234.5, 1), "-1,234.5");
         assert_eq!(float(f64::NAN, 1), "nan");
+    }
+
+    #[test]
+    fn ticks_keep_three_digits() {
+        for (number, text) in
+            [(0.0, "0"), (0.125, "0.125"), (1.5e-4, "1.5e-4"), (-0.001, "-1e-3"), (48e3, "48k")]
+        {
+            assert_eq!(tick(number), text);
+        }
     }
 
     #[test]

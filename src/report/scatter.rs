@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::report::table::Table;
+use crate::report::table::{Row, Table};
 use crate::sema::steps::View;
 
 /// The points of one colour.
@@ -19,6 +19,8 @@ pub(super) struct Dot {
     pub(super) y: f64,
     /// The values of the row axes: `lr = 1e-3, rate = 50%`.
     pub(super) label: String,
+    /// The step behind its y, else behind its x.
+    pub(super) step: Option<u32>,
 }
 
 /// Spearman's rank correlation.
@@ -38,9 +40,15 @@ impl Table {
         // First are the columns of x, then those of y.
         let half = self.columns.len() / 2;
         let cloud = |at: usize| {
-            let point = |row: &crate::report::table::Row| {
+            let point = |row: &Row| {
                 let number = |at: usize| row.cells.get(at)?.number().filter(|n| n.is_finite());
-                Some(Dot { x: number(at)?, y: number(half + at)?, label: self.label(row) })
+                let step = |at: usize| Some(row.cells.get(at)?.sources.first()?.step.0);
+                Some(Dot {
+                    x: number(at)?,
+                    y: number(half + at)?,
+                    label: self.label(row),
+                    step: step(half + at).or_else(|| step(at)),
+                })
             };
             let name =
                 self.columns[at].at.as_ref().map(|(axis, value)| format!("{axis} = {value}"));

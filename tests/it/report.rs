@@ -403,7 +403,7 @@ fn page() -> Page {
             ("machine".into(), "2 CPUs".into()),
             ("steps".into(), "23, 9 ran, 14 reused".into()),
         ],
-        tables: vec![table()],
+        tables: [vec![table()], figures()].concat(),
         curves: [
             "r1",
             "r1s",
@@ -444,15 +444,17 @@ fn the_page_stands_alone_and_its_links_lead_somewhere() {
     }
     assert!(attributes(&html, "src").is_empty(), "the page loads something");
     assert_eq!(html.replace("http://www.w3.org/2000/svg", "").find("://"), None);
-    assert!(!html.contains("<script"), "a recipe's text became markup");
+    assert_eq!(html.matches("<script").count(), 1, "a recipe's text became markup");
     assert!(html.contains("&lt;script&gt;"));
     assert!(!html.contains("</pre>\n</code>"));
     for (tag, count) in
-        [("class=\"edge\"", 39), ("class=\"node ", 23), ("<section", 23), ("class=\"chart\"", 3)]
+        [("class=\"edge\"", 39), ("class=\"node ", 23), ("<section", 23), ("class=\"chart\"", 8)]
     {
         assert_eq!(html.matches(tag).count(), count, "{tag}");
     }
-    for tag in ["table", "section", "svg", "g", "text", "a", "dl", "main", "tr"] {
+    for tag in
+        ["table", "figure", "details", "section", "svg", "g", "text", "a", "dl", "main", "tr"]
+    {
         let opened =
             html.matches(&format!("<{tag} ")).count() + html.matches(&format!("<{tag}>")).count();
         assert_eq!(opened, html.matches(&format!("</{tag}>")).count(), "unbalanced <{tag}>");

@@ -1,65 +1,91 @@
-//! Curves as SVG, drawn by plotters, each line labelled at its end.
+//! Charts as SVG, drawn by plotters: lines here, each labelled at its end, and what `figure` draws the others with.
 //!
 //! plotters writes fixed colours. Marker colours stand for the page's CSS variables and are replaced afterwards, so
 //! that charts follow the reader's light or dark.
 
 use std::collections::BTreeMap;
 
+use plotters::chart::ChartContext;
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::{
-    ChartBuilder, Color, DrawingArea, IntoDrawingArea, IntoFont, LineSeries, PathElement, RGBColor,
-    SVGBackend, Text,
+    Cartesian2d, ChartBuilder, Circle, Color, DrawingArea, ErrorBar, IntoDrawingArea, IntoFont,
+    LineSeries, PathElement, RGBColor, SVGBackend, Text,
 };
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{ShapeStyle, TextStyle};
 
 use crate::data::train_log::Point;
-use crate::report::html::HtmlError;
 use crate::report::html::curves::{Curve, smooth, thin};
 use crate::report::html::frequencies::Frequencies;
+use crate::report::html::{HtmlError, anchor, escape};
+use crate::report::names::fit;
 use crate::report::number::{compact, decimals};
 
 /// Colours in the page's style sheet, `--c0` and up.
-const COLORS: usize = 6;
-const WIDTH: u32 = 900;
-const HEIGHT: u32 = 380;
+pub(super) const COLORS: usize = 7;
+pub(super) const WIDTH: u32 = 900;
+pub(super) const HEIGHT: u32 = 380;
 const LABEL_PX: i32 = 16;
 /// Points drawn of each line.
 const POINTS: usize = 400;
 
 /// Markers for the page's variables: `--ink`, `--muted`, `--line`.
-const INK: RGBColor = RGBColor(250, 1, 0);
-const MUTED: RGBColor = RGBColor(250, 1, 1);
+pub(super) const INK: RGBColor = RGBColor(250, 1, 0);
+pub(super) const MUTED: RGBColor = RGBColor(250, 1, 1);
 const GRID: RGBColor = RGBColor(250, 1, 2);
 
-/// What a chart shows.
-struct Chart<'c> {
-    title: &'static str,
-    x: Axis,
-    y: Axis,
-    lines: Vec<Line<'c>>,
+/// A chart of lines.
+pub(super) struct Chart {
+    pub(super) title: String,
+    pub(super) x: Axis,
+    pub(super) y: Axis,
+    pub(super) lines: Vec<Line>,
 }
 
-struct Axis {
-    title: &'static str,
-    from: f64,
-    to: f64,
+pub(super) struct Axis {
+    pub(super) title: String,
+    pub(super) from: f64,
+    pub(super) to: f64,
+    /// Where values are written; by default at round ones.
+    pub(super) ticks: Option<Vec<f64>>,
     /// Writes a value beside the axis.
-    label: Box<dyn Fn(f64) -> String>,
+    pub(super) label: Box<dyn Fn(f64) -> String>,
 }
 
-struct Line<'c> {
-    name: &'c str,
-    points: Vec<(f64, f64)>,
+#[derive(Default)]
+pub(super) struct Line {
+    pub(super) name: String,
+    pub(super) points: Vec<(f64, f64)>,
     /// Drawn faintly behind it.
-    behind: Vec<(f64, f64)>,
+    pub(super) behind: Vec<(f64, f64)>,
+    /// Points to be seen as such.
+    pub(super) marks: Vec<Mark>,
 }
+
+/// A point that was measured.
+pub(super) struct Mark {
+    pub(super) at: (f64, f64),
+    /// How far its whiskers reach.
+    pub(super) reach: Option<f64>,
+    pub(super) note: Note,
+}
+
+/// What is told of a place in a chart to who points at it, and where a click leads.
+pub(super) struct Note {
+    pub(super) text: String,
+    pub(super) step: Option<u32>,
+}
+
+/// A note in its place: a rectangle, from its upper left to its lower right corner, in pixels.
+pub(super) type Spot = ((i32, i32), (i32, i32), Note);
 
 /// Returns one SVG for all curves when few, else one per label (the name before its axis values), and never more
 /// lines in one than there are colours.
 pub(super) fn losses(curves: &[Curve]) -> Result<Vec<String>, HtmlError> {
     let curves: Vec<_> = curves.iter().filter(|curve| !curve.points.is_empty()).collect();
-    groups(curves, |curve| &curve.name).iter().map(|curves| draw(&loss_chart(curves))).collect()
+    groups(curves, |curve| &curve.name).iter().map(|curves| draw(loss_chart(curves))).collect()
 }
 
 /// Returns the charts of token frequencies by rank, and of coverage by vocabulary size, by the same rule.
@@ -67,10 +93,10 @@ pub(super) fn frequencies(all: &[Frequencies]) -> Result<Vec<String>, HtmlError>
     let mut charts = Vec::new();
     let ranked = all.iter().filter(|one| !one.ranks.is_empty()).collect();
     for group in groups(ranked, |one| &one.name) {
-        charts.push(draw(&rank_chart(&group))?);
+        charts.push(draw(rank_chart(&group))?);
         let covered: Vec<_> = group.into_iter().filter(|one| !one.coverage.is_empty()).collect();
         if !covered.is_empty() {
-            charts.push(draw(&coverage_chart(&covered))?);
+            charts.push(draw(coverage_chart(&covered))?);
         }
     }
     Ok(charts)
@@ -79,7 +105,7 @@ pub(super) fn frequencies(all: &[Frequencies]) -> Result<Vec<String>, HtmlError>
 /// Parts what has names into what goes into one chart.
 fn groups<T>(all: Vec<&T>, name: impl Fn(&T) -> &str) -> Vec<Vec<&T>> {
     if all.len() <= COLORS {
-        return all.chunks(COLORS).map(<[&T]>::to_vec).collect();
+        return if all.is_empty() { Vec::new() } else { vec![all] };
     }
     let mut known = BTreeMap::new();
     let mut groups: Vec<Vec<&T>> = Vec::new();
@@ -91,27 +117,45 @@ fn groups<T>(all: Vec<&T>, name: impl Fn(&T) -> &str) -> Vec<Vec<&T>> {
         });
         groups[group].push(one);
     }
-    groups.iter().flat_map(|members| members.chunks(COLORS)).map(<[&T]>::to_vec).collect()
+    groups.into_iter().flat_map(evenly).collect()
 }
 
-fn loss_chart<'c>(curves: &[&'c Curve]) -> Chart<'c> {
+/// Parts what is too much for one chart into parts of about the same size.
+pub(super) fn evenly<T>(mut all: Vec<T>) -> Vec<Vec<T>> {
+    let parts = all.len().div_ceil(COLORS).max(1);
+    let cut = |part: usize| all.len().div_ceil(parts) * part;
+    let cuts: Vec<_> = (1..parts).rev().map(cut).collect();
+    let mut tail: Vec<_> = cuts.into_iter().map(|cut| all.split_off(cut.min(all.len()))).collect();
+    tail.push(all);
+    tail.reverse();
+    tail
+}
+
+pub(super) fn loss_chart(curves: &[&Curve]) -> Chart {
     let (x_max, y_min, y_max) = ranges(curves);
     let y_decimals = decimals([y_max - y_min]).saturating_sub(2).max(1);
-    let line = |curve: &&'c Curve| {
+    let line = |curve: &&Curve| {
         let inside = |points: &[Point]| {
             let points = thin(points, POINTS).into_iter();
             points.map(|point| (point.tokens, point.loss.clamp(y_min, y_max))).collect()
         };
         let (points, behind) = (inside(&smooth(&curve.points)), inside(&curve.points));
-        Line { name: &curve.name, points, behind }
+        Line { name: curve.name.clone(), points, behind, ..Line::default() }
     };
     Chart {
-        title: "training loss over tokens",
-        x: Axis { title: "training tokens", from: 0.0, to: x_max, label: Box::new(compact) },
+        title: "training loss over tokens".to_owned(),
+        x: Axis {
+            title: "training tokens".to_owned(),
+            from: 0.0,
+            to: x_max,
+            ticks: None,
+            label: Box::new(compact),
+        },
         y: Axis {
-            title: "loss (nats per token)",
+            title: "loss (nats per token)".to_owned(),
             from: y_min,
             to: y_max,
+            ticks: None,
             label: Box::new(move |y| format!("{y:.y_decimals$}")),
         },
         lines: curves.iter().map(line).collect(),
@@ -119,22 +163,23 @@ fn loss_chart<'c>(curves: &[&'c Curve]) -> Chart<'c> {
 }
 
 /// Both axes are logarithmic: what is drawn are the powers of ten.
-fn rank_chart<'c>(all: &[&'c Frequencies]) -> Chart<'c> {
-    let line = |one: &&'c Frequencies| Line {
-        name: &one.name,
+fn rank_chart(all: &[&Frequencies]) -> Chart {
+    let line = |one: &&Frequencies| Line {
+        name: one.name.clone(),
         points: one.ranks.iter().map(|(rank, count)| (rank.log10(), count.log10())).collect(),
-        behind: Vec::new(),
+        ..Line::default()
     };
     let lines: Vec<_> = all.iter().map(line).collect();
-    let axis = |title, largest: f64| Axis {
-        title,
+    let axis = |title: &str, largest: f64| Axis {
+        title: title.to_owned(),
         from: 0.0,
         to: largest.max(1.0),
+        ticks: None,
         label: Box::new(power),
     };
     let points = || lines.iter().flat_map(|line| &line.points);
     Chart {
-        title: "token frequency by rank",
+        title: "token frequency by rank".to_owned(),
         x: axis("rank of the token", points().map(|(x, _)| *x).fold(0.0, f64::max)),
         y: axis("occurrences", points().map(|(_, y)| *y).fold(0.0, f64::max) * 1.03),
         lines,
@@ -142,89 +187,191 @@ fn rank_chart<'c>(all: &[&'c Frequencies]) -> Chart<'c> {
 }
 
 /// Writes a power of ten; nothing between two of them.
-fn power(exponent: f64) -> String {
+pub(super) fn power(exponent: f64) -> String {
     let is_whole = (exponent - exponent.round()).abs() < 1e-9;
     if is_whole { compact(10f64.powf(exponent.round())) } else { String::new() }
 }
 
-fn coverage_chart<'c>(all: &[&'c Frequencies]) -> Chart<'c> {
-    let line = |one: &&'c Frequencies| Line {
-        name: &one.name,
+fn coverage_chart(all: &[&Frequencies]) -> Chart {
+    let line = |one: &&Frequencies| Line {
+        name: one.name.clone(),
         points: thin(&one.coverage, POINTS),
-        behind: Vec::new(),
+        ..Line::default()
     };
     let lines: Vec<_> = all.iter().map(line).collect();
     let points = || lines.iter().flat_map(|line| &line.points);
     let x_max = points().map(|(x, _)| *x).fold(1.0, f64::max);
     Chart {
-        title: "coverage by vocabulary size",
-        x: Axis { title: "tokens kept", from: 0.0, to: x_max, label: Box::new(compact) },
+        title: "coverage by vocabulary size".to_owned(),
+        x: Axis {
+            title: "tokens kept".to_owned(),
+            from: 0.0,
+            to: x_max,
+            ticks: None,
+            label: Box::new(compact),
+        },
         y: Axis {
-            title: "coverage of the counted tokens",
+            title: "coverage of the counted tokens".to_owned(),
             from: 0.0,
             to: 1.0,
+            ticks: None,
             label: Box::new(|part| format!("{:.0}%", 100.0 * part)),
         },
         lines,
     }
 }
 
-fn draw(chart: &Chart<'_>) -> Result<String, HtmlError> {
-    let mut svg = String::new();
-    let root = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
-    draw_on(&root, chart).map_err(|error| HtmlError::Chart(error.to_string()))?;
-    drop(root);
-    Ok(themed(&svg, chart.title))
+/// Returns lines as SVG.
+pub(super) fn draw(chart: Chart) -> Result<String, HtmlError> {
+    let title = chart.title.clone();
+    svg(HEIGHT, &title, |root| draw_on(root, chart))
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type DrawError = plotters::drawing::DrawingAreaErrorKind<std::io::Error>;
+/// Returns what is drawn as SVG of this height, in the page's colours, with the notes in their places.
+pub(super) fn svg(
+    height: u32,
+    title: &str,
+    draw: impl FnOnce(&Area<'_>) -> Result<Vec<Spot>, DrawError>,
+) -> Result<String, HtmlError> {
+    let mut svg = String::new();
+    let root = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
+    let spots = draw(&root).map_err(|error| HtmlError::Chart(error.to_string()))?;
+    drop(root);
+    let spots: String = spots.iter().map(spot).collect();
+    Ok(themed(&svg, height, title).replacen("</svg>", &(spots + "</svg>"), 1))
+}
 
-fn draw_on(root: &Area<'_>, Chart { x, y, lines, .. }: &Chart<'_>) -> Result<(), DrawError> {
-    let longest = lines.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
-    let label_width = (longest as i32 * 7 + 24).clamp(60, WIDTH as i32 / 3);
+fn spot(((left, top), (right, bottom), note): &Spot) -> String {
+    let (width, height) = ((right - left).max(1), (bottom - top).max(1));
+    let rect = format!(
+        "<rect x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height}\" fill=\"transparent\"><title>{}</title></rect>\n",
+        escape(&note.text)
+    );
+    match note.step {
+        Some(step) => format!("<a href=\"#{}\">{rect}</a>", anchor(step)),
+        None => rect,
+    }
+}
+
+pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(super) type DrawError = plotters::drawing::DrawingAreaErrorKind<std::io::Error>;
+type Frame<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<Ticked, RangedCoordf64>>;
+
+/// A range of numbers and where they are written.
+pub(super) struct Ticked {
+    from: f64,
+    to: f64,
+    ticks: Vec<f64>,
+}
+
+impl Ranged for Ticked {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        RangedCoordf64::from(self.from..self.to).map(value, limit)
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.clone() }
+    }
+
+    fn range(&self) -> std::ops::Range<f64> {
+        self.from..self.to
+    }
+}
+
+/// Draws axes, with room for their labels on the left and for something on the right.
+pub(super) fn frame<'a>(
+    root: &Area<'a>,
+    x: &Axis,
+    y: &Axis,
+    left: u32,
+    right: u32,
+) -> Result<Frame<'a>, DrawError> {
+    let round = || RangedCoordf64::from(x.from..x.to).key_points(8);
+    let ticks = x.ticks.clone().unwrap_or_else(round);
     let mut chart = ChartBuilder::on(root)
         .margin_top(10)
         .margin_left(4)
-        .margin_right(label_width)
+        .margin_right(right)
         .x_label_area_size(46)
-        .y_label_area_size(62)
-        .build_cartesian_2d(x.from..x.to, y.from..y.to)?;
+        .y_label_area_size(left)
+        .build_cartesian_2d(Ticked { from: x.from, to: x.to, ticks }, y.from..y.to)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
         .bold_line_style(GRID)
         .light_line_style(GRID.mix(0.0))
         .axis_style(MUTED)
-        .x_labels(8)
         .y_labels(7)
         .x_label_formatter(&|value| (x.label)(*value))
         .y_label_formatter(&|value| (y.label)(*value))
-        .x_desc(x.title)
-        .y_desc(y.title)
+        .x_desc(&x.title)
+        .y_desc(&y.title)
         .label_style(("sans-serif", 15).into_font().color(&MUTED))
         .axis_desc_style(("sans-serif", 15).into_font().color(&INK))
         .draw()?;
-    let mut ends = Vec::new();
-    for (index, Line { name, points, behind }) in lines.iter().enumerate() {
-        let color = RGBColor(250, 0, index as u8);
-        let faint = color.mix(0.25);
+    Ok(chart)
+}
+
+/// Room for the numbers beside an axis.
+pub(super) const LEFT_PX: u32 = 62;
+/// How far from a mark pointing at it counts.
+const REACH_PX: i32 = 8;
+
+/// Stands for the page's colour of this number.
+pub(super) fn color(index: usize) -> RGBColor {
+    RGBColor(250, 0, index as u8)
+}
+
+fn draw_on(root: &Area<'_>, Chart { x, y, lines, .. }: Chart) -> Result<Vec<Spot>, DrawError> {
+    let longest = lines.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
+    let label_width = match longest {
+        0 => 24,
+        longest => (longest as i32 * 7 + 24).clamp(60, WIDTH as i32 / 3),
+    };
+    let mut chart = frame(root, &x, &y, LEFT_PX, label_width as u32)?;
+    let (mut ends, mut spots) = (Vec::new(), Vec::new());
+    for (index, Line { name, points, behind, marks }) in lines.into_iter().enumerate() {
+        let color = color(index);
         let strong = ShapeStyle { color: color.to_rgba(), filled: false, stroke_width: 2 };
         if !behind.is_empty() {
-            chart.draw_series(LineSeries::new(behind.iter().copied(), faint))?;
+            chart.draw_series(LineSeries::new(behind, color.mix(0.25)))?;
         }
         chart.draw_series(LineSeries::new(points.iter().copied(), strong))?;
-        if let Some(last) = points.last() {
-            ends.push((chart.backend_coord(last), color, *name));
+        if let Some(last) = points.last().filter(|_| longest > 0) {
+            ends.push((chart.backend_coord(last), color, name));
         }
+        spots.extend(draw_marks(&mut chart, color, marks)?);
     }
-    labels(root, ends, WIDTH as i32 - label_width)
+    labels(root, ends, WIDTH as i32 - label_width)?;
+    Ok(spots)
+}
+
+/// Draws points with their whiskers.
+pub(super) fn draw_marks(
+    chart: &mut Frame<'_>,
+    color: RGBColor,
+    marks: Vec<Mark>,
+) -> Result<Vec<Spot>, DrawError> {
+    let whisker = |mark: &Mark| {
+        let ((x, y), reach) = (mark.at, mark.reach?);
+        Some(ErrorBar::new_vertical(x, y - reach, y, y + reach, color.filled(), 8))
+    };
+    chart.draw_series(marks.iter().filter_map(whisker))?;
+    chart.draw_series(marks.iter().map(|mark| Circle::new(mark.at, 4, color.filled())))?;
+    let spot = |mark: Mark| {
+        let (x, y) = chart.backend_coord(&mark.at);
+        ((x - REACH_PX, y - REACH_PX), (x + REACH_PX, y + REACH_PX), mark.note)
+    };
+    Ok(marks.into_iter().map(spot).collect())
 }
 
 /// Writes each line's name beside its end, moved apart where they would overlap.
 fn labels(
     root: &Area<'_>,
-    mut ends: Vec<((i32, i32), RGBColor, &str)>,
+    mut ends: Vec<((i32, i32), RGBColor, String)>,
     x: i32,
 ) -> Result<(), DrawError> {
     ends.sort_by_key(|((_, y), ..)| *y);
@@ -243,6 +390,7 @@ fn labels(
         let style = TextStyle::from(("sans-serif", 15).into_font())
             .color(&color)
             .pos(Pos::new(HPos::Left, VPos::Center));
+        let name = fit(&name, (WIDTH as usize / 3 - 24) / 7).trim_end().to_owned();
         root.draw(&Text::new(name, (x + 13, y), style))?;
     }
     Ok(())
@@ -261,9 +409,9 @@ fn ranges(curves: &[&Curve]) -> (f64, f64, f64) {
 }
 
 /// Replaces marker colours by the page's variables, and lets the chart shrink with the page.
-fn themed(svg: &str, title: &str) -> String {
+fn themed(svg: &str, height: u32, title: &str) -> String {
     let mut out = svg.to_owned();
-    let series = (0..COLORS).map(|i| (RGBColor(250, 0, i as u8), format!("--c{i}")));
+    let series = (0..COLORS).map(|i| (color(i), format!("--c{i}")));
     let fixed =
         [(INK, "--ink"), (MUTED, "--muted"), (GRID, "--line")].map(|(c, v)| (c, v.to_owned()));
     for (RGBColor(r, g, b), variable) in series.chain(fixed) {
@@ -274,8 +422,9 @@ fn themed(svg: &str, title: &str) -> String {
             );
         }
     }
-    let size = format!("width=\"{WIDTH}\" height=\"{HEIGHT}\" ");
-    out.replacen(&size, &format!("class=\"chart\" role=\"img\" aria-label=\"{title}\" "), 1)
+    let size = format!("width=\"{WIDTH}\" height=\"{height}\" ");
+    let class = format!("class=\"chart\" role=\"img\" aria-label=\"{}\" ", escape(title));
+    out.replacen(&size, &class, 1)
 }
 
 #[cfg(test)]

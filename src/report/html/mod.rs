@@ -5,6 +5,7 @@
 
 mod chart;
 mod curves;
+mod figure;
 mod frequencies;
 mod graph;
 mod layout;
@@ -62,8 +63,9 @@ pub fn render(page: &Page) -> Result<String, HtmlError> {
         mark => &*page.mark,
         recipe => &*page.recipe,
         facts => pairs(&page.facts),
-        tables => page.tables.iter().map(table).collect::<Vec<_>>(),
+        tables => page.tables.iter().map(table).collect::<Result<Vec<_>, _>>()?,
         losses, frequencies,
+        colors => chart::COLORS,
         graph => Value::from_safe_string(graph::svg(&page.steps)),
         steps => page.steps.iter().map(step).collect::<Vec<_>>(),
         source => &*page.source,
@@ -111,7 +113,7 @@ fn hint(sources: &[Source]) -> Option<String> {
     (!told.is_empty()).then(|| told.join("\n"))
 }
 
-fn table(table: &Table) -> Value {
+fn table(table: &Table) -> Result<Value, HtmlError> {
     let cell = |cell: &TableCell, text: Text| {
         let kind = match cell.shown {
             Shown::Value(_) | Shown::Spread(_) | Shown::Curve(_) => "value",
@@ -124,6 +126,7 @@ fn table(table: &Table) -> Value {
             text => text.text, is_best => text.is_best, kind,
             href => source.map(|s| format!("#{}", anchor(s.step.0))),
             hint => hint(&cell.sources),
+            number => cell.number(),
         }
     };
     let rows: Vec<_> = table
@@ -136,10 +139,17 @@ fn table(table: &Table) -> Value {
             context! { labels => row.labels.clone(), cells }
         })
         .collect();
-    context! {
-        name => &*table.name, caption => table.caption.clone(), axes => table.axes.clone(),
-        columns => table.columns.iter().map(ToString::to_string).collect::<Vec<_>>(), rows,
-    }
+    let figures: Vec<_> = figure::figures(table)?
+        .into_iter()
+        .map(|figure| {
+            let svg = Value::from_safe_string(figure.svg);
+            context! { heading => figure.heading, legend => figure.legend, svg }
+        })
+        .collect();
+    Ok(context! {
+        name => &*table.name, caption => table.told(), axes => table.axes.clone(),
+        columns => table.columns.iter().map(ToString::to_string).collect::<Vec<_>>(), rows, figures,
+    })
 }
 
 fn step(step: &StepCard) -> Value {
