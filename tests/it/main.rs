@@ -1,6 +1,7 @@
 //! The one integration test binary.
 
 mod base;
+mod browser;
 mod check;
 mod cli;
 mod codes;

@@ -34,7 +34,7 @@ fn output(step: u32) -> Option<Cell> {
     Some(Cell::Late(Late::Output(OutputRef { step: StepId(step), output: "perplexity".into() })))
 }
 
-fn table() -> Table {
+pub(crate) fn table() -> Table {
     let row = |labels: [&str; 2], cells| ReportRow {
         labels: labels.map(String::from).to_vec(),
         x: None,
@@ -355,7 +355,7 @@ const STEPS: &[Call] = &[
     ("ms", "eval.perplexity", &[], &[11, 7]),
 ];
 
-fn page() -> Page {
+pub(crate) fn page() -> Page {
     let card = |(id, (label, stage, point, inputs)): (usize, &Call)| {
         let point: Vec<_> = ["arm", "rate"]
             .iter()

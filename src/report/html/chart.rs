@@ -25,16 +25,17 @@ use crate::report::number::{compact, decimals};
 
 /// Colours in the page's style sheet, `--c0` and up.
 pub(super) const COLORS: usize = 7;
-pub(super) const WIDTH: u32 = 900;
-pub(super) const HEIGHT: u32 = 380;
+pub(super) const WIDTH: u32 = 720;
+pub(super) const HEIGHT: u32 = 340;
 const LABEL_PX: i32 = 16;
 /// Points drawn of each line.
 const POINTS: usize = 400;
 
-/// Markers for the page's variables: `--ink`, `--muted`, `--line`.
+/// Markers for the page's variables: `--ink`, `--muted`, `--line`, `--ground`.
 pub(super) const INK: RGBColor = RGBColor(250, 1, 0);
 pub(super) const MUTED: RGBColor = RGBColor(250, 1, 1);
 const GRID: RGBColor = RGBColor(250, 1, 2);
+pub(super) const GROUND: RGBColor = RGBColor(250, 1, 3);
 
 /// A chart of lines.
 pub(super) struct Chart {
@@ -412,8 +413,8 @@ fn ranges(curves: &[&Curve]) -> (f64, f64, f64) {
 fn themed(svg: &str, height: u32, title: &str) -> String {
     let mut out = svg.to_owned();
     let series = (0..COLORS).map(|i| (color(i), format!("--c{i}")));
-    let fixed =
-        [(INK, "--ink"), (MUTED, "--muted"), (GRID, "--line")].map(|(c, v)| (c, v.to_owned()));
+    let fixed = [(INK, "--ink"), (MUTED, "--muted"), (GRID, "--line"), (GROUND, "--ground")]
+        .map(|(c, v)| (c, v.to_owned()));
     for (RGBColor(r, g, b), variable) in series.chain(fixed) {
         for property in ["fill", "stroke"] {
             out = out.replace(

@@ -1,13 +1,13 @@
 //! The figures of reports: tables, drawn.
 
 use plotters::prelude::{Color, IntoFont, PathElement, RGBColor, Rectangle, Text, ViridisRGB};
-use plotters::style::TextStyle;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::{ShapeStyle, TextStyle};
 
 use crate::report::html::HtmlError;
 use crate::report::html::chart::{
-    Area, Axis, COLORS, Chart, DrawError, HEIGHT, INK, LEFT_PX, Line, MUTED, Mark, Note, Spot,
-    WIDTH, color, draw, draw_marks, evenly, frame, loss_chart, power, svg,
+    Area, Axis, COLORS, Chart, DrawError, GROUND, HEIGHT, INK, LEFT_PX, Line, MUTED, Mark, Note,
+    Spot, WIDTH, color, draw, draw_marks, evenly, frame, loss_chart, power, svg,
 };
 use crate::report::html::curves::Curve;
 use crate::report::names::{columns, fit};
@@ -228,6 +228,9 @@ fn draw_bars(
                     [(part(0.44), low), (part(0.56), low)],
                     [(part(0.44), high), (part(0.56), high)],
                 ];
+                // On a bar the ink needs some ground around it.
+                let halo = ShapeStyle { color: GROUND.to_rgba(), filled: false, stroke_width: 4 };
+                chart.draw_series(whisker.map(|line| PathElement::new(line, halo)))?;
                 chart.draw_series(whisker.map(|line| PathElement::new(line, INK)))?;
             }
             let corners = [(part(0.0), number.max(0.0)), (part(1.0), number.min(0.0))];
