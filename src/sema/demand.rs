@@ -317,7 +317,12 @@ impl<'r> Lower<'r> {
                 return columns;
             }
         }
-        let short = match &item.kind {
+        // That it is a mean is told by how it is shown.
+        let shown = match &item.kind {
+            ExprKind::Call(call) if typed.ty == Ty::Spread => call.inputs.first().unwrap_or(item),
+            _ => item,
+        };
+        let short = match &shown.kind {
             ExprKind::Field(_, name) => name.node.clone(),
             _ => long.clone(),
         };

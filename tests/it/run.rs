@@ -24,6 +24,7 @@ mod origin;
 mod own_stages;
 mod pruned;
 mod remote;
+mod reports;
 mod retries;
 mod reuse;
 mod several;

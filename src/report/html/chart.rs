@@ -11,7 +11,7 @@ use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::{
     Cartesian2d, ChartBuilder, Circle, Color, DrawingArea, ErrorBar, IntoDrawingArea, IntoFont,
-    LineSeries, PathElement, RGBColor, SVGBackend, Text,
+    LineSeries, PathElement, RGBAColor, RGBColor, SVGBackend, Text,
 };
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{ShapeStyle, TextStyle};
@@ -188,7 +188,7 @@ fn rank_chart(all: &[&Frequencies]) -> Chart {
 }
 
 /// Writes a power of ten; nothing between two of them.
-pub(super) fn power(exponent: f64) -> String {
+fn power(exponent: f64) -> String {
     let is_whole = (exponent - exponent.round()).abs() < 1e-9;
     if is_whole { compact(10f64.powf(exponent.round())) } else { String::new() }
 }
@@ -239,7 +239,9 @@ pub(super) fn svg(
     let spots = draw(&root).map_err(|error| HtmlError::Chart(error.to_string()))?;
     drop(root);
     let spots: String = spots.iter().map(spot).collect();
-    Ok(themed(&svg, height, title).replacen("</svg>", &(spots + "</svg>"), 1))
+    // What is drawn of links is no mere picture to who hears it.
+    let role = if spots.is_empty() { "img" } else { "group" };
+    Ok(themed(&svg, height, role, title).replacen("</svg>", &(spots + "</svg>"), 1))
 }
 
 fn spot(((left, top), (right, bottom), note): &Spot) -> String {
@@ -344,7 +346,7 @@ fn draw_on(root: &Area<'_>, Chart { x, y, lines, .. }: Chart) -> Result<Vec<Spot
         if let Some(last) = points.last().filter(|_| longest > 0) {
             ends.push((chart.backend_coord(last), color, name));
         }
-        spots.extend(draw_marks(&mut chart, color, marks)?);
+        spots.extend(draw_marks(&mut chart, color.to_rgba(), marks)?);
     }
     labels(root, ends, WIDTH as i32 - label_width)?;
     Ok(spots)
@@ -353,7 +355,7 @@ fn draw_on(root: &Area<'_>, Chart { x, y, lines, .. }: Chart) -> Result<Vec<Spot
 /// Draws points with their whiskers.
 pub(super) fn draw_marks(
     chart: &mut Frame<'_>,
-    color: RGBColor,
+    color: RGBAColor,
     marks: Vec<Mark>,
 ) -> Result<Vec<Spot>, DrawError> {
     let whisker = |mark: &Mark| {
@@ -410,7 +412,7 @@ fn ranges(curves: &[&Curve]) -> (f64, f64, f64) {
 }
 
 /// Replaces marker colours by the page's variables, and lets the chart shrink with the page.
-fn themed(svg: &str, height: u32, title: &str) -> String {
+fn themed(svg: &str, height: u32, role: &str, title: &str) -> String {
     let mut out = svg.to_owned();
     let series = (0..COLORS).map(|i| (color(i), format!("--c{i}")));
     let fixed = [(INK, "--ink"), (MUTED, "--muted"), (GRID, "--line"), (GROUND, "--ground")]
@@ -424,7 +426,7 @@ fn themed(svg: &str, height: u32, title: &str) -> String {
         }
     }
     let size = format!("width=\"{WIDTH}\" height=\"{height}\" ");
-    let class = format!("class=\"chart\" role=\"img\" aria-label=\"{}\" ", escape(title));
+    let class = format!("class=\"chart\" role=\"{role}\" aria-label=\"{}\" ", escape(title));
     out.replacen(&size, &class, 1)
 }
 

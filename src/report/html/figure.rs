@@ -7,7 +7,7 @@ use plotters::style::{ShapeStyle, TextStyle};
 use crate::report::html::HtmlError;
 use crate::report::html::chart::{
     Area, Axis, COLORS, Chart, DrawError, GROUND, HEIGHT, INK, LEFT_PX, Line, MUTED, Mark, Note,
-    Spot, WIDTH, color, draw, draw_marks, evenly, frame, loss_chart, power, svg,
+    Spot, WIDTH, color, draw, draw_marks, evenly, frame, loss_chart, svg,
 };
 use crate::report::html::curves::Curve;
 use crate::report::names::{columns, fit};
@@ -284,7 +284,8 @@ fn scatter(table: &Table) -> Result<Figure, HtmlError> {
                 },
             };
             let marks = cloud.points.iter().map(mark).collect();
-            spots.extend(draw_marks(&mut chart, color(index % COLORS), marks)?);
+            // So that points behind others are seen.
+            spots.extend(draw_marks(&mut chart, color(index % COLORS).mix(0.75), marks)?);
         }
         Ok(spots)
     })?;
@@ -407,10 +408,23 @@ impl Scale {
             return Axis { ticks: Some(places), label: Box::new(label), ..axis };
         }
         match self.is_log {
-            true => Axis { label: Box::new(power), ..axis },
+            true => Axis {
+                ticks: Some(log_ticks(axis.from, axis.to)),
+                label: Box::new(|place| tick(10f64.powf(place))),
+                ..axis
+            },
             false => axis,
         }
     }
+}
+
+/// Returns the logarithms of the powers of ten between two, and of few powers also those of 2 and 5 times them.
+fn log_ticks(from: f64, to: f64) -> Vec<f64> {
+    let steps: &[f64] = if to - from < 3.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+    let powers = from.floor() as i32..=to.ceil() as i32;
+    let ticks =
+        powers.flat_map(|power| steps.iter().map(move |step| step.log10() + f64::from(power)));
+    ticks.filter(|tick| (from..=to).contains(tick)).collect()
 }
 
 /// Returns an axis on which all numbers stand, with some room around them.
