@@ -9,7 +9,9 @@ use tlm::report::html::{self, Page};
 
 use crate::report::{page, table};
 
-/// Returns what a script finds on a page, if there is a browser. The script ends with what it finds.
+const SKIPPED: &str = "skipped: there is no `chromium` to look at the page with";
+
+/// Returns what a script finds on a page; none if there is no browser. The script ends with what it finds.
 fn found(name: &str, page: &Page, width: u32, script: &str) -> Option<Value> {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.html"));
     let told = format!(
@@ -26,7 +28,6 @@ fn found(name: &str, page: &Page, width: u32, script: &str) -> Option<Value> {
         .output();
     let output = match output {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            eprintln!("skipped: there is no `chromium` to look at {} with", path.display());
             return None;
         }
         output => output.expect("it runs"),
@@ -60,7 +61,7 @@ fn tables_sort_and_filter_and_cells_lead_to_their_steps() {
         return { sorted, left, step: [step.className, step.textContent.includes("key"), step.textContent.includes(".tlm/objects/")] };
         "#,
     ) else {
-        return;
+        return eprintln!("{SKIPPED}");
     };
     let (low, high) = (["45.32"; 3], ["1,102.50"; 3]);
     let ascending = [&low[..], &high, &["…"]].concat();
@@ -79,7 +80,7 @@ fn a_page_fits_a_narrow_screen() {
         const small = charts.flatMap(svg => [...svg.querySelectorAll("text")]).filter(text => text.textContent.trim()).map(text => text.getBoundingClientRect().height);
         return { wide: root.scrollWidth - root.clientWidth, charts: charts.length, small: Math.min(...small) };
     "#;
-    let Some(found) = found("narrow", &page(), 500, script) else { return };
+    let Some(found) = found("narrow", &page(), 500, script) else { return eprintln!("{SKIPPED}") };
     assert_eq!((&found["wide"], &found["charts"]), (&json!(0), &json!(8)));
     assert!(found["small"].as_f64().expect("a size") >= 9.0, "{found}");
 }
