@@ -5,6 +5,7 @@ mod browser;
 mod check;
 mod cli;
 mod codes;
+mod colours;
 mod cost;
 mod damage;
 mod donor;
