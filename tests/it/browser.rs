@@ -1,6 +1,5 @@
 //! The HTML report in a browser: Debian's `chromium`, without a window.
 
-use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Command;
 
@@ -11,6 +10,9 @@ use crate::report::{page, table};
 
 const SKIPPED: &str = "skipped: there is no `chromium` to look at the page with";
 
+/// How `timeout` ends if there is no such program.
+const NOT_FOUND: i32 = 127;
+
 /// Returns what a script finds on a page; none if there is no browser. The script ends with what it finds.
 fn found(name: &str, page: &Page, width: u32, script: &str) -> Option<Value> {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.html"));
@@ -20,18 +22,20 @@ fn found(name: &str, page: &Page, width: u32, script: &str) -> Option<Value> {
     let html = html::render(page).expect("drawn").replace("</body>", &told);
     std::fs::write(&path, html).expect("written");
     let profile = tempfile::tempdir().expect("a folder");
-    let output = Command::new("chromium")
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"])
+    // A browser that hangs ends after a minute.
+    let output = Command::new("timeout")
+        .args(["--kill-after=5", "60", "chromium"])
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dump-dom"])
+        .args(["--disable-background-networking", "--disable-component-update"])
         .arg(format!("--window-size={width},900"))
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .arg(format!("file://{}", path.display()))
-        .output();
-    let output = match output {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return None;
-        }
-        output => output.expect("it runs"),
-    };
+        .output()
+        .expect("it runs");
+    match output.status.code() {
+        Some(NOT_FOUND) => return None,
+        code => assert_eq!(code, Some(0), "{}", String::from_utf8_lossy(&output.stderr)),
+    }
     let dom = String::from_utf8(output.stdout).expect("text");
     let (_, told) = dom.split_once("<pre id=\"told\">").expect("a page");
     let told = told.split("</pre>").next().expect("its text");
