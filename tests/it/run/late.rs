@@ -43,8 +43,8 @@ fn the_best_of_an_axis_is_used_and_numbers_are_computed() {
     let run = space.tlm(&["run", "r.tlm"]);
     assert_eq!(run.code, Some(0), "{run:?}");
     for row in [
-        "| 0.1 |              0.1975 ± 0.0884 |                       0.00000 |",
-        "| 0.2 |              0.1875 ± 0.0884 |                      -0.01000 |",
+        "| 0.1 | 0.1975 ± 0.0884 |                       0.00000 |",
+        "| 0.2 | 0.1875 ± 0.0884 |                      -0.01000 |",
         "| 1    | 0.2000 | 4 | 0.1250 |",
         "| 2    | 0.2000 | 4 | 0.2500 |",
     ] {
@@ -107,7 +107,7 @@ fn means_say_how_many_numbers_there_are() {
     );
     let run = space.tlm(&["run", "r.tlm"]);
     assert_eq!(run.code, Some(1), "{run:?}");
-    assert!(run.out.contains("| 0.5 |              0.2150 (1 of 2) |"), "{}", run.out);
+    assert!(run.out.contains("| 0.5 | 0.2150 (1 of 2) |"), "{}", run.out);
 }
 
 #[test]
