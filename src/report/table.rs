@@ -274,8 +274,9 @@ fn cell_text(cell: &TableCell, decimals: usize) -> String {
 /// Returns `+0.2`; of whole numbers `+2`.
 fn difference(difference: f64, cell: &TableCell, decimals: usize) -> String {
     let decimals = if cell.real().is_some() { decimals } else { 0 };
-    let sign = if difference < 0.0 { "" } else { "+" };
-    format!("{sign}{}", number::float(difference, decimals))
+    let text = number::float(difference.abs(), decimals);
+    let is_zero = !text.contains(|digit: char| ('1'..='9').contains(&digit));
+    format!("{}{text}", if difference < 0.0 && !is_zero { "-" } else { "+" })
 }
 
 /// Returns `12.3 ± 0.4`; with how many there are where some are missing.

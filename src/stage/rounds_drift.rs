@@ -30,6 +30,7 @@ pub fn run(context: &mut Context) -> Result<(), StageError> {
             .help("give the temperature of a draw by softmax"));
     }
     let scored = Scored::open(context)?;
+    scored.check_parts(params.parts)?;
     let drawn = scored.drawn(&Dataset::open(context.input("drawn"))?)?;
     if drawn.is_empty() {
         return Err(StageError::input("nothing was drawn").help("raise `rate`"));

@@ -77,6 +77,7 @@ fn draw<'s>(
     params: &Params,
     scored: &'s Scored,
 ) -> Result<Pile<'s>, StageError> {
+    scored.check_parts(params.parts)?;
     let seed = params.seed.cast_unsigned();
     let law = Law { by: params.by, temperature: params.temperature, seed };
     let mut reader = Reader::new(context, scored, 3)?;

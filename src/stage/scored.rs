@@ -55,6 +55,16 @@ impl Scored {
         Err(of_another(&scored))
     }
 
+    /// Checks that there are not more parts than units.
+    pub(super) fn check_parts(&self, parts: u64) -> Result<(), StageError> {
+        let units = self.len();
+        if parts <= units.max(1) as u64 {
+            return Ok(());
+        }
+        Err(StageError::input(format!("`parts` is {parts}, but there are {units} units"))
+            .help("make fewer parts"))
+    }
+
     /// Returns the error of losses that are of another number of tokens than the dataset's sequences train.
     pub(super) fn check_tokens(&self, tokens: u64) -> Result<(), StageError> {
         let trained = self.data.meta().sequences * self.data.meta().seq;

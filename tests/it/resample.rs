@@ -232,8 +232,12 @@ fn parts_are_drawn_from_by_themselves() {
     assert_eq!(first(2), (20, 10));
     // 26, 27 and 27 units, of which a quarter is rounded.
     assert_eq!(first(3).0, 7 + 7 + 7);
-    // Each of more parts than units has one unit, of which a quarter is none.
-    assert_eq!(first(200), (0, 0));
+    // A quarter of one unit is none.
+    assert_eq!(first(80), (0, 0));
+    check_refused(
+        scored.draw(Draw { parts: 81, ..PLAIN }),
+        "`parts` is 81, but there are 80 units",
+    );
 }
 
 /// Documents of 3, 0, 7, 5, 1 and 10 tokens, each of its number, with given losses.

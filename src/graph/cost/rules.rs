@@ -142,8 +142,7 @@ fn measuring(call: &Call<'_>) -> Known<f64> {
         _ => donor.training(tokens, seq),
     };
     let without = Shape { depth: donor.depth - 1.0, ..*donor }.forward(tokens, seq);
-    // Only another choice than the default is among the parameters.
-    let skips = call.value("layers").is_ok();
+    let skips = matches!(call.value("layers"), Ok(Value::Str(how)) if how == "skip");
     Ok(units + if skips { donor.depth * without + forward } else { 0.0 })
 }
 

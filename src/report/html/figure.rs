@@ -57,7 +57,7 @@ const VALUE: usize = 2;
 
 fn lines(table: &Table) -> Result<Vec<Figure>, HtmlError> {
     let is_log = table.rows.iter().any(|row| row.cells.iter().any(TableCell::is_log));
-    let axes = if is_log { table.axes.len() } else { table.axes.len() - 1 };
+    let axes = if is_log { table.axes.len() } else { table.axes.len().saturating_sub(1) };
     let mut series = Vec::new();
     for rows in table.rows.chunk_by(|a, b| !is_log && a.labels[..axes] == b.labels[..axes]) {
         let labels = table.axes.iter().zip(&rows[0].labels).take(axes);
@@ -431,7 +431,8 @@ fn log_ticks(from: f64, to: f64) -> Vec<f64> {
 fn linear(title: &str, numbers: impl Iterator<Item = f64>) -> Axis {
     let ends = |(low, high): (f64, f64), number: f64| (low.min(number), high.max(number));
     let (low, high) = numbers.fold((f64::INFINITY, f64::NEG_INFINITY), ends);
-    let (low, high) = if low > high { (0.0, 1.0) } else { (low, high) };
+    // No numbers, or none that an axis can reach.
+    let (low, high) = if (high - low).is_finite() { (low, high) } else { (0.0, 1.0) };
     let pad = ((high - low) * 0.06).max(low.abs() * 1e-3).max(1e-9);
     let digits = decimals([high - low + 2.0 * pad]).saturating_sub(2);
     let is_long = low.abs().max(high.abs()) >= 1e4;
@@ -455,7 +456,7 @@ fn number(cell: &TableCell) -> Option<f64> {
 /// Returns how far the whiskers of a cell reach: the standard deviation.
 fn reach(cell: &TableCell) -> Option<f64> {
     match &cell.shown {
-        Shown::Spread(spread) => spread.std,
+        Shown::Spread(spread) => spread.std.filter(|std| std.is_finite()),
         _ => None,
     }
 }

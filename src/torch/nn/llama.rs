@@ -285,6 +285,12 @@ impl Llama {
         if let Some((cache, index)) = cache {
             (qk[1], values) = cache.extend(index, &qk[1], &values)?;
         }
+        // Kernels that take a mask take no groups.
+        if places.mask.is_some() && heads != kv_heads {
+            let group = heads / kv_heads;
+            qk[1] = qk[1].f_repeat_interleave_self_int(group, 1, None)?;
+            values = values.f_repeat_interleave_self_int(group, 1, None)?;
+        }
         let mixed = Tensor::f_scaled_dot_product_attention(
             &qk[0],
             &qk[1],
@@ -294,7 +300,7 @@ impl Llama {
             // A single token sees all that came before it.
             length > 1 && places.mask.is_none(),
             None,
-            heads != kv_heads,
+            heads != kv_heads && places.mask.is_none(),
         )?;
         mixed.f_transpose(1, 2)?.f_reshape([batch, length, heads * head_dim])
     }

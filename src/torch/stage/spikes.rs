@@ -30,7 +30,8 @@ pub(super) fn is_spike(before: &[f64], value: f64) -> bool {
     let count = before.len() as f64;
     let mean = before.iter().sum::<f64>() / count;
     let squares: f64 = before.iter().map(|value| (value - mean).powi(2)).sum();
-    value - mean > DEVIATIONS * (squares / (count - 1.0)).sqrt()
+    let deviation = (squares / (count - 1.0)).sqrt();
+    deviation > 0.0 && value - mean > DEVIATIONS * deviation
 }
 
 #[cfg(test)]

@@ -160,7 +160,7 @@ impl Run {
             saved: Instant::now(),
             saved_at: (position.step, position.validations),
             last_step: Duration::ZERO,
-            teacher: teacher(context, params, &model)?,
+            teacher: teacher(context, params, &model, data.length)?,
             validation,
             on_spike: params.on_spike,
             model,
@@ -211,9 +211,11 @@ impl Run {
     }
 
     fn validate(&mut self, context: &mut Context) -> Result<bool, StageError> {
+        // It may take long, and an interruption begins it anew.
+        self.save(context)?;
         let Some(validation) = &self.validation else { return Ok(true) };
-        let micro_batch = self.position.origin.micro_batch;
-        let Some(loss) = validation.loss(context, &self.model, micro_batch)? else {
+        let tokens = self.position.origin.micro_batch * self.data.length;
+        let Some(loss) = validation.loss(context, &self.model, tokens)? else {
             return Ok(false);
         };
         self.check_finite("loss on `valid`", loss)?;
@@ -474,6 +476,7 @@ fn teacher(
     context: &Context,
     params: &Params,
     model: &Llama,
+    length: u64,
 ) -> Result<Option<Teacher>, StageError> {
     if context.optional("teacher").is_none() {
         return Ok(None);
@@ -484,6 +487,13 @@ fn teacher(
             .help("give `temperature` a number above zero; 1 leaves predictions as they are"));
     }
     let taught = load(context, "teacher", &params.dtype)?;
+    let limit = taught.config.context;
+    if length > limit as u64 {
+        return Err(StageError::input(format!(
+            "the dataset's sequences have {length} tokens, but the teacher's context is {limit}"
+        ))
+        .help(format!("pack the dataset with a `seq` of at most {limit}")));
+    }
     let [own, other] = [model, &taught].map(|model| model.config.vocab);
     if own != other {
         let message = format!("the teacher's vocabulary has {other} tokens, the model's {own}");

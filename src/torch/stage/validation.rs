@@ -36,13 +36,14 @@ impl Validation {
         done < self.times && step >= (self.steps * (done + 1)).div_ceil(self.times)
     }
 
-    /// Returns the mean loss, in nats per token; none when interrupted.
+    /// Returns the mean loss, in nats per token; none when interrupted. About `tokens` go through the model at once.
     pub(super) fn loss(
         &self,
-        context: &Context,
+        context: &mut Context,
         model: &Llama,
-        micro_batch: u64,
+        tokens: u64,
     ) -> Result<Option<f64>, StageError> {
+        let micro_batch = (tokens / self.data.length).max(1);
         let mut sum = 0.0;
         let mut done = 0;
         while done < self.data.count {
@@ -53,6 +54,7 @@ impl Validation {
             let indices: Vec<u64> = (done..end).collect();
             sum += each_loss(model, &self.data, &indices)?.iter().sum::<f64>();
             done = end;
+            context.metric("validated", (done as f64 / self.data.count as f64 * 100.0).round());
         }
         Ok(Some(sum / (self.data.count * self.data.length) as f64))
     }

@@ -31,8 +31,10 @@ let cut    = train.run(model.inherit(donor, tok, shape: {width: 8}), ds, tokens:
 let big    = eval.speed(model.gqa(donor, kv_heads: 1), prefix: 2, new: 7, batch: 3)
 let taught = train.run(init, ds, tokens: 64, batch: 64, teacher: r1.model, valid: ds, validations: 2)
 let less   = eval.perplexity(init, ds, skip: 1)
+let plain  = model.importance(init, ds, tokens: 64)
+let skips  = model.importance(init, ds, tokens: 64, layers: skip)
 
-plan default = [m, own, cut.loss, big, taught.loss, less]
+plan default = [m, own, cut.loss, big, taught.loss, less, plain, skips]
 plan words   = ds
 "#;
 
@@ -87,6 +89,9 @@ fn operations_are_known_as_far_as_recipe_and_store_tell() {
     let fixed = [
         ("r1", json!(3.0 * INIT * 1024.0)),
         ("cut", json!(3.0 * CUT * 1000.0)),
+        ("plain", json!(3.0 * INIT * 64.0)),
+        // Both layers are left out once.
+        ("skips", json!((4.0 * INIT + (INIT + 2.0 * 17_280.0)) * 64.0)),
         ("big", json!(BIG * 24.0)),
     ];
     let (never, until) = (json!("never"), json!("ds"));
@@ -207,7 +212,7 @@ fn a_plan_tells_operations_and_hours() {
     head(
         &[],
         &[
-            ", over 5.79e8 FLOPs\n",
+            ", over 6.73e8 FLOPs\n",
             "  FLOPs of 6 steps are not known until ds, own.model ran\n",
             "  FLOPs of 1 step are not known beforehand: other\n",
         ],

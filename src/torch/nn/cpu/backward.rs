@@ -146,7 +146,7 @@ impl Net {
         gradient: &mut [f32],
         (room, recompute): (&mut Room, bool),
     ) -> f64 {
-        // All of it within the pool: what a thread takes room for a moment for it has to give back itself.
+        // All of it within the pool: what a thread takes for a moment it gives back itself.
         self.pool.install(|| {
             self.forward_kept(parameters, batch, (room, recompute));
             let (nll, mut d) = self.head_backward(parameters, &room.last, targets, scale, gradient);

@@ -143,7 +143,9 @@ fn a_teacher_pulls_a_model_towards_its_predictions() {
         column(&bench, "distill_loss").iter().map(|l| l.as_f64().unwrap()).collect();
     assert!(losses[19] < 0.5 * losses[0], "{losses:?}");
     Bench::new(params(0.0), &inputs).fails("train.run", "`temperature` is 0, not above zero");
-    set_config(teacher.path(), &json!({"vocab_size": 63}));
+    set_config(teacher.path(), &json!({"max_position_embeddings": 7}));
+    Bench::new(params(1.0), &inputs).fails("train.run", "the teacher's context is 7");
+    set_config(teacher.path(), &json!({"max_position_embeddings": 64, "vocab_size": 63}));
     Bench::new(params(1.0), &inputs).run("train.run", usize::MAX).0.unwrap_err();
 }
 
