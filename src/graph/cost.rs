@@ -3,6 +3,7 @@
 //! Facts flow along the edges of the graph: the shape of a model, the size of a tokenizer, the sequences of a dataset. Of a step
 //! that is done they are taken from what it made, of others from the recipe. What neither tells stays unknown, and says until when.
 
+mod heads;
 mod rules;
 mod shape;
 
@@ -18,6 +19,7 @@ use crate::sema::late::Late;
 use crate::sema::steps::{Arg, Body, Input, OutputRef, Step, StepId};
 use crate::store::{Output, Record, Store};
 
+pub use heads::Heads;
 pub use shape::Shape;
 
 /// What is known, or why it is not.

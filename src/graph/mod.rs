@@ -7,7 +7,7 @@ mod plan;
 mod sources;
 mod why;
 
-pub use cost::{Costs, Known, Shape, Unknown, costs};
+pub use cost::{Costs, Heads, Known, Shape, Unknown, costs};
 pub use draw::{dot, mermaid};
 pub use plan::{Plan, Planned, Source, Status, plan};
 pub use sources::finds;

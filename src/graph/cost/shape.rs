@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::base::Value;
+use crate::graph::cost::heads::Heads;
 
 /// What parameters and operations of a model depend on.
 ///
@@ -88,40 +89,21 @@ impl Shape {
         let Value::Map(fields) = shape else { return None };
         let width = size(fields, "width").unwrap_or(self.width);
         let scaled = |own: f64| (own * width / self.width).round().clamp(1.0, own);
+        let own = Heads { queries: self.heads as i64, keys: self.kv_heads as i64 };
         let kv_heads = size(fields, "kv_heads");
-        let heads =
-            size(fields, "heads").unwrap_or_else(|| self.heads_for(scaled(self.heads), kv_heads));
+        let heads = size(fields, "heads").unwrap_or_else(|| {
+            let given = kv_heads.map(|kv_heads| kv_heads as i64);
+            own.default_queries(scaled(self.heads) as i64, given) as f64
+        });
         Some(Self {
             depth: size(fields, "depth").unwrap_or(self.depth),
             width,
             heads,
-            kv_heads: kv_heads.unwrap_or_else(|| self.kv_heads_for(heads)),
+            kv_heads: kv_heads.unwrap_or_else(|| own.default_keys(heads as i64) as f64),
             ffn: size(fields, "ffn").unwrap_or_else(|| scaled(self.ffn)),
             shortcut: (self.shortcut * width / self.width).round(),
             ..*self
         })
-    }
-
-    /// Returns the largest number of this model's key and value heads that so many query heads can share.
-    fn kv_heads_for(&self, heads: f64) -> f64 {
-        let fits = |kv: &f64| self.fit(heads, *kv);
-        down_from(self.kv_heads).find(fits).unwrap_or(self.kv_heads)
-    }
-
-    /// Returns the number of query heads next to `wanted` that has key and value heads to go with it, the larger one of two.
-    fn heads_for(&self, wanted: f64, kv_heads: Option<f64>) -> f64 {
-        let given = kv_heads.filter(|&kv| kv <= self.kv_heads);
-        let usable = |heads: &f64| match given {
-            Some(kv) => self.fit(*heads, kv),
-            None => down_from(self.kv_heads).any(|kv| self.fit(*heads, kv)),
-        };
-        let far = |a: &f64, b: &f64| (a - wanted).abs().total_cmp(&(b - wanted).abs());
-        down_from(self.heads).filter(usable).min_by(far).unwrap_or(wanted)
-    }
-
-    /// Returns whether so many query heads can be cut out with so many key and value heads.
-    fn fit(&self, heads: f64, kv_heads: f64) -> bool {
-        heads % kv_heads == 0.0 && heads / kv_heads <= (self.heads / self.kv_heads).floor()
     }
 
     /// Returns the number of parameters. The few of a series activation are not counted.
@@ -159,11 +141,6 @@ impl Shape {
         let attention = self.width * self.head_dim * 2.0 * (self.heads + self.kv_heads);
         attention + 3.0 * self.width * self.ffn + 2.0 * self.width * self.shortcut
     }
-}
-
-/// Returns whole numbers from `count` down to one.
-fn down_from(count: f64) -> impl Iterator<Item = f64> {
-    (1..=count as u64).rev().map(|number| number as f64)
 }
 
 /// Returns a size from one up, if there is one of that name.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use tlm::data::mix::splitmix;
 use tlm::data::tokenizer::files::Vocabulary;
+use tlm::graph::Heads;
 use tlm::stage::{Context, StageError};
 
 use crate::nn::config::Config;
@@ -158,9 +159,10 @@ pub(crate) fn target(shape: &Shape, donor: &Config) -> Result<Config, StageError
     let scaled = |size: i64| {
         ((size as f64 * width as f64 / donor.width as f64).round() as i64).clamp(1, size)
     };
+    let own = Heads { queries: donor.heads, keys: donor.kv_heads };
     let heads =
-        shape.heads.unwrap_or_else(|| default_heads(scaled(donor.heads), shape.kv_heads, donor));
-    let kv_heads = shape.kv_heads.unwrap_or_else(|| default_kv_heads(heads, donor));
+        shape.heads.unwrap_or_else(|| own.default_queries(scaled(donor.heads), shape.kv_heads));
+    let kv_heads = shape.kv_heads.unwrap_or_else(|| own.default_keys(heads));
     let ffn = shape.ffn.unwrap_or_else(|| scaled(donor.ffn));
     let depth = shape.depth.unwrap_or(donor.depth);
     let sizes = [
@@ -179,7 +181,7 @@ pub(crate) fn target(shape: &Shape, donor: &Config) -> Result<Config, StageError
         }
     }
     let group = donor.heads / donor.kv_heads;
-    if !fit(heads, kv_heads, donor) {
+    if !own.fit(heads, kv_heads) {
         return Err(StageError::input(format!(
             "`shape.heads` is {heads} and `shape.kv_heads` {kv_heads}, but the donor has {group} query heads \
              for each of its {} key-value heads",
@@ -188,32 +190,6 @@ pub(crate) fn target(shape: &Shape, donor: &Config) -> Result<Config, StageError
         .help(format!("make `heads` a multiple of `kv_heads`, at most {group} times as many")));
     }
     Ok(Config { width, depth, heads, kv_heads, ffn, ..donor.clone() })
-}
-
-/// Returns whether so many query heads can be cut out with so many key-value heads.
-fn fit(heads: i64, kv_heads: i64, donor: &Config) -> bool {
-    heads % kv_heads == 0 && heads / kv_heads <= donor.heads / donor.kv_heads
-}
-
-/// Returns the number of query heads next to `wanted` that has key-value heads to go with it: those given, or any. Of two that
-/// are as near it is the larger one.
-fn default_heads(wanted: i64, kv_heads: Option<i64>, donor: &Config) -> i64 {
-    let given = kv_heads.filter(|kv_heads| (1..=donor.kv_heads).contains(kv_heads));
-    let usable = |heads: &i64| match given {
-        Some(kv_heads) => fit(*heads, kv_heads, donor),
-        None => (1..=donor.kv_heads).any(|kv_heads| fit(*heads, kv_heads, donor)),
-    };
-    (1..=donor.heads)
-        .rev()
-        .filter(usable)
-        .min_by_key(|heads| (heads - wanted).abs())
-        .unwrap_or(wanted)
-}
-
-/// Returns the largest number of the donor's key-value heads that `heads` query heads can share.
-fn default_kv_heads(heads: i64, donor: &Config) -> i64 {
-    let fits = |kv_heads: &i64| fit(heads, *kv_heads, donor);
-    (1..=donor.kv_heads).rev().find(fits).unwrap_or(donor.kv_heads)
 }
 
 /// Cuts the new model's tensors out of the donor's.

@@ -1,9 +1,5 @@
 //! `eval.last_word`: whether a model guesses the last word of a text, as lm-evaluation-harness asks for LAMBADA.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-
-use serde::Deserialize;
 use serde_json::json;
 use tlm::base::Value;
 use tlm::data::choice::accuracy;
@@ -11,22 +7,13 @@ use tlm::data::last_word::{perplexity, read_passages, requests};
 use tlm::stage::{Context, StageError};
 
 use crate::nn::runtime::fault;
-use crate::stage::likelihoods::{asked, own_tokenizer, scored};
-use crate::stage::{load, skip};
-
-#[derive(Deserialize)]
-struct Params {
-    skip: u64,
-    skip_from: u64,
-    dtype: String,
-}
+use crate::stage::Measured;
+use crate::stage::likelihoods::{asked, own_tokenizer, scored, write_answers};
 
 /// Tells how many words are guessed right and how surprising they are, and writes the likelihoods.
 pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
-    let params: Params = context.params()?;
-    let mut model = load(context, "model", &params.dtype)?;
-    skip(&mut model, params.skip_from, params.skip)?;
-    let model = model.frozen().map_err(fault)?;
+    let params: Measured = context.params()?;
+    let model = params.load(context)?.frozen().map_err(fault)?;
     let task = context.input("task").to_path_buf();
     let passages = read_passages(&task)?;
     let tokenizer = own_tokenizer(context, &model)?;
@@ -50,14 +37,9 @@ fn publish(context: &mut Context, scores: &[[f64; 2]]) -> Result<(), StageError>
         )
         .help("train it with a smaller `lr`"));
     }
-    let path = context.out("answers");
-    let io = |e| StageError::io("write", &path, &e);
-    let mut file = BufWriter::new(File::create(&path).map_err(io)?);
-    for (sum, right) in sums.iter().zip(&right) {
-        let line = json!({"log_likelihood": sum, "right": right});
-        writeln!(file, "{line}").map_err(io)?;
-    }
-    file.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
+    let lines = sums.iter().zip(&right);
+    let lines = lines.map(|(sum, right)| json!({"log_likelihood": sum, "right": right}));
+    write_answers(context, &lines.collect::<Vec<_>>())?;
     let accuracy = accuracy(&right);
     context.output("acc", Value::Float(accuracy.mean))?;
     context.output("acc_stderr", Value::Float(accuracy.stderr))?;

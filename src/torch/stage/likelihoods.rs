@@ -1,5 +1,9 @@
 //! How likely answers are, for `eval.choice` and `eval.last_word`.
 
+use std::fs::File;
+use std::io::{BufWriter, Write};
+
+use serde_json::Value;
 use tch::{Kind, TchError, Tensor};
 use tlm::data::Tokenizer;
 use tlm::data::request::Request;
@@ -63,6 +67,15 @@ pub(crate) fn scored<const N: usize>(
     let mut values = vec![[0.0; N]; requests.len()];
     order.iter().zip(scores.as_chunks::<N>().0).for_each(|(&index, own)| values[index] = *own);
     Ok(values)
+}
+
+/// Writes the output `answers`, a line of JSON for each.
+pub(crate) fn write_answers(context: &Context, lines: &[Value]) -> Result<(), StageError> {
+    let path = context.out("answers");
+    let io = |e| StageError::io("write", &path, &e);
+    let mut file = BufWriter::new(File::create(&path).map_err(io)?);
+    lines.iter().try_for_each(|line| writeln!(file, "{line}")).map_err(io)?;
+    file.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)
 }
 
 /// What a model makes of the tokens of some answers, end to end.

@@ -81,19 +81,30 @@ fn load(context: &Context, name: &str, dtype: &str) -> Result<Llama, StageError>
     Ok(model)
 }
 
-/// Leaves out layers of a model, as the parameters `skip_from` and `skip` say.
-fn skip(model: &mut Llama, first: u64, count: u64) -> Result<(), StageError> {
-    let depth = model.config.depth as u64;
-    if count > 0 && first.saturating_add(count) > depth {
-        return Err(StageError::input(format!(
-            "`skip_from` is {first} and `skip` {count}, but the model has {depth} layers"
-        ))
-        .help(format!("choose them so that together they are at most {depth}")));
+/// The parameters of stages that measure a model, perhaps without some of its layers.
+#[derive(Deserialize)]
+struct Measured {
+    skip: u64,
+    skip_from: u64,
+    dtype: String,
+}
+
+impl Measured {
+    /// Loads the checkpoint of input `model`.
+    fn load(&self, context: &Context) -> Result<Llama, StageError> {
+        let mut model = load(context, "model", &self.dtype)?;
+        let (first, count, depth) = (self.skip_from, self.skip, model.config.depth as u64);
+        if count > 0 && first.saturating_add(count) > depth {
+            return Err(StageError::input(format!(
+                "`skip_from` is {first} and `skip` {count}, but the model has {depth} layers"
+            ))
+            .help(format!("choose them so that together they are at most {depth}")));
+        }
+        if count > 0 {
+            model.skip(first as usize, count as usize);
+        }
+        Ok(model)
     }
-    if count > 0 {
-        model.skip(first as usize, count as usize);
-    }
-    Ok(())
 }
 
 /// What a token sees of its sequence.

@@ -5,21 +5,19 @@ use tlm::base::Value;
 use tlm::stage::{Context, StageError};
 
 use crate::stage::losses::sequence_losses;
-use crate::stage::{Attention, load, open_data, skip};
+use crate::stage::{Attention, Measured, open_data};
 
 #[derive(Deserialize)]
 struct Params {
-    skip: u64,
-    skip_from: u64,
-    dtype: String,
+    #[serde(flatten)]
+    measured: Measured,
     attention: Attention,
 }
 
 /// Tells perplexity, mean loss and number of tokens.
 pub(crate) fn run(context: &mut Context) -> Result<(), StageError> {
     let params: Params = context.params()?;
-    let mut model = load(context, "model", &params.dtype)?;
-    skip(&mut model, params.skip_from, params.skip)?;
+    let model = params.measured.load(context)?;
     let data = open_data(context, &model, params.attention)?;
     let tokens = data.count * data.length;
     let mean = sequence_losses(context, &model, &data)?.sum / tokens as f64;

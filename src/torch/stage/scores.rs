@@ -3,8 +3,7 @@
 //! They go to a journal in the state folder as they are computed, so memory does not grow with them, and an interrupted
 //! stage goes on where it stopped, to the same bits.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -14,9 +13,11 @@ use tlm::stage::{Context, StageError};
 
 use crate::stage::UNSAVED;
 use crate::stage::journal::{Journal, Mark};
-use crate::stage::state::{Origin, replace, seal, tell_unusable, unseal};
+use crate::stage::state::{Origin, seal, tell_unusable, unseal, write};
 
-/// `scores.json` in the state folder.
+const FILE: &str = "scores.json";
+
+/// What it holds, in the state folder.
 #[derive(Serialize, Deserialize)]
 struct Header {
     origin: Origin,
@@ -59,7 +60,7 @@ impl Scores {
     }
 
     fn find(context: &Context) -> Result<Option<Self>, String> {
-        let header = context.state_dir().join("scores.json");
+        let header = context.state_dir().join(FILE);
         if !header.exists() {
             return Ok(None);
         }
@@ -94,13 +95,7 @@ impl Scores {
     fn save(&mut self, context: &mut Context, told: u64) -> Result<(), StageError> {
         if self.done > self.saved_done {
             let header = Header { origin: self.origin.clone(), scores: self.journal.mark()? };
-            let folder = context.state_dir();
-            let (fresh, path) = (folder.join("scores.new"), folder.join("scores.json"));
-            File::create(&fresh)
-                .and_then(|mut file| file.write_all(seal(&header).as_bytes()).map(|()| file))
-                .and_then(|file| file.sync_all())
-                .map_err(|e| StageError::io("write", &fresh, &e))?;
-            replace(folder, &fresh, &path)?;
+            write(context.state_dir(), FILE, &[seal(&header).as_bytes()])?;
             self.saved_done = self.done;
         }
         self.saved = Instant::now();

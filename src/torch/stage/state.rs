@@ -1,6 +1,7 @@
 //! What all resume states share: whose they are, a seal against damage, and atomic replacement.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -63,6 +64,18 @@ pub(crate) fn unseal<T: DeserializeOwned>(sealed: &str) -> Result<T, String> {
     });
     let (_, text) = whole.ok_or("it is damaged")?;
     serde_json::from_str(text).map_err(|error| format!("it has another form: {error}"))
+}
+
+/// Writes `name` into a state folder, so that a crash leaves the old file or the new one.
+pub(crate) fn write(folder: &Path, name: &str, parts: &[&[u8]]) -> Result<(), StageError> {
+    let fresh = folder.join(format!("{name}.new"));
+    File::create(&fresh)
+        .and_then(|mut file| {
+            parts.iter().try_for_each(|part| file.write_all(part))?;
+            file.sync_all()
+        })
+        .map_err(|e| StageError::io("write", &fresh, &e))?;
+    replace(folder, &fresh, &folder.join(name))
 }
 
 /// Puts a file that is on disk in the place of another one of its folder, so that a crash leaves one of them.

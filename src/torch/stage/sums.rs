@@ -1,8 +1,7 @@
 //! Sums that a stage adds to, batch after batch, and that outlive an interruption: an interrupted stage goes on where it stopped,
 //! to the same bits.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +11,7 @@ use tlm::stage::{Context, StageError};
 
 use crate::nn::runtime::fault;
 use crate::stage::UNSAVED;
-use crate::stage::state::{Origin, replace, seal, tell_unusable, unseal};
+use crate::stage::state::{Origin, seal, tell_unusable, unseal, write};
 
 const FILE: &str = "sums.bin";
 
@@ -85,16 +84,7 @@ impl Sums {
             let numbers = numbers.map_err(fault)?.concat();
             let (origin, digest) = (self.origin.clone(), Digest::of(&numbers));
             let header = seal(&Header { origin, done: self.done, digest });
-            let folder = context.state_dir();
-            let fresh = folder.join("sums.new");
-            File::create(&fresh)
-                .and_then(|mut file| {
-                    writeln!(file, "{header}")?;
-                    file.write_all(&numbers)?;
-                    file.sync_all()
-                })
-                .map_err(|e| StageError::io("write", &fresh, &e))?;
-            replace(folder, &fresh, &folder.join(FILE))?;
+            write(context.state_dir(), FILE, &[header.as_bytes(), b"\n", &numbers])?;
             self.saved_done = self.done;
         }
         self.saved = Instant::now();

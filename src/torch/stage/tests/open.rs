@@ -93,6 +93,17 @@ fn rewrite(folder: &Path, dtype: Dtype, files: &[Shard]) {
     }
 }
 
+/// Stores a model as two shards, in bf16; the index is for the test to write.
+fn shard(model: &Path) -> [&'static str; 2] {
+    let [a, b] = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    rewrite(
+        model,
+        Dtype::BF16,
+        &[(a, |name| name.contains("layers.0")), (b, |name| !name.contains("layers.0"))],
+    );
+    [a, b]
+}
+
 #[test]
 fn half_precision_and_shards_open() {
     for (dtype, tolerance) in [(Dtype::F16, 1e-3), (Dtype::BF16, 8e-3)] {
@@ -101,12 +112,7 @@ fn half_precision_and_shards_open() {
         check_opens(source.path(), whole.path(), tolerance);
     }
     let (source, whole) = (checkpoint("model_plain"), checkpoint("model_plain"));
-    let (a, b) = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors");
-    rewrite(
-        source.path(),
-        Dtype::BF16,
-        &[(a, |name| name.contains("layers.0")), (b, |name| !name.contains("layers.0"))],
-    );
+    let [a, b] = shard(source.path());
     let index = source.path().join("model.safetensors.index.json");
     let write = |files: &serde_json::Value| {
         fs::write(&index, json!({"weight_map": files}).to_string()).unwrap();
@@ -247,12 +253,7 @@ fn the_tokenizer_of_another_model_is_refused() {
 #[test]
 fn a_damaged_or_cut_shard_is_named() {
     let source = checkpoint("model_plain");
-    let (a, b) = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors");
-    rewrite(
-        source.path(),
-        Dtype::BF16,
-        &[(a, |name| name.contains("layers.0")), (b, |name| !name.contains("layers.0"))],
-    );
+    let [a, b] = shard(source.path());
     let index = source.path().join("model.safetensors.index.json");
     fs::write(index, json!({"weight_map": {"x": a, "y": b}}).to_string()).unwrap();
     let whole = fs::read(source.path().join(b)).unwrap();
