@@ -97,6 +97,9 @@ enum Command {
         /// The form; by default `text` on a terminal, else `markdown`
         #[arg(long, value_enum)]
         format: Option<ReportFormat>,
+        /// Also writes each figure into this folder, as SVG; Markdown shows them
+        #[arg(long, value_name = "DIR")]
+        figures: Option<PathBuf>,
     },
     /// Writes the keys of the steps and what they made into `RECIPE.lock`, for `--locked`
     Lock {
@@ -447,8 +450,8 @@ fn obey(command: Command, console: &mut Console<'_>) -> Result<(), Exit> {
         Command::Fmt { files, check } => fmt::fmt(&files, check, console),
         Command::Plan { planned, show } => explain::plan(&planned, &show, console),
         Command::Lock { planned } => lock::lock(&planned, console),
-        Command::Report { planned, names, format } => {
-            report::report(&planned, &names, format, console)
+        Command::Report { planned, names, format, figures } => {
+            report::report(&planned, &names, format, figures.as_deref(), console)
         }
         Command::Run { planned, run } => run::run(&planned, &run, console),
         Command::Why { recipe, store, step } => explain::why(&recipe, &store, &step, console),

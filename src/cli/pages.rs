@@ -91,5 +91,6 @@ const PAGES: &[(&str, &str)] = pages! {
     "sema.unknown_stage"
     "sema.unknown_type"
     "sema.unknown_variant"
+    "sema.whole_plan"
     "sema.wrong_type"
 };

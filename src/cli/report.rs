@@ -1,16 +1,22 @@
 //! `tlm report`: the reports of what the store holds.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use crate::base::text::did_you_mean;
-use crate::cli::{Console, Exit, PlanArgs, ReportFormat, USAGE, recipe};
+use crate::cli::{Console, Exit, FAILED, PlanArgs, ReportFormat, USAGE, recipe};
 use crate::exec::Outcome;
 use crate::report::Results;
-use crate::report::draw::{Format, draw_all};
+use crate::report::draw::{Format, draw, draw_all};
+use crate::report::html::{self, pictures};
+use crate::report::table::Table;
 
 /// `tlm report`
 pub(super) fn report(
     args: &PlanArgs,
     names: &[String],
     format: Option<ReportFormat>,
+    figures: Option<&Path>,
     console: &mut Console<'_>,
 ) -> Result<(), Exit> {
     let mut session = recipe::open(args, console)?;
@@ -36,8 +42,47 @@ pub(super) fn report(
         Some(ReportFormat::Json) => Format::Json,
         Some(ReportFormat::Latex) => Format::Latex,
     };
-    write!(console.out, "{}", draw_all(&tables, format))?;
+    let Some(folder) = figures else {
+        write!(console.out, "{}", draw_all(&tables, format))?;
+        return Ok(());
+    };
+    let written = write_figures(&tables, folder);
+    let links = written.map_err(|(path, why)| {
+        let message = format!("can't write `{}`: {why}", path.display());
+        console.fail(FAILED, message, "give a folder that can be written with `--figures`")
+    })?;
+    match format {
+        Format::Markdown => {
+            for (at, (table, links)) in tables.iter().zip(links).enumerate() {
+                let blank = if at == 0 { "" } else { "\n" };
+                write!(console.out, "{blank}{}{links}", draw(table, format))?;
+            }
+        }
+        _ => write!(console.out, "{}", draw_all(&tables, format))?,
+    }
     Ok(())
+}
+
+/// Writes the figures of each report; returns of each what shows them in Markdown.
+fn write_figures(tables: &[Table], folder: &Path) -> Result<Vec<String>, (PathBuf, String)> {
+    fs::create_dir_all(folder).map_err(|error| (folder.to_owned(), error.to_string()))?;
+    let mut links = Vec::new();
+    for table in tables {
+        let mut own = String::new();
+        let pictures = pictures(table).map_err(|error| (folder.to_owned(), error.to_string()))?;
+        for (at, picture) in pictures.iter().enumerate() {
+            let name = match at {
+                0 => table.name.clone(),
+                _ => format!("{}-{}", table.name, at + 1),
+            };
+            let path = folder.join(format!("{name}.svg"));
+            html::write_atomic(&path, picture.as_bytes())
+                .map_err(|error| (path.clone(), error.to_string()))?;
+            own += &format!("\n![{name}]({})\n", path.display());
+        }
+        links.push(own);
+    }
+    Ok(links)
 }
 
 /// Returns how tables are printed unless somebody says otherwise: ruled for people, Markdown for files.

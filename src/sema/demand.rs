@@ -1,6 +1,7 @@
 //! Plans and reports: what a recipe asks for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 
 use crate::base::Span;
 use crate::base::text::did_you_mean;
@@ -8,7 +9,7 @@ use crate::diag::Diagnostic;
 use crate::sema::lower::Lower;
 use crate::sema::lower::on_one_line;
 use crate::sema::node::{AxisId, Kind, Node, Plan, Report, Term, Typed};
-use crate::sema::scope::Def;
+use crate::sema::scope::{Def, Origin, ScopeId};
 use crate::sema::steps::{Best, View};
 use crate::sema::ty::Ty;
 use crate::syntax::ast::{self, Expr, ExprKind, ItemKind, Name};
@@ -40,7 +41,24 @@ impl<'r> Lower<'r> {
                 _ => {}
             }
         }
+        for scope in mem::take(&mut self.taken) {
+            reports.extend(self.reports_of(scope));
+        }
         (plans, reports)
+    }
+
+    /// Lowers the reports of another recipe.
+    fn reports_of(&mut self, scope: ScopeId) -> Vec<Report> {
+        let Origin::Recipe(recipe) = self.scopes[scope].origin else { return Vec::new() };
+        let (files, prefix) = (self.files, self.scopes[scope].prefix.clone());
+        let report = |item: &'r ast::Item| match &item.kind {
+            ItemKind::Report(report) => {
+                let report = self.within(scope, |lower| lower.report(report, item.doc.clone()))?;
+                Some(Report { name: format!("{prefix}{}", report.name), ..report })
+            }
+            _ => None,
+        };
+        files.all[recipe].file.items.iter().filter_map(report).collect()
     }
 
     /// Checks that profiles give params and axes what these take.
@@ -79,8 +97,49 @@ impl<'r> Lower<'r> {
     }
 
     fn plan(&mut self, plan: &'r ast::Plan) -> Plan {
-        let terms = plan.terms.iter().map(|term| self.term(plan, term)).collect();
-        Plan { name: plan.name.node.clone(), terms }
+        let terms = plan.terms.iter().flat_map(|term| match self.other_plan(term) {
+            Some((scope, other)) => {
+                self.taken.insert(scope);
+                self.within(scope, |lower| lower.plan(other)).terms
+            }
+            None => vec![self.term(plan, term)],
+        });
+        Plan { name: plan.name.node.clone(), terms: terms.collect() }
+    }
+
+    /// Returns the plan of another recipe that a term is: `b0.default`.
+    fn other_plan(&mut self, term: &ast::PlanTerm) -> Option<(ScopeId, &'r ast::Plan)> {
+        let ExprKind::Field(base, name) = &term.target.kind else { return None };
+        let scope = match self.resolve(&base.path()?.join("."))? {
+            Def::Scope(scope) => scope,
+            Def::Binding(id) => match self.binding(id).0 {
+                Ty::Recipe(scope) => scope,
+                _ => return None,
+            },
+            _ => return None,
+        };
+        let Origin::Recipe(recipe) = self.scopes[scope].origin else { return None };
+        if self.member_of(scope, &name.node).is_some() {
+            return None;
+        }
+        let files = self.files;
+        let plan = files.all[recipe].file.items.iter().find_map(|item| match &item.kind {
+            ItemKind::Plan(plan) if plan.name.node == name.node => Some(plan),
+            _ => None,
+        });
+        let axes = term.vary.iter().chain(&term.over).chain(&term.each).map(|axis| axis.span);
+        let more = axes.chain(term.filter.iter().map(|condition| condition.span)).next();
+        if let (Some(_), Some(more)) = (plan, more) {
+            self.found.push(
+                Diagnostic::error(
+                    "tlm::sema::whole_plan",
+                    "a plan of another recipe is taken as it is",
+                )
+                .label(more, "changes its points")
+                .help("write this behind a value of the recipe"),
+            );
+        }
+        plan.map(|plan| (scope, plan))
     }
 
     fn term(&mut self, plan: &'r ast::Plan, term: &'r ast::PlanTerm) -> Term {

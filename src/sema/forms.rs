@@ -350,7 +350,7 @@ impl<'r> Lower<'r> {
         (Node { span, kind: Kind::Best(Box::new(best)) }, ty)
     }
 
-    /// Lowers `mean_std(x, over: seed)`.
+    /// Lowers `mean_std(x, over: seed)`: of a number, or of each number of a record.
     pub(super) fn mean_std(&mut self, call: &'r ast::Call, span: Span) -> (Node, Ty) {
         let Some((value, _, over)) = self.reduction(call, "mean_std", None, span) else {
             return Self::error(span);
@@ -358,9 +358,19 @@ impl<'r> Lower<'r> {
         let ((node, ty), mut axes) = self.apart(|lower| lower.expr(value, None));
         self.remove_axis(&mut axes, over, &node);
         self.touched.extend(axes);
+        let spread = |node: Node| Node { span, kind: Kind::Spread(Box::new(node), over) };
+        let numbers: Vec<_> = ty.numbers().map(str::to_owned).collect();
         match ty {
-            Ty::Bare | Ty::Number(_) => {
-                (Node { span, kind: Kind::Spread(Box::new(node), over) }, Ty::Spread)
+            Ty::Bare | Ty::Number(_) => (spread(node), Ty::Spread),
+            Ty::Record(_) if !numbers.is_empty() => {
+                let field = Field { ty: Ty::Spread, default: None };
+                let fields = numbers.iter().map(|name| (name.clone(), field.clone())).collect();
+                let value = |name: String| {
+                    let kind = Kind::Field(Box::new(node.clone()), name.clone());
+                    (name, spread(Node { span: node.span, kind }))
+                };
+                let values = numbers.into_iter().map(value).collect();
+                (Node { span, kind: Kind::Record(values) }, Ty::Record(Arc::new(fields)))
             }
             Ty::Unknown => Self::error(span),
             other => {

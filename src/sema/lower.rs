@@ -116,6 +116,8 @@ pub(super) struct Lower<'r> {
     pub(super) swept: &'r [String],
     /// Whether values of an axis without type are being lowered.
     is_untyped_axis: bool,
+    /// Other recipes of which a plan is taken.
+    pub(super) taken: BTreeSet<ScopeId>,
     /// Names that were told to be undefined.
     unknown: BTreeSet<(ScopeId, String)>,
     pub(super) found: Vec<Diagnostic>,
@@ -148,6 +150,7 @@ pub(super) fn lower<'r>(
         naming: None,
         swept: &overlaid.swept,
         is_untyped_axis: false,
+        taken: BTreeSet::new(),
         unknown: BTreeSet::new(),
         found: Vec::new(),
     };
@@ -234,6 +237,7 @@ impl<'r> Lower<'r> {
             self.axes[id] = State::Done(Axis {
                 name: name.into(),
                 ty: Ty::Unknown,
+                axes: BTreeSet::new(),
                 span: item.value.span,
                 list: None,
                 values: vec![Node { span: item.value.span, kind: Kind::Error }],
@@ -448,6 +452,9 @@ impl<'r> Lower<'r> {
         }
         let ty = self.axis(id);
         self.touched.insert(id);
+        if let State::Done(axis) = &self.axes[id] {
+            self.touched.extend(&axis.axes);
+        }
         Some(ty)
     }
 
@@ -456,12 +463,13 @@ impl<'r> Lower<'r> {
             self.axes[id] = State::Doing;
             self.depth += 1;
             let AxisItem { item, scope, .. } = self.axis_items[id];
-            let (axis, axes) = self.apart(|lower| {
+            let (mut axis, axes) = self.apart(|lower| {
                 // Steps in a value are steps of that point.
                 lower.conditions.insert(id);
                 lower.within(scope, |lower| lower.axis_values(id, item))
             });
-            if let Some(other) = axes.first() {
+            let is_free = matches!(axis.ty, Ty::Artifact(_)) && axis.list.is_none();
+            if let Some(other) = axes.first().filter(|_| !is_free) {
                 let other = self.axis_items[*other].name.clone();
                 self.found.push(
                     Diagnostic::error("tlm::sema::axis_of_axis", "an axis can't depend on another")
@@ -469,6 +477,7 @@ impl<'r> Lower<'r> {
                         .help("sweep both together with an axis of records"),
                 );
             }
+            axis.axes = axes;
             self.depth -= 1;
             self.axes[id] = State::Done(axis);
         }
@@ -520,7 +529,8 @@ impl<'r> Lower<'r> {
                 );
             }
         }
-        Axis { name: name.into(), ty, span: item.value.span, list: None, values, shown }
+        let (span, axes) = (item.value.span, BTreeSet::new());
+        Axis { name: name.into(), ty, axes, span, list: None, values, shown }
     }
 
     /// Lowers an axis whose values are those of a list, such as `range(1, 5)`.
@@ -540,7 +550,8 @@ impl<'r> Lower<'r> {
             },
         };
         let (span, list) = (item.value.span, Some(list));
-        Axis { name: name.into(), ty, span, list, values: Vec::new(), shown: Vec::new() }
+        let (values, shown) = (Vec::new(), Vec::new());
+        Axis { name: name.into(), ty, axes: BTreeSet::new(), span, list, values, shown }
     }
 
     fn no_axis_values(&mut self, name: &str, span: Span) {

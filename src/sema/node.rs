@@ -68,6 +68,8 @@ pub(super) struct Typed {
 pub(super) struct Axis {
     pub(super) name: Atom,
     pub(super) ty: Ty,
+    /// Other axes that its values, artifacts, differ along.
+    pub(super) axes: BTreeSet<AxisId>,
     pub(super) span: Span,
     /// The list that the values are items of, where it is not written out.
     pub(super) list: Option<Node>,

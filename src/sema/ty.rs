@@ -71,6 +71,17 @@ impl Ty {
         self.is_scalar() || *self == Self::Spread
     }
 
+    /// Returns the names of the fields of a record that are numbers.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = &str> {
+        let fields = match self {
+            Self::Record(fields) => Some(fields.iter()),
+            _ => None,
+        };
+        let is_number = |field: &Field| matches!(field.ty, Self::Bare | Self::Number(_));
+        let fields = fields.into_iter().flatten();
+        fields.filter(move |(_, field)| is_number(field)).map(|(name, _)| &**name)
+    }
+
     /// Returns whether values may have to be changed to be of this type.
     pub(super) fn converts(&self) -> bool {
         match self {

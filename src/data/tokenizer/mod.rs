@@ -1,6 +1,7 @@
 //! Tokenizers: their files, encoding and decoding, pruning, and what other formats say of them.
 
 mod added;
+pub mod bytes;
 mod chars;
 mod charsmap;
 pub mod counts;

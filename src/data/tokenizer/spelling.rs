@@ -26,3 +26,9 @@ pub(super) fn char_bytes() -> FastMap<char, u8> {
 pub(super) fn byte_piece(byte: u8) -> String {
     format!("<0x{byte:02X}>")
 }
+
+/// Returns whether a piece stands for a byte.
+pub(super) fn is_byte_piece(piece: &str) -> bool {
+    let digits = piece.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+    digits.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok())
+}

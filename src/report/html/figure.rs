@@ -32,6 +32,8 @@ pub(super) struct Figure {
     /// The names of the colours, where they don't stand in the picture.
     pub(super) legend: Vec<String>,
     pub(super) svg: String,
+    /// Its height, in pixels.
+    pub(super) height: u32,
 }
 
 /// Returns the pictures of a report: none of a table, and of a figure as many as keep colours apart.
@@ -79,7 +81,7 @@ fn lines(table: &Table) -> Result<Vec<Figure>, HtmlError> {
             true => log_chart(&series, names),
             false => number_chart(table, &series, names),
         };
-        Ok(Figure { heading, legend: Vec::new(), svg: draw(chart)? })
+        Ok(Figure { heading, legend: Vec::new(), svg: draw(chart)?, height: HEIGHT })
     };
     apart(series).into_iter().filter(|series| !series.is_empty()).map(draw).collect()
 }
@@ -180,7 +182,7 @@ fn bars(table: &Table) -> Result<Vec<Figure>, HtmlError> {
         })?;
         let legend =
             if table.columns.len() > 1 { part.iter().map(name).collect() } else { Vec::new() };
-        Ok(Figure { heading: None, legend, svg })
+        Ok(Figure { heading: None, legend, svg, height: HEIGHT })
     };
     evenly((0..table.columns.len()).collect()).into_iter().map(draw).collect()
 }
@@ -293,6 +295,7 @@ fn scatter(table: &Table) -> Result<Figure, HtmlError> {
         heading: None,
         legend: clouds.into_iter().filter_map(|cloud| cloud.name).collect(),
         svg,
+        height: HEIGHT,
     })
 }
 
@@ -355,7 +358,7 @@ fn heat(table: &Table) -> Result<Figure, HtmlError> {
         }
         Ok(spots)
     })?;
-    Ok(Figure { heading: None, legend: Vec::new(), svg })
+    Ok(Figure { heading: None, legend: Vec::new(), svg, height })
 }
 
 fn text_style<'s>(ink: &'s RGBColor, side: HPos) -> TextStyle<'s> {

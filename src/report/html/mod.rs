@@ -3,6 +3,7 @@
 //! [`Page`] holds all the page tells, as plain data; [`render`] draws it: tables here, curves in `chart`, the step
 //! graph in `graph` on coordinates from `layout`.
 
+mod alone;
 mod chart;
 mod curves;
 mod figure;
@@ -20,6 +21,7 @@ use minijinja::{AutoEscape, Environment, Value, context};
 use crate::base::text::{bytes, duration};
 use crate::report::table::{Shown, Source, Table, TableCell, Text};
 
+pub use alone::pictures;
 pub use curves::Curve;
 pub use frequencies::{Frequencies, read_frequencies};
 pub use page::{Artifact, Page, Status, StepCard};
@@ -59,6 +61,7 @@ pub fn render(page: &Page) -> Result<String, HtmlError> {
     let losses = safe(chart::losses(&page.curves)?);
     let frequencies = safe(chart::frequencies(&page.frequencies)?);
     let html = environment.get_template("page")?.render(context! {
+        palette => Value::from_safe_string(alone::PALETTE.to_owned()),
         title => &*page.title,
         mark => &*page.mark,
         recipe => &*page.recipe,
@@ -92,7 +95,11 @@ pub fn mark_of(path: &Path) -> Option<String> {
     Some(mark.split_once('"')?.0.to_owned())
 }
 
-fn write_atomic(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Writes a file that is for passing on: whole or not at all.
+///
+/// # Errors
+/// When it can't be written.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // A report is for passing on, so it gets the permissions of any new file, not a temporary's.

@@ -1,5 +1,6 @@
 //! Scoring and perplexity: against transformers, interrupted, refused.
 
+use std::f64::consts::LN_2;
 use std::fs;
 use std::path::Path;
 
@@ -32,6 +33,9 @@ fn losses_of_units_add_up_to_the_perplexity() {
     let expected = (sum / f64::from(count)).exp();
     let got = output(&events, "perplexity");
     assert!((got / expected - 1.0).abs() < 1e-9, "{got} {expected}");
+    // Each token of this tokenizer is a byte.
+    let bits = output(&events, "bits_per_byte");
+    assert!((bits / (got.ln() / LN_2) - 1.0).abs() < 1e-9, "{bits}");
 }
 
 #[test]
