@@ -9,7 +9,7 @@ use crate::diag::Diagnostic;
 use crate::sema::lower::Lower;
 use crate::sema::lower::on_one_line;
 use crate::sema::node::{AxisId, Kind, Node, Plan, Report, Term, Typed};
-use crate::sema::scope::{Def, Origin, ScopeId};
+use crate::sema::scope::{Def, MAIN, Origin, ScopeId};
 use crate::sema::steps::{Best, View};
 use crate::sema::ty::Ty;
 use crate::syntax::ast::{self, Expr, ExprKind, ItemKind, Name};
@@ -279,6 +279,7 @@ impl<'r> Lower<'r> {
         }
         Some(Report {
             name: report.name.node.clone(),
+            is_own: self.scope == MAIN,
             view,
             span: report.name.span,
             caption,

@@ -95,7 +95,8 @@ pub(super) fn check(program: &Program) -> Vec<Diagnostic> {
     let asked = asked(program, &program.plan_names(), &mut eval);
     let mut found = eval.found;
     for (table, report) in asked.reports.iter().zip(&program.reports) {
-        if table.rows.iter().all(|row| row.cells.iter().all(Option::is_none)) {
+        let is_empty = || table.rows.iter().all(|row| row.cells.iter().all(Option::is_none));
+        if report.is_own && is_empty() {
             found.push(
                 Diagnostic::warning(
                     "tlm::sema::idle_report",

@@ -100,6 +100,8 @@ pub(super) struct Term {
 #[derive(Clone, Debug)]
 pub(super) struct Report {
     pub(super) name: String,
+    /// Whether it stands in the recipe itself, not in one of which a plan is taken.
+    pub(super) is_own: bool,
     pub(super) view: View,
     pub(super) span: Span,
     pub(super) caption: Option<String>,

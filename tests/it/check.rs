@@ -568,6 +568,14 @@ fn reports_show_records_and_need_no_plan() {
     ));
     assert_eq!(columns.len(), 2);
     assert_eq!(rows, [["2 numbers", "late"], ["2 numbers", "late"]]);
+    // Of a record each number has its mean.
+    let (columns, rows) = table(&format!(
+        "{TEXT}axis s = [1, 2]\nlet p = corpus.split(text, valid: 1%, seed: s)\n\
+         plan all = p over s\n\
+         report t = table(mean_std({{a: p.train.documents, t: \"x\", z: p.valid.documents}}, over: s))"
+    ));
+    assert_eq!(columns, ["a", "z"]);
+    assert_eq!(rows, [["2 numbers", "2 numbers"]]);
 }
 
 /// A stage whose log can be drawn, at two rates and two seeds.
@@ -684,6 +692,22 @@ fn axes_in_a_circle_are_told_even_where_a_list_is_computed_of_one() {
         "axis c = range(1, a)\naxis a = [b, 2]\naxis b = [a]\nreport t = table(c)",
         &["axis_of_axis range(1, a)", "axis_of_axis [b, 2]", "circle a"],
     );
+}
+
+/// Each artifact of an axis may differ along another one; what rows are named after may not.
+#[test]
+fn an_axis_of_artifacts_may_differ_along_another() {
+    let recipe = format!(
+        "{TEXT}axis seed = [1, 2]\nlet p = corpus.split(text, valid: 1%, seed: seed)\n\
+         axis part = [p.train, p.valid, text]\nlet w = corpus.shuffle(part)\n\
+         plan all = w vary part each seed\nreport t = table(mean_std(w.documents, over: seed), rows: part)"
+    );
+    let names: Vec<_> = expand(&recipe).steps.iter().map(Step::name).collect();
+    let shuffles = names.iter().filter(|name| name.starts_with("w[")).count();
+    assert_eq!(shuffles, 5, "{names:?}");
+    assert_eq!(table(&recipe).1, [["2 numbers"], ["2 numbers"], ["2 numbers"]]);
+    let swapped = "axis a = [1, 2]\naxis b = [a, 3]\nplan p = b vary b";
+    finds(swapped, &["axis_of_axis [a, 3]"]);
 }
 
 #[test]

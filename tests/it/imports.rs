@@ -51,6 +51,24 @@ fn a_recipe_is_a_function_of_its_params_and_axes() {
     );
 }
 
+/// A plan takes those of other recipes, changed ones too, with their reports.
+#[test]
+fn plans_take_plans_of_other_recipes() {
+    let recipe = "use \"b0.tlm\" as b0\nlet x = b0 with {seed: 1}\n\
+                  plan default = b0.default | x.default | b0.m vary b0.lr\nreport t = table(b0.m.loss)";
+    let trained = |rate| move |prefix| format!("{prefix}.r1[b0.lr=1e-3, b0.rate={rate}]");
+    let own = ["100%", "25%", "50%"].map(|rate| trained(rate)("b0"));
+    let changed = ["100%", "25%", "50%"].map(|rate| trained(rate)("x"));
+    let more = "b0.r1[b0.lr=1e-4, b0.rate=50%]".to_owned();
+    let mut expected: Vec<_> = [&own[..], &changed, &[more]].concat();
+    expected.sort_unstable();
+    let expected: Vec<_> = expected.iter().map(String::as_str).collect();
+    trains(recipe, &Overlay::default(), &expected);
+    let all = expand(recipe, &Overlay::default()).expect("no mistakes");
+    let names: Vec<_> = all.reports.iter().map(|report| report.name.as_str()).collect();
+    assert_eq!(names, ["t", "b0.rates", "x.rates"]);
+}
+
 #[test]
 fn axes_are_shared_unless_they_depend_on_what_is_given() {
     let all = |recipe: &str| expand(recipe, &Overlay::default()).expect("no mistakes");
