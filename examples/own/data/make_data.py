@@ -61,6 +61,7 @@ def main() -> None:
     for at, text in enumerate(letters, 1):
         pathlib.Path(f"letters/john-{at}.txt").write_text(text + "\n", "utf-8")
     base_tokenizer().save("tokenizer.json", pretty=False)
+    pathlib.Path("tokenizer_config.json").write_text(json.dumps({"eos_token": "<|endoftext|>"}) + "\n")
 
 
 if __name__ == "__main__":
