@@ -1,10 +1,10 @@
-"""Trains a Llama on several processes with PyTorch; `trainer.tlm` runs it as a stage:
+r"""Trains a Llama on several processes with PyTorch; `trainer.tlm` runs it as a stage:
 
     torchrun --standalone --nproc_per_node 2 trainer.py --init DIR --data DIR --tokens 100000 --batch 4096 \
         --lr 1e-3 --seed 0 --model DIR --train-log DIR --loss FILE
 
 Each process holds the whole model (DistributedDataParallel: nccl on GPUs, gloo on CPUs) and takes its share of each batch.
-Optimiser and schedule are those that `train.run` has by default. The state is saved in the folder `TLM_STATE` every half a
+Optimiser and schedule are those that `train.run` has by default. The state is saved in the folder `TLM_STATE` every quarter of a
 minute and on SIGTERM, and the next start goes on there.
 """
 
@@ -15,18 +15,14 @@ import os
 import pathlib
 import shutil
 import signal
-import sys
 import time
 
-try:
-    import numpy
-    import torch
-    import torch.distributed as dist
-    import transformers
-except ImportError as error:
-    sys.exit(f"trainer.py: {error}. Run `pip install torch transformers` for the Python that torchrun belongs to.")
+import numpy
+import torch
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import record
 
-SAVE_EVERY = 30.0  # seconds
+SAVE_EVERY = 15.0  # seconds
 TELL_EVERY = 5.0
 
 
@@ -62,6 +58,13 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
         return peak * (step + 1) / warmup
     part = min((step - warmup) / max(steps - warmup - 1, 1), 1.0)
     return peak * (0.1 + 0.9 * (1 + math.cos(math.pi * part)) / 2)
+
+
+def load(folder: pathlib.Path) -> torch.nn.Module:
+    import transformers  # here, so that torchrun's summary tells if it is missing
+
+    transformers.utils.logging.disable_progress_bar()
+    return transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
 def adamw(model: torch.nn.Module) -> torch.optim.AdamW:
@@ -101,7 +104,7 @@ def set_up() -> torch.device:
         dist.init_process_group("gloo")
         return torch.device("cpu")
     if here >= gpus:
-        sys.exit(f"trainer.py: process {here + 1} of {world} has no GPU: give the step `run {{ gpus: {world} }}`")
+        raise ValueError(f"process {here + 1} of {world} has no GPU: give the step `run {{ gpus: {world} }}`")
     torch.cuda.set_device(here)
     dist.init_process_group("nccl")
     return torch.device("cuda", here)
@@ -113,11 +116,10 @@ def train(args: argparse.Namespace) -> None:
     data = Sequences(args.data)
     batch = args.batch // data.seq
     if len(data.ids) == 0 or batch == 0 or batch % world > 0:
-        sys.exit(f"trainer.py: {len(data.ids)} sequences in batches of {batch} can't be shared by {world} processes")
+        raise ValueError(f"{len(data.ids)} sequences in batches of {batch} can't be shared by {world} processes")
     steps = math.ceil(args.tokens / (batch * data.seq))
 
-    transformers.utils.logging.disable_progress_bar()
-    model = transformers.LlamaForCausalLM.from_pretrained(args.init, dtype=torch.float32).to(device)
+    model = load(args.init).to(device)
     optimiser, losses = adamw(model), []
     state_path = pathlib.Path(os.environ.get("TLM_STATE", args.model.parent)) / "trainer.pt"
     if state_path.exists():
@@ -149,7 +151,7 @@ def train(args: argparse.Namespace) -> None:
         mean, stops = shared.tolist()
         losses.append(mean)
         if not math.isfinite(mean):
-            sys.exit(f"trainer.py: the loss of step {step + 1} is {mean}; try a smaller --lr")
+            raise ValueError(f"the loss of step {step + 1} is {mean}: try a smaller learning rate")
         now, is_over = time.monotonic(), stops > 0 or step + 1 == steps
         if rank == 0 and (now - told > TELL_EVERY or is_over):
             speed = (step + 1 - told_step) * batch * data.seq / (now - told)
@@ -168,7 +170,7 @@ def train(args: argparse.Namespace) -> None:
     dist.destroy_process_group()
 
 
-def publish(args: argparse.Namespace, model: transformers.LlamaForCausalLM, losses: list[float], batch: int) -> None:
+def publish(args: argparse.Namespace, model: torch.nn.Module, losses: list[float], batch: int) -> None:
     """Writes the model as a Hugging Face folder, what was logged, and the mean loss of the last twentieth of the steps."""
     model.save_pretrained(args.model)
     for file in args.init.glob("tokenizer*.json"):
@@ -180,6 +182,7 @@ def publish(args: argparse.Namespace, model: transformers.LlamaForCausalLM, loss
     args.loss.write_text(json.dumps(sum(last) / len(last)))
 
 
+@record
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("init", "data", "model", "train-log", "loss"):
