@@ -4,8 +4,8 @@ r"""Trains a Llama on several processes with PyTorch; `trainer.tlm` runs it as a
         --lr 1e-3 --seed 0 --model DIR --train-log DIR --loss FILE
 
 Each process holds the whole model (DistributedDataParallel: nccl on GPUs, gloo on CPUs) and takes its share of each batch.
-Optimiser and schedule are those that `train.run` has by default. The state is saved in the folder `TLM_STATE` every quarter of a
-minute and on SIGTERM, and the next start goes on there.
+Optimiser and schedule are those that `train.run` has by default. The state is saved in the folder `TLM_STATE` every 15 seconds and
+on SIGTERM, and the next start goes on there.
 """
 
 import argparse
@@ -104,7 +104,7 @@ def set_up() -> torch.device:
         dist.init_process_group("gloo")
         return torch.device("cpu")
     if here >= gpus:
-        raise ValueError(f"process {here + 1} of {world} has no GPU: give the step `run {{ gpus: {world} }}`")
+        raise ValueError(f"process {here + 1} of {world} has no GPU: start fewer, or give the step `run {{ gpus: {world} }}`")
     torch.cuda.set_device(here)
     dist.init_process_group("nccl")
     return torch.device("cuda", here)

@@ -2,7 +2,7 @@
 
 `cache/` holds token caches as InternEvo's `tools/tokenizer.py` writes them, one folder a language; `model/` a checkpoint under
 InternEvo's names, rotary positions in its order, and the `config.json` of a Llama and the tokenizer, which belong beside it. The
-model is trained on the caches for a minute, so that it has something to lose. Needs numpy, tokenizers, torch, transformers and
+model is trained on the caches a little. Needs numpy, tokenizers, torch, transformers and
 zstandard. The texts are in the public domain: Proverbs in the King James Version, and poems of the Tang.
 """
 
