@@ -56,10 +56,21 @@ fn folder() -> PathBuf {
 /// Returns what a recipe's default plans come to.
 #[track_caller]
 fn expand(name: &str, text: &str, profile: Option<&str>) -> Expansion {
+    expand_in(&folder(), name, text, profile)
+}
+
+/// Returns what the default plans of a recipe in a folder come to. It must have no mistakes and no warnings.
+#[track_caller]
+pub(crate) fn expand_in(
+    folder: &Path,
+    name: &str,
+    text: &str,
+    profile: Option<&str>,
+) -> Expansion {
     let mut sources = SourceMap::default();
     let file = sources.add(name, text);
     let overlay = Overlay { profile: profile.map(str::to_owned), ..Overlay::default() };
-    let loaded = sema::load(&mut sources, file, &folder(), &overlay);
+    let loaded = sema::load(&mut sources, file, folder, &overlay);
     let told = |found: &[_]| format!("{name}: {}", render(&sources, found, 100, false));
     let (program, found) = loaded.finish().unwrap_or_else(|found| panic!("{}", told(&found)));
     let found = [found, sema::check(&program)].concat();
