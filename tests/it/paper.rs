@@ -61,12 +61,7 @@ fn expand(name: &str, text: &str, profile: Option<&str>) -> Expansion {
 
 /// Returns what the default plans of a recipe in a folder come to. It must have no mistakes and no warnings.
 #[track_caller]
-pub(crate) fn expand_in(
-    folder: &Path,
-    name: &str,
-    text: &str,
-    profile: Option<&str>,
-) -> Expansion {
+pub(crate) fn expand_in(folder: &Path, name: &str, text: &str, profile: Option<&str>) -> Expansion {
     let mut sources = SourceMap::default();
     let file = sources.add(name, text);
     let overlay = Overlay { profile: profile.map(str::to_owned), ..Overlay::default() };
