@@ -1,7 +1,7 @@
 # `make test` is everything the continuous integration runs; the other targets are its parts.
 CARGO ?= cargo
 
-.PHONY: demo test lint test-lib test-slow test-faults test-kill test-torch doc bench libtorch
+.PHONY: demo paper test lint test-lib test-slow test-faults test-kill test-torch doc bench libtorch
 
 # Cargo uses all cores by itself, and tests that wait for processes want them undisturbed.
 .NOTPARALLEL:
@@ -10,6 +10,11 @@ CARGO ?= cargo
 demo: libtorch
 	$(CARGO) build --release
 	$(CARGO) run --release --quiet -- run examples/quickstart/quickstart.tlm
+
+# Every table and figure of the paper, small: two hours on two cores. It can be interrupted; a second time it runs nothing.
+paper: libtorch
+	$(CARGO) build --release
+	./scripts/paper.sh
 
 test: lint test-lib test-slow test-torch doc
 

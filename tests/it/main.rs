@@ -18,6 +18,7 @@ mod keys;
 mod libtorch;
 #[cfg(feature = "torch")]
 mod models;
+mod own;
 mod paper;
 mod parse;
 mod plan;

@@ -60,14 +60,16 @@ fn folder() -> PathBuf {
 /// Returns what a recipe's default plans come to.
 #[track_caller]
 fn expand(name: &str, text: &str, profile: Option<&str>) -> Expansion {
-    expand_with(name, text, Overlay { profile: profile.map(str::to_owned), ..Overlay::default() })
+    let overlay = Overlay { profile: profile.map(str::to_owned), ..Overlay::default() };
+    expand_in(&folder(), name, text, &overlay)
 }
 
+/// Returns what the default plans of a recipe in a folder come to. It must have no mistakes and no warnings.
 #[track_caller]
-fn expand_with(name: &str, text: &str, overlay: Overlay) -> Expansion {
+pub(crate) fn expand_in(folder: &Path, name: &str, text: &str, overlay: &Overlay) -> Expansion {
     let mut sources = SourceMap::default();
     let file = sources.add(name, text);
-    let loaded = sema::load(&mut sources, file, &folder(), &overlay);
+    let loaded = sema::load(&mut sources, file, folder, overlay);
     let told = |found: &[_]| format!("{name}: {}", render(&sources, found, 100, false));
     let (program, found) = loaded.finish().unwrap_or_else(|found| panic!("{}", told(&found)));
     let found = [found, sema::check(&program)].concat();
@@ -98,7 +100,7 @@ fn all_trainings(profile: Option<&str>) -> Trainings {
             axes: seed.map(|seed| (seed.to_owned(), "0".to_owned())).into_iter().collect(),
             ..Overlay::default()
         };
-        let planned = graph::plan(expand_with(name, &text, overlay), &store, "cpu/test");
+        let planned = graph::plan(expand_in(&folder(), name, &text, &overlay), &store, "cpu/test");
         let is_missing = |found: &Diagnostic| found.code == "tlm::graph::missing_file";
         assert!(planned.diagnostics.iter().all(|found| profile.is_none() && is_missing(found)));
         let is_training =

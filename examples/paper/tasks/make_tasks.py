@@ -80,8 +80,8 @@ def mmlu():
 
 os.makedirs(out, exist_ok=True)
 for name, items in [
-    ("arc_easy", arc_easy(60)),
-    ("hellaswag", hellaswag(40)),
+    ("arc_easy", arc_easy(40)),
+    ("hellaswag", hellaswag(30)),
     ("boolq", boolq(20)),
     ("piqa", piqa(20)),
     ("mmlu", mmlu()),
