@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
+use crate::base::text::duration;
 use crate::report::progress::Board;
 use crate::sema::steps::StepId;
 
@@ -41,7 +42,11 @@ impl Plain {
         self.told.insert(step, (now_s, tenth));
         let percent =
             running.fraction().map(|part| format!("{:.0}% · ", part * 100.0)).unwrap_or_default();
-        self.line(&format!("  {}: {percent}{}", board.name(step), running.describe()));
+        let told = match running.describe() {
+            told if told.is_empty() => format!("for {}", duration(running.since_s(now_s))),
+            told => format!("{percent}{told}"),
+        };
+        self.line(&format!("  {}: {told}", board.name(step)));
     }
 
     pub(super) fn ended(&mut self, board: &Board, step: StepId, text: &str, now_s: f64) {

@@ -26,6 +26,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// Returns the seconds since it started.
+    pub fn since_s(&self, now_s: f64) -> f64 {
+        now_s - self.started_s
+    }
+
     /// Returns the units done and those in all, if the step told.
     pub fn position(&self) -> Option<(u64, u64)> {
         self.progress.as_ref().and_then(|(done, total, _)| Some((*done, (*total)?)))
@@ -243,7 +248,7 @@ impl Board {
         let mut known = self.idle.unknown == 0;
         for (step, running) in &self.running {
             let Some(facts) = self.facts.get(step) else { continue };
-            let spent = now_s - running.started_s;
+            let spent = running.since_s(now_s);
             let expected = facts.expected_seconds.map(|all| (all - spent).max(0.0));
             match running.left_s().or(expected) {
                 Some(seconds) => left += seconds,

@@ -161,7 +161,9 @@ impl Reader<'_> {
     fn value(&mut self, recipe: &Recipe, flag: &str, name: &str, text: &str) -> (Name, Expr) {
         let id = self.sources.add(format!("{flag} {name}"), text);
         let span = Span::new(id, 0, text.len());
-        let expr = match takes_text(&recipe.file, name) && !text.starts_with('"') {
+        let is_written =
+            text.starts_with('"') || (text == "none" && takes_none(&recipe.file, name));
+        let expr = match takes_text(&recipe.file, name) && !is_written {
             true => Expr { span, kind: ExprKind::Str(text.to_owned()) },
             false => {
                 let (expr, errors) = parse_expr(id, text);
@@ -194,13 +196,29 @@ fn takes_text(file: &File, name: &str) -> bool {
     file.items.iter().any(|item| match &item.kind {
         ItemKind::Param(binding) | ItemKind::Axis(binding) if binding.name.node == name => {
             match (&binding.ty, &binding.value.kind) {
-                (Some(ty), _) => {
-                    matches!(&ty.kind, TypeKind::Named(name) if name == "Str" || name == "Path")
-                }
+                (Some(ty), _) => is_text_type(&ty.kind),
                 (None, ExprKind::List(items)) => items.first().is_some_and(is_text),
                 (None, _) => is_text(&binding.value),
             }
         }
         _ => false,
     })
+}
+
+/// Returns whether a param may be `none`.
+fn takes_none(file: &File, name: &str) -> bool {
+    file.items.iter().any(|item| match &item.kind {
+        ItemKind::Param(binding) if binding.name.node == name => {
+            matches!(&binding.ty, Some(ty) if matches!(ty.kind, TypeKind::Optional(_)))
+        }
+        _ => false,
+    })
+}
+
+fn is_text_type(kind: &TypeKind) -> bool {
+    match kind {
+        TypeKind::Named(name) => name == "Str" || name == "Path",
+        TypeKind::Optional(inner) => is_text_type(&inner.kind),
+        _ => false,
+    }
 }

@@ -466,7 +466,7 @@ fn recipes_in_the_documentation_are_right() {
 #[test]
 fn the_command_line_changes_params_axes_and_points() {
     const RECIPE: &str = "use std.{corpus}\nlet text = corpus.text(\"a.txt\")\n\
-        param base : Int in 0 .. 500 = 100\nparam name = \"a\"\naxis seed = [1, 2, 3]\n\
+        param base : Int in 0 .. 500 = 100\nparam name = \"a\"\nparam file : Path? = none\naxis seed = [1, 2, 3]\n\
         profile small = {base: 200, seed: [4, 5]}\n\
         let s = corpus.split(text, valid: 1%, seed: base + seed)\n\
         let t = corpus.split(s.train, valid: 1%, seed: seed)\nlet alias = s\n\
@@ -498,6 +498,8 @@ fn the_command_line_changes_params_axes_and_points() {
     check(&[], &["t[seed=9]"], Err("eval::no_such_value"));
     check(&[("-s", "base=50")], &["other"], Ok(&[1, 51]));
     check(&[("-s", "base=50"), ("-s", "base=60")], &["other"], Ok(&[1, 61]));
+    check(&[("-s", "file=a b.txt")], &["other"], Ok(&[1, 101]));
+    check(&[("-s", "file=none")], &["other"], Ok(&[1, 101]));
     check(&[("-s", "base=501")], &["other"], Err("eval::out_of_range"));
     check(&[("-s", "bas=1")], &[], Err("sema::unknown_param"));
     check(&[("--axis", "base=10,20")], &["other"], Ok(&[1, 1, 11, 21]));
