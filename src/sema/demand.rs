@@ -384,7 +384,7 @@ impl<'r> Lower<'r> {
         };
         let short = match &shown.kind {
             ExprKind::Field(_, name) => name.node.clone(),
-            _ => long.clone(),
+            _ => on_one_line(self.sources.snippet(shown.span)),
         };
         vec![(short, long, self.column(item, typed, view))]
     }

@@ -17,7 +17,7 @@ use crate::nn::runtime::fault;
 use crate::nn::select::{Importance, LayerImportance};
 use crate::nn::sequences::{Rows, Sequences};
 use crate::stage::inherit::{Shapes, Written};
-use crate::stage::sums::Sums;
+use crate::stage::sums::SavedSums;
 use crate::stage::{Attention, check_not_empty, load, micro_batch, open_data};
 
 #[derive(Deserialize)]
@@ -140,7 +140,7 @@ impl<'a> Sweep<'a> {
     ) -> Result<(), StageError> {
         let (model, data) = (self.model, self.data);
         let seed = splitmix(u64::from_le_bytes(self.params.seed.to_le_bytes()));
-        let mut position = Sums::start(context, micro_batch(context, data, model), sums)?;
+        let mut position = SavedSums::start(context, micro_batch(context, data, model), sums)?;
         while position.done < self.count {
             position.rest(context, position.done * data.length, sums)?;
             let (start, before) = (Instant::now(), position.done);

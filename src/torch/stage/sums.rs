@@ -24,7 +24,7 @@ struct Header {
 }
 
 /// Where a sweep over data stands.
-pub(crate) struct Sums {
+pub(crate) struct SavedSums {
     /// Sequences at once.
     pub(crate) micro_batch: u64,
     /// Sequences done.
@@ -34,7 +34,7 @@ pub(crate) struct Sums {
     saved_done: u64,
 }
 
-impl Sums {
+impl SavedSums {
     /// Returns a position and puts what was saved of it into the sums. A saved one goes on with its own `micro_batch`.
     pub(crate) fn start(
         context: &mut Context,
