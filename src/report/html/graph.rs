@@ -59,14 +59,8 @@ impl<'a> Node<'a> {
 
     /// The state that matters most among the steps gives the colour.
     fn class(&self) -> &'static str {
-        let by_weight = [
-            (Status::Failed, "failed"),
-            (Status::NotRun, "notrun"),
-            (Status::Ran, "ran"),
-            (Status::Reused, "reused"),
-        ];
-        let any = |status| self.steps.iter().any(|step| step.status == status);
-        by_weight.into_iter().find(|(status, _)| any(*status)).map_or("notrun", |(_, class)| class)
+        let any = |status: &Status| self.steps.iter().any(|step| step.status == *status);
+        Status::ALL.into_iter().find(any).unwrap_or_default().class()
     }
 
     fn title(&self) -> String {
@@ -87,8 +81,7 @@ fn state(steps: &[&StepCard]) -> String {
     let states = match steps {
         [one] => one.status.word().to_owned(),
         _ => {
-            let all = [Status::Ran, Status::Reused, Status::Failed, Status::NotRun];
-            all.into_iter().filter_map(counted).collect::<Vec<_>>().join(", ")
+            Status::ALL.into_iter().filter_map(counted).collect::<Vec<_>>().join(", ")
         }
     };
     match steps.iter().filter_map(|step| step.seconds).reduce(|a, b| a + b) {

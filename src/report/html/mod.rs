@@ -24,7 +24,7 @@ use crate::report::table::{Shown, Source, Table, TableCell, Text};
 pub use alone::pictures;
 pub use curves::Curve;
 pub use frequencies::{Frequencies, read_frequencies};
-pub use page::{Artifact, Page, Status, StepCard};
+pub use page::{Artifact, Live, Page, Progress, Status, StepCard};
 
 /// How far from the start of a page its mark may end.
 const HEAD_BYTES: u64 = 1024;
