@@ -27,7 +27,7 @@ mod watch;
 
 pub use going::{Going, InProgress, Teller};
 pub use names::StepFacts;
-pub use now::{Now, Stand};
+pub use now::Now;
 pub use results::Results;
 pub use scatter::Correlation;
 pub use table::{Found, Shown, Source, Spread, Table, resolve};

@@ -22,15 +22,13 @@ pub struct Now {
     wanted: BTreeMap<Digest, SystemTime>,
 }
 
-/// How it stands with a step that has no outputs.
+/// How it stands with a step that has no outputs, as far as runs that go on tell.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Stand {
+pub(super) enum Stand {
     /// It runs.
     Running(InProgress),
     /// A run goes on that will come to it.
     Waiting,
-    /// It failed, and no run tries it again.
-    Failed,
     /// Nobody makes it.
     Idle,
 }
@@ -56,19 +54,11 @@ impl Now {
         all
     }
 
-    /// Returns the keys of the steps in progress.
-    pub fn running(&self) -> impl Iterator<Item = Digest> {
-        self.running.keys().copied()
-    }
-
-    /// Returns how it stands with a step without outputs, by how the steps of its plan stand.
-    pub fn stand(&self, planned: Planned<'_>, outcome: &Outcome) -> Stand {
-        let key = planned.recipe;
-        match self.running.get(&key) {
+    /// Returns how it stands with a step without outputs that did not fail.
+    pub(super) fn stand(&self, recipe: Digest) -> Stand {
+        match self.running.get(&recipe) {
             Some(step) => Stand::Running(step.clone()),
-            None if outcome.failed.contains_key(&planned.id) => Stand::Failed,
-            None if outcome.skipped.contains_key(&planned.id) => Stand::Failed,
-            None if self.wanted.contains_key(&key) => Stand::Waiting,
+            None if self.wanted.contains_key(&recipe) => Stand::Waiting,
             None => Stand::Idle,
         }
     }

@@ -153,13 +153,14 @@ impl Results<'_> {
             id if ran.contains(&id) => Status::Ran,
             _ if record.is_some() && self.now.is_some() => Status::Fresh,
             _ if record.is_some() => Status::Reused,
-            id if self.has_failed(id) => Status::Failed,
+            id if self.outcome.failed.contains_key(&id) => Status::Failed,
+            id if self.outcome.skipped.contains_key(&id) => Status::Skipped,
             _ => Status::NotRun,
         };
         let log = self.store.log_path(planned.recipe);
         card.log = log.exists().then(|| log.display().to_string());
         let Some(record) = record else {
-            self.add_now(&mut card, planned);
+            self.add_now(&mut card, planned.recipe);
             return card;
         };
         card.seconds = Some(record.seconds);
@@ -179,20 +180,19 @@ impl Results<'_> {
     }
 
     /// Adds to the card of a step without outputs how it stands with it now.
-    fn add_now(&self, card: &mut StepCard, planned: Planned<'_>) {
+    fn add_now(&self, card: &mut StepCard, recipe: Digest) {
         let Some(now) = self.now else { return };
-        card.status = match now.stand(planned, self.outcome) {
+        match now.stand(recipe) {
             Stand::Running(step) => {
+                card.status = Status::Running;
                 card.seconds = Some(step.seconds);
                 card.progress = Some(Progress { fraction: step.fraction, told: step.told });
-                Status::Running
             }
-            Stand::Waiting => Status::Waiting,
-            Stand::Failed => Status::Failed,
-            Stand::Idle => Status::NotRun,
-        };
+            Stand::Waiting if card.status == Status::NotRun => card.status = Status::Waiting,
+            Stand::Waiting | Stand::Idle => {}
+        }
         let has_news = matches!(card.status, Status::Running | Status::Failed);
-        if let Some(last) = last_attempt(self.store, planned.recipe).filter(|_| has_news) {
+        if let Some(last) = last_attempt(self.store, recipe).filter(|_| has_news) {
             let first = last.lines.len().saturating_sub(LOG_LINES);
             card.log_end = last.lines[first..].iter().map(|line| clean(line)).collect();
         }

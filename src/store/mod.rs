@@ -275,6 +275,16 @@ impl Store {
         root.join("format").is_file()
     }
 
+    /// Returns whether it still is where it was opened.
+    pub fn is_still_there(&self) -> bool {
+        Self::is_one(&self.root)
+    }
+
+    /// Returns the files and folders of which one changes when something is recorded or collected, or a run begins or ends.
+    pub fn moving(&self) -> [PathBuf; 3] {
+        ["format", "index", "going"].map(|name| self.root.join(name))
+    }
+
     /// Returns the logs of all steps, the latest first.
     pub fn logs(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.root.join("logs")).into_iter().flatten().flatten();

@@ -388,6 +388,7 @@ pub(crate) fn page() -> Page {
                 .collect(),
             origin: vec![("host".into(), "here".into())],
             log: Some(".tlm/logs/x.log".into()),
+            ..StepCard::default()
         }
     };
     let named = |(index, name): (usize, &str)| {
@@ -422,6 +423,7 @@ pub(crate) fn page() -> Page {
         }],
         steps: STEPS.iter().enumerate().map(card).collect(),
         source: "let donor = model.open(\"pypi:x\") # a < b && </pre>\n".into(),
+        live: None,
     }
 }
 

@@ -158,14 +158,17 @@ pub enum Status {
     Running,
     /// A run goes on that will come to it.
     Waiting,
+    /// It can't run, as one before it failed.
+    Skipped,
 }
 
 impl Status {
     /// All, the one that matters most first.
-    pub(super) const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Failed,
         Self::Running,
         Self::Waiting,
+        Self::Skipped,
         Self::NotRun,
         Self::Ran,
         Self::Reused,
@@ -190,6 +193,7 @@ impl Status {
             Self::Fresh => "fresh",
             Self::Running => "running",
             Self::Waiting => "waiting",
+            Self::Skipped => "skipped",
         }
     }
 }
