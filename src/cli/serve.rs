@@ -1,6 +1,6 @@
 //! `tlm serve`: the HTML page of a recipe, drawn anew while something goes on.
 //!
-//! Nothing is looked at unless a browser asks, and then no more often than a tenth of the time allows. The recipe is planned
+//! Nothing is looked at unless a browser asks, and then no more often than a twentieth of the time allows. The recipe is planned
 //! again when a file changed that the plan depends on; how runs stand is read from what they tell in the store.
 
 mod http;
@@ -32,9 +32,9 @@ const PORT: u16 = 8717;
 /// How many ports are tried.
 const PORTS: u16 = 20;
 /// How soon the page is drawn again.
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(100);
 /// Which part of the time drawing may take.
-const SHARE: u32 = 10;
+const SHARE: u32 = 20;
 /// How much of the end of a step's log is shown.
 const LOG_BYTES: u64 = 1 << 20;
 
