@@ -143,7 +143,7 @@ fn a_browser_follows_a_run_and_keeps_what_its_reader_did() {
         "mark = 'kept'; state = at => document.querySelector('.step .word' + at)?.textContent;
          values = () => [...document.querySelectorAll('#table-losses tbody tr:not([hidden])')].map(row => row.cells[1].textContent);
          document.querySelectorAll('#table-losses thead button')[1].click();
-         filter = document.querySelector('#table-losses input.filter'); filter.value = '.5'; filter.oninput();
+         filter = document.querySelector('#table-losses input.filter'); filter.value = '.5'; filter.oninput(); filter.focus(); filter.setSelectionRange(1, 1);
          document.querySelector('#table-drawn details').open = true;
          location.hash = '#step-1'; document.querySelector('#step-1').scrollIntoView();",
     );
@@ -156,9 +156,10 @@ fn a_browser_follows_a_run_and_keeps_what_its_reader_did() {
     browser.sees("values().join() == '2.500,3.500,4.500,5.500,6.500,7.500,8.500,9.500'");
     let kept = browser.run(
         "[mark, document.querySelectorAll('#table-losses th')[1].ariaSort, document.querySelector('input.filter').value,
-          document.querySelector('#table-drawn details').open, document.querySelector(':target').id]",
+          document.querySelector('#table-drawn details').open, document.querySelector(':target').id,
+          document.activeElement == document.querySelector('input.filter'), document.activeElement.selectionStart]",
     );
-    assert_eq!(kept, json!(["kept", "ascending", ".5", true, "step-1"]));
+    assert_eq!(kept, json!(["kept", "ascending", ".5", true, "step-1", true, 1]));
     assert_eq!(browser.run(place), before, "the page moved");
     // A log shows its end, unless its reader looks at something above.
     let log = "document.querySelector('.step:has(.running) pre.log')";
