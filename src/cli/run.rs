@@ -149,7 +149,8 @@ fn run_once(
         console.say(format_args!("{text}what was damaged is made again\n"));
         return Ok(None);
     }
-    let results = Results { plan: &session.plan, outcome: &outcome, store: &session.store, now: None };
+    let results =
+        Results { plan: &session.plan, outcome: &outcome, store: &session.store, now: None };
     let tables = results.tables();
     let closed = watch.close(outcome.interrupted);
     console.say(closed.text);

@@ -65,9 +65,7 @@ fn listen(port: Option<u16>) -> io::Result<TcpListener> {
     if let Some(port) = port {
         return take(port);
     }
-    let is_free = |taken: &io::Result<_>| {
-        !matches!(taken, Err(error) if error.kind() == io::ErrorKind::AddrInUse)
-    };
+    let is_free = |taken: &io::Result<_>| !matches!(taken, Err(error) if error.kind() == io::ErrorKind::AddrInUse);
     let mut taken = (PORT..PORT + PORTS).map(take);
     taken.find(is_free).unwrap_or_else(|| Err(io::ErrorKind::AddrInUse.into()))
 }
@@ -168,7 +166,7 @@ impl Shown {
         let now = Now::of(&self.session.store, world.now());
         if is_new || self.is_moving || !now.runs.is_empty() {
             self.is_moving = !now.runs.is_empty();
-            self.draw(now);
+            self.draw(&now);
         }
         (self.looked, self.cost) = (Instant::now(), began.elapsed());
     }
@@ -177,9 +175,9 @@ impl Shown {
     fn look_at_files(&self) -> Look {
         let Session { source, plan, store, .. } = &self.session;
         let recipes = source.files().map(|(path, _)| path);
-        let found = plan.sources().filter(|source| {
-            graph::finds(&source.files.pattern, &source.files.base, source.paths)
-        });
+        let found = plan
+            .sources()
+            .filter(|source| graph::finds(&source.files.pattern, &source.files.base, source.paths));
         let sources = found.flat_map(|source| source.paths.iter().cloned());
         recipes.chain(sources).chain(store.moving()).map(looked_at).collect()
     }
@@ -201,10 +199,10 @@ impl Shown {
         }
     }
 
-    fn draw(&mut self, now: Now) {
+    fn draw(&mut self, now: &Now) {
         let Session { source, plan, store, machine } = &self.session;
         let outcome = now.outcome(plan, store);
-        let results = Results { plan, outcome: &outcome, store, now: Some(&now) };
+        let results = Results { plan, outcome: &outcome, store, now: Some(now) };
         let tables = results.tables();
         let mut page = results.page(&source.path, source.text(), Vec::new(), tables, String::new());
         page.facts = vec![

@@ -13,8 +13,8 @@ use crate::report::failure::clean;
 use crate::report::html::{
     Artifact, Curve, Frequencies, Page, Progress, Status, StepCard, read_frequencies,
 };
-use crate::report::number;
 use crate::report::now::{Now, Stand};
+use crate::report::number;
 use crate::report::table::{Found, Shown, Source, Table, resolve};
 use crate::sema::steps::{Input, OutputKind, OutputRef, StepId};
 use crate::store::{Output, Record, Store};

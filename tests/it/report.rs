@@ -13,7 +13,9 @@ use tlm::base::{Digest, Value};
 use tlm::data::train_log::Point;
 use tlm::exec::Estimate;
 use tlm::report::draw::{Format, draw, draw_all};
-use tlm::report::html::{self, Artifact, Curve, Frequencies, Live, Page, Progress, Status, StepCard};
+use tlm::report::html::{
+    self, Artifact, Curve, Frequencies, Live, Page, Progress, Status, StepCard,
+};
 use tlm::report::jsonl::{Line, StepName, cells, json};
 use tlm::report::summary::{self, Flops, PlanLine, PlanState, summary};
 use tlm::report::{Found, Shown, Source, StepFacts, Table, Terminal, resolve};
@@ -449,9 +451,12 @@ fn the_page_stands_alone_and_its_links_lead_somewhere() {
     assert_eq!(html.matches("<script").count(), 1, "a recipe's text became markup");
     assert!(html.contains("&lt;script&gt;"));
     assert!(!html.contains("</pre>\n</code>"));
-    for (tag, count) in
-        [("class=\"edge\"", 39), ("class=\"node ", 23), ("<section class=\"step\"", 23), ("class=\"chart\"", 8)]
-    {
+    for (tag, count) in [
+        ("class=\"edge\"", 39),
+        ("class=\"node ", 23),
+        ("<section class=\"step\"", 23),
+        ("class=\"chart\"", 8),
+    ] {
         assert_eq!(html.matches(tag).count(), count, "{tag}");
     }
     for tag in

@@ -287,9 +287,13 @@ mod tests {
 
     #[test]
     fn tags_are_found_in_lists() {
-        for (list, expected) in
-            [("\"a\"", true), ("W/\"a\"", true), ("\"b\", \"a\"", true), ("\"ab\"", false), ("", false)]
-        {
+        for (list, expected) in [
+            ("\"a\"", true),
+            ("W/\"a\"", true),
+            ("\"b\", \"a\"", true),
+            ("\"ab\"", false),
+            ("", false),
+        ] {
             assert_eq!(names(list, "\"a\""), expected, "{list}");
         }
     }

@@ -84,9 +84,7 @@ fn state(steps: &[&StepCard]) -> String {
             Some(part) => format!("{} · {:.0}%", one.status.word(), (100.0 * part).floor()),
             None => one.status.word().to_owned(),
         },
-        _ => {
-            Status::ALL.into_iter().filter_map(counted).collect::<Vec<_>>().join(", ")
-        }
+        _ => Status::ALL.into_iter().filter_map(counted).collect::<Vec<_>>().join(", "),
     };
     match steps.iter().filter_map(|step| step.seconds).reduce(|a, b| a + b) {
         Some(seconds) => format!("{states} · {}", duration(seconds)),

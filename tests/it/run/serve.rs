@@ -262,7 +262,8 @@ fn clients_that_dawdle_or_go_hold_up_nobody() {
 fn ports_are_taken_once_and_ctrl_c_ends_it() {
     let space = Space::with(RECIPE);
     let (one, mut two) = (Served::start(&space, &[]), Served::start(&space, &[]));
-    let port = |served: &Served| served.host.strip_prefix("127.0.0.1:").expect("loopback").to_owned();
+    let port =
+        |served: &Served| served.host.strip_prefix("127.0.0.1:").expect("loopback").to_owned();
     assert_ne!(port(&one), port(&two));
     let taken = space.tlm(&["serve", "r.tlm", "--port", &port(&one)]);
     check(&taken, 4, &["can't listen on port", "choose another with `--port N`"]);

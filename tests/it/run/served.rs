@@ -48,20 +48,20 @@ impl Browser {
         let (session, events) = (None, Vec::new());
         let mut browser =
             Self { child, requests, answers, session, count: 0, events, _folder: folder };
-        let target = browser.ask("Target.createTarget", json!({"url": "about:blank"}));
+        let target = browser.ask("Target.createTarget", &json!({"url": "about:blank"}));
         let attached = browser.ask(
             "Target.attachToTarget",
-            json!({"targetId": target["targetId"], "flatten": true}),
+            &json!({"targetId": target["targetId"], "flatten": true}),
         );
         browser.session = attached["sessionId"].as_str().map(str::to_owned);
         ["Runtime.enable", "Log.enable"].iter().for_each(|method| {
-            browser.ask(method, json!({}));
+            browser.ask(method, &json!({}));
         });
         Some(browser)
     }
 
     /// Asks the browser something of its protocol, <https://chromedevtools.github.io/devtools-protocol>.
-    fn ask(&mut self, method: &str, params: Value) -> Value {
+    fn ask(&mut self, method: &str, params: &Value) -> Value {
         self.count += 1;
         let mut request = json!({"id": self.count, "method": method, "params": params});
         if let Some(session) = &self.session {
@@ -84,7 +84,7 @@ impl Browser {
     /// Returns what a script comes to on the page.
     fn run(&mut self, script: &str) -> Value {
         let params = json!({"expression": script, "returnByValue": true, "awaitPromise": true});
-        let answer = self.ask("Runtime.evaluate", params);
+        let answer = self.ask("Runtime.evaluate", &params);
         assert_eq!(answer["exceptionDetails"], Value::Null, "{script}");
         answer["result"]["value"].clone()
     }
@@ -99,7 +99,8 @@ impl Browser {
     fn complaints(&self) -> Vec<String> {
         let is_one = |event: &&Value| {
             let kind = event["method"].as_str().unwrap_or_default();
-            ["Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled"].contains(&kind)
+            ["Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled"]
+                .contains(&kind)
         };
         self.events.iter().filter(is_one).map(Value::to_string).collect()
     }
@@ -137,7 +138,7 @@ fn a_browser_follows_a_run_and_keeps_what_its_reader_did() {
     let served = Served::start(&space, &["--port", "0"]);
     (2..10).for_each(|at| space.write(&format!("go{at}"), ""));
     space.tlm(&["run", "r.tlm", "--only", "at=9,7,3,4,5,6,2"]);
-    browser.ask("Page.navigate", json!({"url": format!("http://{}/", served.host)}));
+    browser.ask("Page.navigate", &json!({"url": format!("http://{}/", served.host)}));
     browser.sees("document.readyState == 'complete' && !!document.querySelector('#head .live')");
     browser.run(
         "mark = 'kept'; state = at => document.querySelector('.step .word' + at)?.textContent;
@@ -164,7 +165,10 @@ fn a_browser_follows_a_run_and_keeps_what_its_reader_did() {
     // A log shows its end, unless its reader looks at something above.
     let log = "document.querySelector('.step:has(.running) pre.log')";
     browser.sees(&format!("{log}.textContent.endsWith('line 100 of 1')"));
-    assert_eq!(browser.run(&format!("{log}.scrollTop + {log}.clientHeight >= {log}.scrollHeight - 1")), true);
+    assert_eq!(
+        browser.run(&format!("{log}.scrollTop + {log}.clientHeight >= {log}.scrollHeight - 1")),
+        true
+    );
 
     assert_eq!(browser.complaints(), [""; 0]);
     let port = served.host.split(':').nth(1).expect("a port").to_owned();
@@ -172,7 +176,9 @@ fn a_browser_follows_a_run_and_keeps_what_its_reader_did() {
     browser.sees("document.body.classList.contains('lost')");
     let _again = Served::start(&space, &["--port", &port]);
     space.write("go1", "");
-    browser.sees("!document.querySelector('.word.running') && !document.body.classList.contains('lost')");
+    browser.sees(
+        "!document.querySelector('.word.running') && !document.body.classList.contains('lost')",
+    );
     assert_eq!(browser.run("[mark, values()[0]].join()"), "kept,1.500");
     assert_eq!(wait(run).code, Some(0));
     let others = browser.complaints();
