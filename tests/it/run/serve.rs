@@ -8,8 +8,8 @@ use std::process::{Child, ChildStdout};
 
 use crate::run::space::{Space, check, eventually, signal, start, wait};
 
-/// `slow` waits for a file `go`, and `bad` fails.
-const RECIPE: &str = r#"stage slow(raw: File) -> File version 1 shell "echo it works; while ! [ -e go ]; do sleep 0.01; done; cp {raw} {out}"
+/// `slow` waits for a file `go`, or until the test is over, and `bad` fails.
+const RECIPE: &str = r#"stage slow(raw: File) -> File version 1 shell "echo it works; while [ -e r.tlm ] && ! [ -e go ]; do sleep 0.01; done; cp {raw} {out}"
 stage more(raw: File) -> File version 1 shell "cp {raw} {out}"
 stage bad(raw: File) -> File version 1 shell "echo it fails; [ -e good ] && cp {raw} {out}"
 let a = slow("texts/a.txt")
@@ -164,7 +164,7 @@ fn curves_grow_while_a_training_writes_its_log() {
         r#"stage fit(raw: File) -> { log: TrainLog, loss: Float } version 1 shell """
   mkdir {log}
   for at in 1 2 3; do
-    until [ -e go$at ]; do sleep 0.01; done
+    while [ -e r.tlm ] && ! [ -e go$at ]; do sleep 0.01; done
     echo '{{"tokens": '$at'00000, "loss": '$at'.5}}' >> {log}/log.jsonl
   done
   echo 2.5 > {loss}
