@@ -127,7 +127,7 @@ mod tests {
             (head.to_owned(), 0, None),
             (format!("{head}one\nfailed: no\nmore of it\n"), 3, Some("no\nmore of it")),
             (format!("{head}one\nfailed: no\n{head}two\n"), 1, None),
-            (format!("{head}{many}failed: no\n"), 744, Some("no")),
+            (format!("{head}{many}failed: no\n"), 745, Some("no")),
         ] {
             let path = store.log_path(key);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
