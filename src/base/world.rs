@@ -89,6 +89,11 @@ impl World {
         self.stderr_is_terminal
     }
 
+    /// Returns the same world for what nobody reads on a terminal.
+    pub fn unseen(&self) -> Self {
+        Self { stdout_is_terminal: false, stderr_is_terminal: false, ..self.clone() }
+    }
+
     /// Returns the current directory.
     pub fn cwd(&self) -> &Path {
         &self.cwd

@@ -17,6 +17,7 @@ mod report;
 mod run;
 mod sample;
 mod samples;
+mod serve;
 mod stored;
 mod verify;
 
@@ -100,6 +101,14 @@ enum Command {
         /// Also writes each figure into this folder, as SVG; Markdown shows them
         #[arg(long, value_name = "DIR")]
         figures: Option<PathBuf>,
+    },
+    /// Shows the HTML report in a browser on this machine, and follows what runs; runs nothing
+    Serve {
+        #[command(flatten)]
+        planned: PlanArgs,
+        /// The port; by default 8717, or the next one that is free
+        #[arg(long, value_name = "N")]
+        port: Option<u16>,
     },
     /// Writes the keys of the steps and what they made into `RECIPE.lock`, for `--locked`
     Lock {
@@ -454,6 +463,7 @@ fn obey(command: Command, console: &mut Console<'_>) -> Result<(), Exit> {
             report::report(&planned, &names, format, figures.as_deref(), console)
         }
         Command::Run { planned, run } => run::run(&planned, &run, console),
+        Command::Serve { planned, port } => serve::serve(&planned, port, console),
         Command::Why { recipe, store, step } => explain::why(&recipe, &store, &step, console),
         Command::Graph { planned, format } => explain::graph(&planned, format, console),
         Command::Ls { store } => stored::ls(&store, console),
@@ -475,7 +485,7 @@ fn obey(command: Command, console: &mut Console<'_>) -> Result<(), Exit> {
         }
         Command::Doc { name, markdown } => doc::doc(name.as_deref(), markdown, console),
         Command::Explain { code } => codes::explain(code.as_deref(), console),
-        Command::Worker => serve(console),
+        Command::Worker => work(console),
         Command::Guard => guard(console),
     }
 }
@@ -491,7 +501,7 @@ fn guard(console: &mut Console<'_>) -> Result<(), Exit> {
     }
 }
 
-fn serve(console: &mut Console<'_>) -> Result<(), Exit> {
+fn work(console: &mut Console<'_>) -> Result<(), Exit> {
     let stop = Arc::new(AtomicBool::new(false));
     if let Err(error) = worker::stop_on_signals(&stop) {
         return Err(console.no_signals(&error));

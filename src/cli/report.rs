@@ -31,7 +31,8 @@ pub(super) fn report(
     }
     session.plan.settle(&session.store);
     let outcome = Outcome::default();
-    let results = Results { plan: &session.plan, outcome: &outcome, store: &session.store };
+    let results =
+        Results { plan: &session.plan, outcome: &outcome, store: &session.store, now: None };
     let mut tables = results.tables();
     tables.retain(|table| names.is_empty() || names.contains(&table.name));
     let format = match format {

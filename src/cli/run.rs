@@ -18,7 +18,7 @@ use crate::cli::{
 use crate::exec::{self, Machine, OnFailure, Outcome, Stop};
 use crate::report::draw::draw;
 use crate::report::html::{self, HtmlError};
-use crate::report::{Results, Table, Terminal, Trace, Watch, jsonl};
+use crate::report::{Results, Table, Teller, Terminal, Trace, Watch, jsonl};
 use crate::stage::FailureKind;
 use crate::store::RunMark;
 
@@ -134,7 +134,12 @@ fn run_once(
             true => Some(&mut *console.out),
             false => None,
         };
-        Watch::new(&session.plan, terminal, json, trace)
+        let telling = match session.plan.due().is_empty() {
+            true => None,
+            false => session.store.tell(&mark).ok().flatten(),
+        };
+        let teller = telling.map(|telling| Teller::new(telling, console.world.process()));
+        Watch::new(&session.plan, terminal, json, trace, teller)
     };
     let (outcome, watch) = run.go(begun, Watch::hear);
     let seconds = began.elapsed().as_secs_f64();
@@ -144,7 +149,8 @@ fn run_once(
         console.say(format_args!("{text}what was damaged is made again\n"));
         return Ok(None);
     }
-    let results = Results { plan: &session.plan, outcome: &outcome, store: &session.store };
+    let results =
+        Results { plan: &session.plan, outcome: &outcome, store: &session.store, now: None };
     let tables = results.tables();
     let closed = watch.close(outcome.interrupted);
     console.say(closed.text);

@@ -26,7 +26,7 @@ use crate::store::Record;
 
 pub use ask::ask;
 pub use estimate::{Estimate, Estimates, estimates};
-pub use log::logged_name;
+pub use log::{LastAttempt, last_attempt, log_end, logged_name};
 pub use machine::{LIBTORCH, Machine, fits};
 pub use origin::Origins;
 pub use schedule::Run;

@@ -226,6 +226,11 @@ impl Board {
         self.running.get(&step)
     }
 
+    /// Returns all steps in progress.
+    pub fn all_running(&self) -> impl Iterator<Item = (StepId, &Running)> {
+        self.running.iter().map(|(step, running)| (*step, running))
+    }
+
     /// Returns a step's name.
     pub fn name(&self, step: StepId) -> &str {
         self.facts.get(&step).map_or("?", |facts| &facts.name)

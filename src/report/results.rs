@@ -6,14 +6,21 @@ use std::path::{Path, PathBuf};
 
 use crate::base::{Digest, Encoder, Value, in_chunks};
 use crate::data::train_log::{Points, read_log};
-use crate::exec::Outcome;
+use crate::exec::{Outcome, last_attempt};
 use crate::graph::{Plan, Planned};
 use crate::report::draw::{Format, draw};
-use crate::report::html::{Artifact, Curve, Frequencies, Page, Status, StepCard, read_frequencies};
+use crate::report::failure::clean;
+use crate::report::html::{
+    Artifact, Curve, Frequencies, Page, Progress, Status, StepCard, read_frequencies,
+};
+use crate::report::now::{Now, Stand};
 use crate::report::number;
 use crate::report::table::{Found, Shown, Source, Table, resolve};
-use crate::sema::steps::{Input, OutputRef, StepId};
+use crate::sema::steps::{Input, OutputKind, OutputRef, StepId};
 use crate::store::{Output, Record, Store};
+
+/// How many lines of the log of a step that runs or failed are told.
+const LOG_LINES: usize = 30;
 
 /// A plan and how its run ended.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +31,8 @@ pub struct Results<'r> {
     pub outcome: &'r Outcome,
     /// Where the artifacts are.
     pub store: &'r Store,
+    /// What goes on in the store, if that is to be told too.
+    pub now: Option<&'r Now>,
 }
 
 impl Results<'_> {
@@ -56,6 +65,7 @@ impl Results<'_> {
             steps: self.plan.steps().map(|planned| self.card(planned, &ran)).collect(),
             source: source.to_owned(),
             mark,
+            live: None,
         }
     }
 
@@ -103,14 +113,26 @@ impl Results<'_> {
             Some(Output::Scalar(value)) => Shown::Value(value.clone()),
             Some(Output::Object { .. }) => self.losses(output).unwrap_or(Shown::Pending),
             _ if self.has_failed(output.step) => Shown::Failed,
-            _ => Shown::Pending,
+            _ => self.losses(output).unwrap_or(Shown::Pending),
         };
         Found { shown, source }
     }
 
     fn losses(&self, output: &OutputRef) -> Option<Shown> {
-        let log = self.object(output.step, &output.output)?;
-        read_log(&log).ok().map(|Points { data, .. }| Shown::Curve(data))
+        let Points { data, .. } = self.points(output.step, &output.output)?;
+        Some(Shown::Curve(data))
+    }
+
+    /// Returns the points of a training's log, so far if it is not done and that is to be told.
+    fn points(&self, step: StepId, output: &str) -> Option<Points> {
+        if let Some(log) = self.object(step, output) {
+            return read_log(&log).ok();
+        }
+        let planned = self.plan.get(step).filter(|_| self.now.is_some())?;
+        let is_artifact = planned.step.stage().outputs.get(output) == Some(&OutputKind::Artifact);
+        let folders = self.store.unfinished(planned.recipe, output).into_iter();
+        let points = folders.filter(|_| is_artifact).filter_map(|folder| read_log(&folder).ok());
+        points.into_iter().find(|points| !points.data.is_empty())
     }
 
     /// Returns what is known of a step that has its outputs.
@@ -129,13 +151,18 @@ impl Results<'_> {
         let record = self.record(planned.id);
         card.status = match planned.id {
             id if ran.contains(&id) => Status::Ran,
+            _ if record.is_some() && self.now.is_some() => Status::Fresh,
             _ if record.is_some() => Status::Reused,
-            id if self.has_failed(id) => Status::Failed,
+            id if self.outcome.failed.contains_key(&id) => Status::Failed,
+            id if self.outcome.skipped.contains_key(&id) => Status::Skipped,
             _ => Status::NotRun,
         };
         let log = self.store.log_path(planned.recipe);
         card.log = log.exists().then(|| log.display().to_string());
-        let Some(record) = record else { return card };
+        let Some(record) = record else {
+            self.add_now(&mut card, planned.recipe);
+            return card;
+        };
         card.seconds = Some(record.seconds);
         let origin = record.origin.iter();
         card.origin = origin.map(|(name, fact)| (name.clone(), number::exact(fact))).collect();
@@ -152,11 +179,30 @@ impl Results<'_> {
         card
     }
 
+    /// Adds to the card of a step without outputs how it stands with it now.
+    fn add_now(&self, card: &mut StepCard, recipe: Digest) {
+        let Some(now) = self.now else { return };
+        match now.stand(recipe) {
+            Stand::Running(step) => {
+                card.status = Status::Running;
+                card.seconds = Some(step.seconds);
+                card.progress = Some(Progress { fraction: step.fraction, told: step.told });
+            }
+            Stand::Waiting if card.status == Status::NotRun => card.status = Status::Waiting,
+            Stand::Waiting | Stand::Idle => {}
+        }
+        let has_news = matches!(card.status, Status::Running | Status::Failed);
+        if let Some(last) = last_attempt(self.store, recipe).filter(|_| has_news) {
+            let first = last.lines.len().saturating_sub(LOG_LINES);
+            card.log_end = last.lines[first..].iter().map(|line| clean(line)).collect();
+        }
+    }
+
     /// Returns the loss curves of all training logs, in the order of the plan.
     fn curves(&self) -> Vec<Curve> {
         let curves = |planned: Planned<'_>| {
             planned.step.stage().outputs.get("log")?;
-            let Points { data, valid } = read_log(&self.object(planned.id, "log")?).ok()?;
+            let Points { data, valid } = self.points(planned.id, "log")?;
             let name = planned.step.name();
             let valid = Curve { name: format!("{name}, valid"), points: valid };
             Some([Curve { name, points: data }, valid])

@@ -51,6 +51,11 @@ impl Terminal {
         Self { board, view, began: Instant::now(), resume: resume.to_owned(), failures: Vec::new() }
     }
 
+    /// Returns how far the run is.
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
     /// Tells how many steps need not run, and how many of them have their outputs.
     pub fn others(&mut self, steps: usize, reused: usize) {
         self.board.others(steps, reused);
@@ -181,7 +186,8 @@ impl Terminal {
         }
     }
 
-    fn now_s(&self) -> f64 {
+    /// Returns for how many seconds the run goes.
+    pub fn now_s(&self) -> f64 {
         self.began.elapsed().as_secs_f64()
     }
 }

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use crate::exec::Event;
 use crate::graph::{Plan, Status};
 use crate::report::jsonl::{self, Line, StepName};
-use crate::report::{Terminal, Trace};
+use crate::report::{Teller, Terminal, Trace};
 use crate::sema::steps::StepId;
 use crate::stage;
 use crate::store::{Output, Record};
@@ -17,6 +17,7 @@ pub struct Watch<'w> {
     terminal: Terminal,
     json: Option<&'w mut dyn Write>,
     trace: Option<&'w mut Trace>,
+    teller: Option<Teller>,
     /// Why JSON lines could not be written; the run goes on all the same.
     broken: Option<io::Error>,
 }
@@ -30,16 +31,19 @@ pub struct Closed {
 }
 
 impl<'w> Watch<'w> {
-    /// Returns a watch of a run of `plan`; JSON lines go to `json`, and what a trace shows to `trace`.
+    /// Returns a watch of a run of `plan`; JSON lines go to `json`, what a trace shows to `trace`, and to `teller` what others
+    /// may know.
     pub fn new(
         plan: &'w Plan,
         mut terminal: Terminal,
         json: Option<&'w mut dyn Write>,
         trace: Option<&'w mut Trace>,
+        teller: Option<Teller>,
     ) -> Self {
         let (steps, fresh) = (plan.len(), plan.len() - plan.due().len());
         terminal.others(fresh, plan.done());
-        let mut watch = Self { plan, terminal, json, trace, broken: None };
+        let mut watch = Self { plan, terminal, json, trace, teller, broken: None };
+        watch.tell(true);
         watch.write(|_| Some(Line::Plan { steps, fresh, elsewhere: 0 }));
         if watch.json.is_some() {
             let fresh = plan.steps().filter(|planned| *planned.status == Status::Fresh);
@@ -76,7 +80,15 @@ impl<'w> Watch<'w> {
             Event::Skipped { step, because } => self.terminal.skipped(*step, *because),
             Event::Interrupted(step) => self.terminal.interrupted(*step),
         }
+        // Of what is left out there may be as many as steps at once.
+        self.tell(!matches!(event, Event::Worker(..) | Event::Reused(_) | Event::Skipped { .. }));
         self.write(|watch| watch.line(event));
+    }
+
+    fn tell(&mut self, is_new: bool) {
+        if let Some(teller) = &mut self.teller {
+            teller.tell(self.plan, &self.terminal, is_new);
+        }
     }
 
     /// Takes the bars away; returns how the run ended, as text, and what could not be written.

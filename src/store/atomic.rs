@@ -97,6 +97,18 @@ pub(super) fn create_own_folder(folder: &Path, prefix: &str) -> io::Result<PathB
     Ok(made)
 }
 
+/// Makes a new file in a folder, named by a prefix and something random, and the folder if it is missing. Neither need outlive a
+/// power cut.
+pub(super) fn create_own_file(folder: &Path, prefix: &str) -> io::Result<(PathBuf, File)> {
+    create_passing_folder(folder)?;
+    let open = fs::Permissions::from_mode(0o666);
+    let made = tempfile::Builder::new().prefix(prefix).permissions(open).tempfile_in(folder)?;
+    let (file, path) = made.keep().map_err(|error| error.error)?;
+    #[cfg(test)]
+    journal::note(Op::File(path.clone()));
+    Ok((path, file))
+}
+
 /// Opens a file that is read and appended to under a lock, creating it and its folder if missing.
 pub(super) fn open_shared(path: &Path) -> io::Result<File> {
     create_passing_folder(folder_of(path))?;
@@ -152,7 +164,15 @@ pub(super) fn write_note(mut file: &File, text: &str) -> io::Result<()> {
     io::Write::write_all(&mut file, format!("{text}\n").as_bytes())
 }
 
-/// Reads such a line; none if it is missing or only being written.
+/// Writes a line into an open file, in place of the one before. A reader of the first line finds either, or, while a longer
+/// one is written, a mixture; but never nothing.
+pub(super) fn write_line(file: &File, text: &str) -> io::Result<()> {
+    let line = format!("{text}\n");
+    file.write_all_at(line.as_bytes(), 0)?;
+    file.set_len(line.len() as u64)
+}
+
+/// Reads a note; none if it is missing or only being written.
 pub(super) fn read_note(path: &Path) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     text.strip_suffix('\n').map(str::to_owned)

@@ -9,6 +9,7 @@ mod checked;
 mod elsewhere;
 mod error;
 mod gc;
+mod going;
 mod index;
 mod log;
 pub mod object;
@@ -41,6 +42,7 @@ pub use crate::store::answer::Answer;
 pub use crate::store::elsewhere::{Elsewhere, Taken};
 pub use crate::store::error::StoreError;
 pub use crate::store::gc::{Garbage, Policy};
+pub use crate::store::going::{Telling, Told};
 pub use crate::store::past::{Name, Names, Past, Took};
 pub use crate::store::record::{Output, Record};
 pub use crate::store::roots::RunMark;
@@ -240,6 +242,16 @@ impl Store {
         self.root.join("logs").join(format!("{recipe}.log"))
     }
 
+    /// Returns the folders in which a step that is not done may have an artifact so far: its outputs, if it writes there as it
+    /// goes, and its resume state.
+    pub fn unfinished(&self, recipe: Digest, artifact: &str) -> Vec<PathBuf> {
+        let key = recipe.to_string();
+        let entries = fs::read_dir(self.root.join("staging")).into_iter().flatten().flatten();
+        let own = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&key));
+        let staged = own.map(|entry| entry.path().join(artifact));
+        staged.chain([self.root.join("state").join(&key)]).collect()
+    }
+
     /// Opens the log of a step to append to.
     ///
     /// # Errors
@@ -261,6 +273,16 @@ impl Store {
     /// Returns whether a folder is a store.
     pub fn is_one(root: &Path) -> bool {
         root.join("format").is_file()
+    }
+
+    /// Returns whether it still is where it was opened.
+    pub fn is_still_there(&self) -> bool {
+        Self::is_one(&self.root)
+    }
+
+    /// Returns the files and folders of which one changes when something is recorded or collected, or a run begins or ends.
+    pub fn moving(&self) -> [PathBuf; 3] {
+        ["format", "index", "going"].map(|name| self.root.join(name))
     }
 
     /// Returns the logs of all steps, the latest first.
@@ -330,6 +352,7 @@ impl Store {
                 let _ = atomic::remove(&entry.path());
             }
         }
+        self.sweep_told();
     }
 
     /// Returns a new folder for outputs. What earlier attempts staged is unfinished: their lock is ours now. But a worker

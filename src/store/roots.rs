@@ -178,10 +178,15 @@ fn gate_path(root: &Path) -> PathBuf {
 
 /// Reads the note of a run.
 fn run(path: &Path) -> Option<Run> {
+    let keys = run_keys(path)?;
+    let began = fs::metadata(path).ok()?.modified().ok()?;
+    let goes_on = atomic::is_locked(path);
+    Some(Run { path: path.to_owned(), keys, began, goes_on })
+}
+
+/// Reads the recipe keys in the note of a run.
+pub(super) fn run_keys(path: &Path) -> Option<Vec<Digest>> {
     let file = fs::read(path).ok()?;
     let (keys, rest) = sealed::open(NAME, &file)?.as_chunks::<DIGEST>();
-    let began = fs::metadata(path).ok()?.modified().ok()?;
-    let keys = keys.iter().map(|key| Digest::from(*key)).collect();
-    let goes_on = atomic::is_locked(path);
-    rest.is_empty().then(|| Run { path: path.to_owned(), keys, began, goes_on })
+    rest.is_empty().then(|| keys.iter().map(|key| Digest::from(*key)).collect())
 }

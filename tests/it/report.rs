@@ -13,7 +13,9 @@ use tlm::base::{Digest, Value};
 use tlm::data::train_log::Point;
 use tlm::exec::Estimate;
 use tlm::report::draw::{Format, draw, draw_all};
-use tlm::report::html::{self, Artifact, Curve, Frequencies, Page, Status, StepCard};
+use tlm::report::html::{
+    self, Artifact, Curve, Frequencies, Live, Page, Progress, Status, StepCard,
+};
 use tlm::report::jsonl::{Line, StepName, cells, json};
 use tlm::report::summary::{self, Flops, PlanLine, PlanState, summary};
 use tlm::report::{Found, Shown, Source, StepFacts, Table, Terminal, resolve};
@@ -388,6 +390,7 @@ pub(crate) fn page() -> Page {
                 .collect(),
             origin: vec![("host".into(), "here".into())],
             log: Some(".tlm/logs/x.log".into()),
+            ..StepCard::default()
         }
     };
     let named = |(index, name): (usize, &str)| {
@@ -422,6 +425,7 @@ pub(crate) fn page() -> Page {
         }],
         steps: STEPS.iter().enumerate().map(card).collect(),
         source: "let donor = model.open(\"pypi:x\") # a < b && </pre>\n".into(),
+        live: None,
     }
 }
 
@@ -447,9 +451,12 @@ fn the_page_stands_alone_and_its_links_lead_somewhere() {
     assert_eq!(html.matches("<script").count(), 1, "a recipe's text became markup");
     assert!(html.contains("&lt;script&gt;"));
     assert!(!html.contains("</pre>\n</code>"));
-    for (tag, count) in
-        [("class=\"edge\"", 39), ("class=\"node ", 23), ("<section", 23), ("class=\"chart\"", 8)]
-    {
+    for (tag, count) in [
+        ("class=\"edge\"", 39),
+        ("class=\"node ", 23),
+        ("<section class=\"step\"", 23),
+        ("class=\"chart\"", 8),
+    ] {
         assert_eq!(html.matches(tag).count(), count, "{tag}");
     }
     for tag in
@@ -510,6 +517,33 @@ fn large_page(labels: u32, points: u32) -> Page {
 }
 
 #[test]
+fn a_live_page_tells_how_far_steps_are_and_which_failed() {
+    let mut page = page();
+    for step in &mut page.steps {
+        let progress = Progress { fraction: Some(0.257), told: "257 of 1k tokens".into() };
+        (step.status, step.progress) = (Status::Running, Some(progress));
+    }
+    (page.steps[1].status, page.steps[1].progress) = (Status::Failed, None);
+    page.steps[1].log_end = vec!["<b>".into(), "failed: no".into()];
+    let runs = vec!["process 7 on box: tlm run a.tlm".into()];
+    page.live = Some(Live { problem: Some("1 > 2".into()), runs });
+    let html = html::render(&page).expect("drawn");
+    for (part, count) in [
+        ("running · 25%", 22),
+        ("<span> · 257 of 1k tokens</span>", 22 + 19),
+        ("<progress value=\"0.2570\">", 22 + 19),
+        ("class=\"word failed\"", 2),
+        ("&lt;b&gt;\nfailed: no</pre>", 1),
+        ("<li class=\"note\">and 3 more steps</li>", 1),
+        ("<li class=\"going\">process 7 on box: tlm run a.tlm</li>", 1),
+        ("1 &gt; 2", 1),
+        ("<body data-live>", 1),
+    ] {
+        assert_eq!(html.matches(part).count(), count, "{part}");
+    }
+}
+
+#[test]
 fn a_large_graph_is_folded_over_axis_points() {
     let drawn = |page: &Page| html::render(page).unwrap();
     let whole = drawn(&large_page(20, 20));
@@ -518,7 +552,7 @@ fn a_large_graph_is_folded_over_axis_points() {
     let folded = drawn(&large_page(100, 100));
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert_eq!(folded.matches("class=\"node ").count(), 100);
-    assert_eq!(folded.matches("<section").count(), 10_000);
+    assert_eq!(folded.matches("<section class=\"step\"").count(), 10_000);
     for part in ["10,000 steps in 100 nodes", ">100 steps</text>", ">34 ran, 66 reused"] {
         assert!(folded.contains(part), "no `{part}`");
     }

@@ -27,6 +27,8 @@ mod remote;
 mod reports;
 mod retries;
 mod reuse;
+mod serve;
+mod served;
 mod several;
 mod shown;
 mod signals;

@@ -421,7 +421,7 @@ fn themed(svg: &str, height: u32, role: &str, title: &str) -> String {
         for property in ["fill", "stroke"] {
             out = out.replace(
                 &format!("{property}=\"#{r:02X}{g:02X}{b:02X}\""),
-                &format!("style=\"{property}:var({variable})\""),
+                &format!("{property}=\"var({variable})\""),
             );
         }
     }

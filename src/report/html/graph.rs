@@ -20,6 +20,7 @@ const MARGIN: f64 = 8.0;
 const CHAR: f64 = 6.9;
 const BOLD: f64 = 7.7;
 const NODE_COLUMNS: usize = 24;
+const CORNER: f64 = 6.0;
 
 /// How many nodes a drawing may have. More steps are folded: one node for all axis points of a label.
 const NODES_MAX: usize = 400;
@@ -59,14 +60,8 @@ impl<'a> Node<'a> {
 
     /// The state that matters most among the steps gives the colour.
     fn class(&self) -> &'static str {
-        let by_weight = [
-            (Status::Failed, "failed"),
-            (Status::NotRun, "notrun"),
-            (Status::Ran, "ran"),
-            (Status::Reused, "reused"),
-        ];
-        let any = |status| self.steps.iter().any(|step| step.status == status);
-        by_weight.into_iter().find(|(status, _)| any(*status)).map_or("notrun", |(_, class)| class)
+        let any = |status: &Status| self.steps.iter().any(|step| step.status == *status);
+        Status::ALL.into_iter().find(any).unwrap_or_default().class()
     }
 
     fn title(&self) -> String {
@@ -85,11 +80,11 @@ fn state(steps: &[&StepCard]) -> String {
         (count > 0).then(|| format!("{} {}", thousands(count as u64), status.word()))
     };
     let states = match steps {
-        [one] => one.status.word().to_owned(),
-        _ => {
-            let all = [Status::Ran, Status::Reused, Status::Failed, Status::NotRun];
-            all.into_iter().filter_map(counted).collect::<Vec<_>>().join(", ")
-        }
+        [one] => match fraction(steps) {
+            Some(part) => format!("{} · {:.0}%", one.status.word(), (100.0 * part).floor()),
+            None => one.status.word().to_owned(),
+        },
+        _ => Status::ALL.into_iter().filter_map(counted).collect::<Vec<_>>().join(", "),
     };
     match steps.iter().filter_map(|step| step.seconds).reduce(|a, b| a + b) {
         Some(seconds) => format!("{states} · {}", duration(seconds)),
@@ -97,10 +92,16 @@ fn state(steps: &[&StepCard]) -> String {
     }
 }
 
+/// Returns the part that is done of the only step, if it is known.
+fn fraction(steps: &[&StepCard]) -> Option<f64> {
+    let [one] = steps else { return None };
+    one.progress.as_ref()?.fraction
+}
+
 /// Returns the graph of the steps; an empty text when there are none.
 pub(super) fn svg(steps: &[StepCard]) -> String {
     let nodes = nodes(steps);
-    let note = |text: String| format!("<p style=\"color:var(--muted)\">{text}</p>\n");
+    let note = |text: String| format!("<p class=\"note\">{text}</p>\n");
     match nodes.len() {
         0 => String::new(),
         count if count > NODES_MAX => note(format!(
@@ -227,13 +228,23 @@ impl Frame {
         let _ = write!(
             out,
             "<a href=\"#{}\"><g class=\"node {}\"><title>{}</title>\
-             <rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"6\"/>",
+             <rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"{CORNER}\"/>",
             anchor(node.steps[0].id),
             node.class(),
             escape(&node.title()),
             self.widths[drawn.layer[index]],
             node.height(),
         );
+        if let Some(part) = fraction(&node.steps) {
+            let width = self.widths[drawn.layer[index]] - 2.0 * CORNER;
+            let _ = write!(
+                out,
+                "<path class=\"done\" d=\"M{:.1},{:.1} h{:.1}\"/>",
+                x + CORNER,
+                y + node.height(),
+                width * part.clamp(0.0, 1.0)
+            );
+        }
         for (line, (class, text)) in node.lines.iter().enumerate() {
             let baseline = y + 17.0 + line as f64 * LINE;
             let _ = write!(

@@ -18,14 +18,16 @@ use std::path::{Path, PathBuf};
 
 use minijinja::{AutoEscape, Environment, Value, context};
 
-use crate::base::text::{bytes, duration};
+use crate::base::text::{bytes, duration, plural};
 use crate::report::table::{Shown, Source, Table, TableCell, Text};
 
 pub use alone::pictures;
 pub use curves::Curve;
 pub use frequencies::{Frequencies, read_frequencies};
-pub use page::{Artifact, Page, Status, StepCard};
+pub use page::{Artifact, Live, Page, Progress, Status, StepCard};
 
+/// How many steps that run or failed are told at the top of a page.
+const NEWS: usize = 20;
 /// How far from the start of a page its mark may end.
 const HEAD_BYTES: u64 = 1024;
 
@@ -72,6 +74,7 @@ pub fn render(page: &Page) -> Result<String, HtmlError> {
         graph => Value::from_safe_string(graph::svg(&page.steps)),
         steps => page.steps.iter().map(step).collect::<Vec<_>>(),
         source => &*page.source,
+        live => page.live.as_ref().map(|live| self::live(live, &page.steps)),
     })?;
     Ok(html)
 }
@@ -159,6 +162,15 @@ fn table(table: &Table) -> Result<Value, HtmlError> {
     })
 }
 
+fn live(live: &Live, steps: &[StepCard]) -> Value {
+    let has_news = |step: &&StepCard| matches!(step.status, Status::Running | Status::Failed);
+    let news = steps.iter().filter(has_news);
+    let more = news.clone().skip(NEWS).count();
+    let more = (more > 0).then(|| format!("and {}", plural(more, "more step")));
+    let news: Vec<_> = news.take(NEWS).map(step).collect();
+    context! { problem => live.problem.clone(), runs => live.runs.clone(), news, more }
+}
+
 fn step(step: &StepCard) -> Value {
     let artifacts: Vec<_> = step
         .artifacts
@@ -170,6 +182,7 @@ fn step(step: &StepCard) -> Value {
         name => &*step.name,
         stage => &*step.stage,
         status => step.status.word(),
+        class => step.status.class(),
         key => &*step.key,
         time => step.seconds.map(duration),
         params => pairs(&step.params),
@@ -180,6 +193,10 @@ fn step(step: &StepCard) -> Value {
         artifacts,
         origin => pairs(&step.origin),
         log => step.log.clone(),
+        progress => step.progress.as_ref().map(|progress| context! {
+            part => progress.fraction.map(|part| format!("{part:.4}")), told => &*progress.told,
+        }),
+        log_end => step.log_end.join("\n"),
     }
 }
 

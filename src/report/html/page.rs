@@ -28,6 +28,17 @@ pub struct Page {
     pub source: String,
     /// Stands for all that the page tells but the time; empty when nobody asks.
     pub mark: String,
+    /// What only a page tells that is asked for again and again.
+    pub live: Option<Live>,
+}
+
+/// What goes on while a page is looked at.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Live {
+    /// Why the page may be out of date.
+    pub problem: Option<String>,
+    /// The runs that go on, a line each.
+    pub runs: Vec<String>,
 }
 
 /// A step on the page.
@@ -61,6 +72,19 @@ pub struct StepCard {
     pub origin: Vec<(String, String)>,
     /// The log's path.
     pub log: Option<String>,
+    /// How far it is, if it runs.
+    pub progress: Option<Progress>,
+    /// The last lines of its log, if they matter now.
+    pub log_end: Vec<String>,
+}
+
+/// How far a step is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// The part that is done, from 0 to 1, if it is known.
+    pub fraction: Option<f64>,
+    /// `160k of 400k tokens · 3.2k tokens/s · loss 5.312 · 1m10s left`
+    pub told: String,
 }
 
 impl StepCard {
@@ -128,9 +152,37 @@ pub enum Status {
     /// It did not come to run.
     #[default]
     NotRun,
+    /// The store has its outputs.
+    Fresh,
+    /// It runs now.
+    Running,
+    /// A run goes on that will come to it.
+    Waiting,
+    /// It can't run, as one before it failed.
+    Skipped,
 }
 
 impl Status {
+    /// All, the one that matters most first.
+    pub const ALL: [Self; 8] = [
+        Self::Failed,
+        Self::Running,
+        Self::Waiting,
+        Self::Skipped,
+        Self::NotRun,
+        Self::Ran,
+        Self::Reused,
+        Self::Fresh,
+    ];
+
+    /// Returns what marks it on the page.
+    pub(super) fn class(self) -> &'static str {
+        match self {
+            Self::NotRun => "notrun",
+            other => other.word(),
+        }
+    }
+
     /// Returns the status as a word.
     pub fn word(self) -> &'static str {
         match self {
@@ -138,6 +190,10 @@ impl Status {
             Self::Reused => "reused",
             Self::Failed => "failed",
             Self::NotRun => "not run",
+            Self::Fresh => "fresh",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Skipped => "skipped",
         }
     }
 }
