@@ -26,7 +26,8 @@ fn recipes_for_ones_own_can_be_planned() {
     let store = Store::open(dir.path()).expect("opens");
     for (name, steps) in RECIPES {
         let text = fs::read_to_string(folder().join(format!("{name}.tlm"))).expect("readable");
-        let planned = graph::plan(expand_in(&folder(), name, &text, &Overlay::default()), &store, "cpu/test");
+        let planned =
+            graph::plan(expand_in(&folder(), name, &text, &Overlay::default()), &store, "cpu/test");
         assert!(planned.diagnostics.is_empty(), "{name}: {:?}", planned.diagnostics);
         assert_eq!(planned.value.steps().count(), steps, "{name}");
     }

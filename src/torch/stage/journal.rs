@@ -4,6 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tlm::base::Digest;
@@ -14,7 +15,12 @@ pub(crate) struct Journal {
     path: PathBuf,
     file: BufWriter<File>,
     bytes: u64,
+    /// When what is buffered was last written out, for those who look at it.
+    written: Instant,
 }
+
+/// How long lines wait in the buffer at most, while more come.
+const WAIT: Duration = Duration::from_secs(1);
 
 /// How far a journal went when a state was saved, and what it held.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,7 +33,7 @@ impl Journal {
     /// Starts an empty file.
     pub(crate) fn create(path: PathBuf) -> Result<Self, StageError> {
         let file = File::create(&path).map_err(|e| StageError::io("create", &path, &e))?;
-        Ok(Self { path, file: BufWriter::new(file), bytes: 0 })
+        Ok(Self { path, file: BufWriter::new(file), bytes: 0, written: Instant::now() })
     }
 
     /// Goes on at a mark; returns none where the file does not hold what was marked.
@@ -38,12 +44,17 @@ impl Journal {
             return None;
         }
         file.set_len(mark.bytes).ok()?;
-        Some(Self { path, file: BufWriter::new(file), bytes: mark.bytes })
+        Some(Self { path, file: BufWriter::new(file), bytes: mark.bytes, written: Instant::now() })
     }
 
     /// Appends bytes.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), StageError> {
-        self.file.write_all(bytes).map_err(|e| StageError::io("write", &self.path, &e))?;
+        let mut written = self.file.write_all(bytes);
+        if self.written.elapsed() >= WAIT {
+            written = written.and_then(|()| self.file.flush());
+            self.written = Instant::now();
+        }
+        written.map_err(|e| StageError::io("write", &self.path, &e))?;
         self.bytes += bytes.len() as u64;
         Ok(())
     }

@@ -52,6 +52,19 @@ fn logs_are_drawn_and_their_last_losses_told() {
     let page = fs::read_to_string(space.path("page.html")).expect("a page");
     assert_eq!(page.matches("class=\"chart\"").count(), 5 + 2, "figures, and all logs");
 
+    let figures = ["report", "r.tlm", "--format", "markdown", "--figures", "out/figures"];
+    let markdown = space.tlm(&figures).out;
+    for name in ["losses", "ends", "along", "sizes", "field"] {
+        assert!(markdown.contains(&format!("\n![{name}](out/figures/{name}.svg)\n")), "{markdown}");
+        let svg =
+            fs::read_to_string(space.path(&format!("out/figures/{name}.svg"))).expect("a figure");
+        assert!(svg.contains("fill=\"#ffffff\"") && !svg.contains("var("), "{svg}");
+        assert!(!svg.contains("href"), "leads nowhere: {svg}");
+    }
+    assert!(!space.path("out/figures/best.svg").exists(), "a table is no figure");
+    let refused = space.tlm(&["report", "r.tlm", "--figures", "r.tlm/figures"]);
+    check(&refused, 1, &["can't write `r.tlm/figures`", "`--figures`"]);
+
     let csv = space.tlm(&["report", "r.tlm", "--name", "losses", "--format", "csv"]).out;
     assert_eq!(csv.lines().count(), 1 + 4 * 40);
     assert!(csv.starts_with("arm,rate,log,tokens,loss\n\"\"\"plain\"\"\",0.5,log,0,3\n"), "{csv}");
