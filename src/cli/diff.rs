@@ -8,24 +8,24 @@ use serde_json::{Value as Json, json};
 use crate::base::{Digest, Value};
 use crate::cli::change::{self, json as shown};
 use crate::cli::explain::made;
-use crate::cli::{Console, Exit, FAILED, StoreArgs, stored};
+use crate::cli::{Console, DiffArgs, Exit, FAILED, USAGE, stored};
 use crate::graph::{Change, changes, fields};
 use crate::report::number;
 use crate::store::{Output, Record, Store};
 
 /// `tlm diff`
-pub(super) fn diff(
-    args: &StoreArgs,
-    names: [&str; 2],
-    as_json: bool,
-    console: &mut Console<'_>,
-) -> Result<(), Exit> {
-    let store = stored::open(args, console)?;
-    let [before, now] = names;
-    let before = stored::find_pinned(&store, before, console)?;
+pub(super) fn diff(args: &DiffArgs, console: &mut Console<'_>) -> Result<(), Exit> {
+    let is_of_recipes =
+        !args.changed().is_empty() || args.profile.is_some() || args.format.is_some();
+    let Some(now) = args.now.as_ref().filter(|_| !is_of_recipes) else {
+        let message = "two steps are compared by their names alone".to_owned();
+        return Err(console.fail(USAGE, message, "write `tlm diff A B`, or name recipes"));
+    };
+    let store = stored::open(&args.store, console)?;
+    let before = stored::find_pinned(&store, &args.before, console)?;
     let now = stored::find_pinned(&store, now, console)?;
     let comparison = Comparison::of(&store, &before, &now);
-    match as_json {
+    match args.json {
         true => writeln!(console.out, "{}", comparison.json())?,
         false => write!(console.out, "{}", comparison.text())?,
     }

@@ -3,6 +3,7 @@
 mod answer;
 mod change;
 mod codes;
+mod compare;
 mod diff;
 mod doc;
 mod elsewhere;
@@ -144,20 +145,9 @@ enum Command {
         /// The step's name, or the first digits of its key
         step: String,
     },
-    /// Compares two steps of the store: parameters, results, and where they first differ; ends with code 1 if they do
-    Diff {
-        #[command(flatten)]
-        store: StoreArgs,
-        /// A step's name, the first digits of its key, or a pin
-        #[arg(value_name = "A")]
-        before: String,
-        /// The other
-        #[arg(value_name = "B")]
-        now: String,
-        /// Prints the differences as JSON
-        #[arg(long)]
-        json: bool,
-    },
+    /// Compares two steps of the store, two recipes, or a recipe with what `-s` makes of it: where they first differ, and the
+    /// results; ends with code 1 if they do
+    Diff(DiffArgs),
     /// Prints the log of a step
     Log {
         #[command(flatten)]
@@ -240,6 +230,46 @@ struct RecipeArgs {
     /// Takes params and axes from a profile of the recipe; `-s` and `--axis` count more
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
+}
+
+#[derive(ClapArgs, Debug)]
+struct DiffArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// A step's name, the first digits of its key, a pin; or a recipe
+    #[arg(value_name = "A")]
+    before: String,
+    /// The other
+    #[arg(value_name = "B")]
+    now: Option<String>,
+    /// In B gives a param another value
+    #[arg(short = 's', long = "set", value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    /// In B makes a param an axis with these values, or gives an axis others
+    #[arg(long, value_name = "NAME=VALUE,VALUE")]
+    axis: Vec<String>,
+    /// In B leaves only the points at which an axis has one of these values
+    #[arg(long, value_name = "NAME=VALUE,VALUE")]
+    only: Vec<String>,
+    /// Takes params and axes of both recipes from a profile
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// The form of what differs between recipes; by default `text` on a terminal, else `markdown`
+    #[arg(long, value_enum, conflicts_with = "json")]
+    format: Option<ReportFormat>,
+    /// Prints the differences of two steps as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl DiffArgs {
+    /// Returns what changes B, as it was written.
+    fn changed(&self) -> Vec<String> {
+        let flags = [("-s", &self.set), ("--axis", &self.axis), ("--only", &self.only)];
+        let texts =
+            flags.into_iter().flat_map(|(flag, texts)| texts.iter().map(move |t| (flag, t)));
+        texts.map(|(flag, text)| format!("{flag} {text}")).collect()
+    }
 }
 
 #[derive(ClapArgs, Debug)]
@@ -358,7 +388,7 @@ enum GraphFormat {
     Mermaid,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum)]
 enum ReportFormat {
     /// Ruled tables
     Text,
@@ -469,9 +499,8 @@ fn obey(command: Command, console: &mut Console<'_>) -> Result<(), Exit> {
         Command::Ls { store } => stored::ls(&store, console),
         Command::Show { store, step } => stored::show(&store, &step, console),
         Command::Sample { sample: args } => sample::sample(&args, console),
-        Command::Diff { store, before, now, json } => {
-            diff::diff(&store, [&before, &now], json, console)
-        }
+        Command::Diff(args) if args.before.ends_with(".tlm") => compare::compare(&args, console),
+        Command::Diff(args) => diff::diff(&args, console),
         Command::Log { store, step } => stored::log(&store, &step, console),
         Command::Verify { store, repair } => verify::verify(&store, repair, console),
         Command::Gc { store, options } => gc::gc(&store, &options, console),

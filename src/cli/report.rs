@@ -35,14 +35,7 @@ pub(super) fn report(
         Results { plan: &session.plan, outcome: &outcome, store: &session.store, now: None };
     let mut tables = results.tables();
     tables.retain(|table| names.is_empty() || names.contains(&table.name));
-    let format = match format {
-        None => default_format(console),
-        Some(ReportFormat::Text) => Format::Ruled,
-        Some(ReportFormat::Markdown) => Format::Markdown,
-        Some(ReportFormat::Csv) => Format::Csv,
-        Some(ReportFormat::Json) => Format::Json,
-        Some(ReportFormat::Latex) => Format::Latex,
-    };
+    let format = format.map_or_else(|| default_format(console), chosen_format);
     let Some(folder) = figures else {
         write!(console.out, "{}", draw_all(&tables, format))?;
         return Ok(());
@@ -84,6 +77,16 @@ fn write_figures(tables: &[Table], folder: &Path) -> Result<Vec<String>, (PathBu
         links.push(own);
     }
     Ok(links)
+}
+
+pub(super) fn chosen_format(format: ReportFormat) -> Format {
+    match format {
+        ReportFormat::Text => Format::Ruled,
+        ReportFormat::Markdown => Format::Markdown,
+        ReportFormat::Csv => Format::Csv,
+        ReportFormat::Json => Format::Json,
+        ReportFormat::Latex => Format::Latex,
+    }
 }
 
 /// Returns how tables are printed unless somebody says otherwise: ruled for people, Markdown for files.

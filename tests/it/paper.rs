@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tlm::base::{Digest, SourceMap, Value};
 use tlm::diag::{Diagnostic, render};
 use tlm::graph::{self, Known, Planned, Shape};
-use tlm::sema::steps::{Arg, Cell};
+use tlm::sema::steps::{Arg, Cell, View};
 use tlm::sema::{self, Expansion, Overlay};
 use tlm::store::Store;
 
@@ -165,6 +165,41 @@ fn the_operations_of_new_trainings_are_in_the_readme() {
 fn recipes_of_the_paper_can_be_planned_without_its_data() {
     let all = |(name, all, _)| (name, all);
     assert_eq!(trainings(Some("cpu")).map(all), RECIPES.map(all));
+}
+
+/// Each page shows what its recipe reports, as `make paper` wrote it: all columns, all rows, and the figures.
+#[test]
+fn pages_show_what_their_recipes_report() {
+    let index = fs::read_to_string(folder().join("README.md")).expect("readable");
+    for (name, ..) in RECIPES {
+        assert!(index.contains(&format!("[`{name}`]({name}.md)")), "{name} is not in the index");
+        let page = fs::read_to_string(folder().join(format!("{name}.md"))).expect("a page");
+        let (_, results) = page.split_once("<!-- results -->\n").expect("marked");
+        let (results, told) = results.split_once("<!-- end -->\n").expect("marked");
+        assert!(told.trim().len() > 100, "{name}: what does it show?");
+        for report in expand(name, &read(name), Some("cpu")).reports {
+            if report.rows.iter().all(|row| row.cells.iter().all(Option::is_none)) {
+                continue;
+            }
+            let is_head = |line: &&str| {
+                *line == report.name || line.starts_with(&format!("{}: ", report.name))
+            };
+            let mut rest = results.lines().skip_while(|line| !is_head(line));
+            rest.next().unwrap_or_else(|| panic!("{name} lacks {}", report.name));
+            let table: Vec<_> = rest.skip(1).take_while(|line| line.starts_with('|')).collect();
+            assert_eq!(table.len(), 2 + report.rows.len(), "rows of {} in {name}", report.name);
+            let heads = table[0].matches('|').count() - 1;
+            assert_eq!(
+                heads,
+                report.row_axes.len() + report.columns.len(),
+                "{name}: {}",
+                report.name
+            );
+            let figure = folder().join(format!("figures/{name}/{}.svg", report.name));
+            let is_figure = !matches!(report.view, View::Table { .. });
+            assert_eq!(figure.is_file(), is_figure, "{}", figure.display());
+        }
+    }
 }
 
 /// One run makes everything, and what recipes share once.

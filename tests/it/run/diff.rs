@@ -91,6 +91,69 @@ fn equal_steps_end_with_0_and_names_and_pins_are_known() {
     }
 }
 
+const COUNTED: &str = r#"stage count(; of: Count, by: Count) -> { n: Count }  version 1 shell """
+  test {by} && echo {of} > {n}
+"""
+param more : Count = 1
+axis size = [10, 20]
+let c = count(of: size + more, by: if size == 10 then more else 3)
+let same = count(of: 5, by: 5)
+plan all = [c, same] over size
+report counts = table([c.n, same.n], rows: size)
+"#;
+
+#[test]
+fn recipes_are_compared_step_by_step_and_by_what_they_report() {
+    let space = Space::with(COUNTED);
+    space.write(
+        "other.tlm",
+        COUNTED.replace("of: 5, by: 5", "of: 6, by: 5")
+            + "let d = count(of: 7, by: 7)\nplan d = d\n",
+    );
+    for args in [&["run", "r.tlm"][..], &["run", "r.tlm", "-s", "more=4"], &["run", "other.tlm"]] {
+        assert_eq!(space.tlm(args).code, Some(0));
+    }
+    let check = |args: &[&str], code: i32, parts: &[&str]| {
+        let ended = space.tlm(&[&["diff"], args].concat());
+        assert_eq!(ended.code, Some(code), "{ended:?}");
+        for part in parts {
+            assert!(
+                ended.out.contains(part) || ended.err.contains(part),
+                "no `{part}` in {ended:?}"
+            );
+        }
+    };
+    check(
+        &["r.tlm", "-s", "more=4"],
+        1,
+        &[
+            "A  r.tlm, 3 steps\nB  r.tlm -s more=4, 3 steps\n",
+            "1 the same, 2 differ, 2 of them by themselves, 0 only in A, 0 only in B",
+            "| c[size=10] | count | by: 1 -> 4, of: 11 -> 14 |",
+            "| 10   | c.n   | 11 | 14 |     3 |",
+            "| 20   | c.n   | 21 | 24 |     3 |",
+        ],
+    );
+    check(
+        &["r.tlm", "other.tlm"],
+        1,
+        &[
+            "1 differ",
+            "1 only in B",
+            "| d    | count |  only in B |",
+            "| 10   | same.n | 5 | 6 |     1 |",
+        ],
+    );
+    // What is not there yet stays open; what is the same ends with 0.
+    check(&["r.tlm", "-s", "more=5"], 1, &["| 11 | … |     – |"]);
+    check(&["r.tlm", "r.tlm"], 0, &["3 the same, 0 differ"]);
+    check(&["r.tlm"], 2, &["there is nothing to compare `r.tlm` with"]);
+    check(&["c", "same", "-s", "more=4"], 2, &["two steps are compared by their names alone"]);
+    let json = space.tlm(&["diff", "r.tlm", "-s", "more=4", "--format", "json"]);
+    let json: Json = serde_json::from_str(&json.out).expect("JSON");
+    assert_eq!(json[1]["name"], "counts");
+}
+
 /// Writes records into a new store, by name, and the names of the steps they use; `lr` differs as the name does.
 fn lineage(space: &Space, steps: &[(&str, &str, &[&str])]) {
     let key = |name: &str| Digest::of(name.as_bytes());
