@@ -151,7 +151,7 @@ fn recipes_are_compared_step_by_step_and_by_what_they_report() {
     check(&["c", "same", "-s", "more=4"], 2, &["two steps are compared by their names alone"]);
     let json = space.tlm(&["diff", "r.tlm", "-s", "more=4", "--format", "json"]);
     let json: Json = serde_json::from_str(&json.out).expect("JSON");
-    assert_eq!(json[1]["name"], "counts");
+    assert_eq!(json[1]["report"], "counts");
 }
 
 /// Writes records into a new store, by name, and the names of the steps they use; `lr` differs as the name does.
