@@ -132,7 +132,7 @@ impl<'s> Comparison<'s> {
         let alone =
             alone.flat_map(|(steps, told)| steps.iter().map(|step| (step, told.to_owned())));
         let row = |(planned, told): (&Planned<'_>, String)| {
-            let labels = [planned.step.name(), planned.step.stage().name.to_string()];
+            let labels = [planned.step.name(), planned.step.stage().name.clone()];
             let cell = TableCell { shown: Shown::Value(Value::Str(told)), sources: Vec::new() };
             Row { labels: labels.into(), x: None, is_baseline: false, cells: vec![cell] }
         };

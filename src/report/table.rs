@@ -78,7 +78,9 @@ pub struct Spread {
 impl Spread {
     fn new(numbers: &[f64], of: usize) -> Option<Self> {
         let count = numbers.len();
-        let mean = numbers.iter().sum::<f64>() / count as f64;
+        // From the first on, so that equal numbers have no spread.
+        let first = numbers.first().copied().unwrap_or_default();
+        let mean = first + numbers.iter().map(|number| number - first).sum::<f64>() / count as f64;
         let squares = numbers.iter().map(|number| (number - mean).powi(2)).sum::<f64>();
         let std = (count > 1).then(|| (squares / (count - 1) as f64).sqrt());
         (count > 0).then_some(Self { mean, std, count, of })
@@ -289,4 +291,17 @@ fn spread_text(spread: &Spread, decimals: usize) -> String {
         text += &format!(" ({} of {})", spread.count, spread.of);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_numbers_have_no_spread() {
+        let spread = Spread::new(&[0.4, 0.4, 0.4], 3).unwrap();
+        assert_eq!((spread.mean, spread.std), (0.4, Some(0.0)));
+        let spread = Spread::new(&[1.0, 2.0, 6.0], 3).unwrap();
+        assert_eq!((spread.mean, spread.std), (3.0, Some(7.0_f64.sqrt())));
+    }
 }
