@@ -11,7 +11,7 @@ demo: libtorch
 	$(CARGO) build --release
 	$(CARGO) run --release --quiet -- run examples/quickstart/quickstart.tlm
 
-# Every table and figure of the paper, small: two hours on two cores. It can be interrupted; a second time it runs nothing.
+# Every table and figure of the paper, small: two to three hours on two cores. It can be interrupted; a second time it runs nothing.
 paper: libtorch
 	$(CARGO) build --release
 	./scripts/paper.sh
