@@ -10,14 +10,13 @@ use crate::cli::report::{chosen_format, default_format};
 use crate::cli::{Console, DiffArgs, Exit, FAILED, RecipeArgs, ReportFormat, USAGE, change};
 use crate::exec::{Machine, Outcome};
 use crate::graph::{Change, Planned, changes, fields};
-use crate::report::Results;
 use crate::report::draw::draw_all;
 use crate::report::table::{Row, Shown, Table, TableCell};
 use crate::sema::steps::{Column, View};
 
 /// `tlm diff A.tlm B.tlm`, `tlm diff A.tlm -s lr=1e-3`
 pub(super) fn compare(args: &DiffArgs, console: &mut Console<'_>) -> Result<(), Exit> {
-    let changed = args.changed();
+    let changed = args.change.words();
     if args.now.is_none() && changed.is_empty() {
         let message = format!("there is nothing to compare `{}` with", args.before);
         let help = "name another recipe, or change this one: `-s name=value`";
@@ -30,12 +29,7 @@ pub(super) fn compare(args: &DiffArgs, console: &mut Console<'_>) -> Result<(), 
         ..RecipeArgs::default()
     };
     let before = recipe(&args.before);
-    let now = RecipeArgs {
-        set: args.set.clone(),
-        axis: args.axis.clone(),
-        only: args.only.clone(),
-        ..recipe(now)
-    };
+    let now = RecipeArgs { change: args.change.clone(), ..recipe(now) };
     let a = open(&before, args, console)?;
     let b = open(&now, args, console)?;
     let comparison = Comparison::of(&a, &b);
@@ -113,7 +107,8 @@ impl<'s> Comparison<'s> {
 
     /// Returns the steps that differ by themselves, and of each report what differs.
     fn tables(&self) -> Vec<Table> {
-        let [a, b] = self.sessions.map(results);
+        let outcome = Outcome::default();
+        let [a, b] = self.sessions.map(|session| session.results(&outcome).tables());
         let steps = Some(self.steps()).filter(|table| !table.rows.is_empty());
         let pair = |before: &Table| {
             let now = b.iter().find(|now| now.name == before.name)?;
@@ -145,12 +140,6 @@ impl<'s> Comparison<'s> {
             rows: told.chain(alone).map(row).collect(),
         }
     }
-}
-
-fn results(session: &Session) -> Vec<Table> {
-    let outcome = Outcome::default();
-    let Session { plan, store, .. } = session;
-    Results { plan, outcome: &outcome, store, now: None }.tables()
 }
 
 fn column(value: &str) -> Column {

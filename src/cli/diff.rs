@@ -16,7 +16,7 @@ use crate::store::{Output, Record, Store};
 /// `tlm diff`
 pub(super) fn diff(args: &DiffArgs, console: &mut Console<'_>) -> Result<(), Exit> {
     let is_of_recipes =
-        !args.changed().is_empty() || args.profile.is_some() || args.format.is_some();
+        !args.change.words().is_empty() || args.profile.is_some() || args.format.is_some();
     let Some(now) = args.now.as_ref().filter(|_| !is_of_recipes) else {
         let message = "two steps are compared by their names alone".to_owned();
         return Err(console.fail(USAGE, message, "write `tlm diff A B`, or name recipes"));

@@ -30,6 +30,7 @@ use std::sync::atomic::AtomicBool;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::base::World;
+use crate::base::text;
 use crate::stage::{self, worker};
 use crate::store::StoreError;
 
@@ -218,15 +219,8 @@ enum Command {
 struct RecipeArgs {
     /// The recipe
     recipe: PathBuf,
-    /// Gives a param another value
-    #[arg(short = 's', long = "set", value_name = "NAME=VALUE")]
-    set: Vec<String>,
-    /// Makes a param an axis with these values, or gives an axis others; plans go over it
-    #[arg(long, value_name = "NAME=VALUE,VALUE")]
-    axis: Vec<String>,
-    /// Leaves only the points at which an axis has one of these values
-    #[arg(long, value_name = "NAME=VALUE,VALUE")]
-    only: Vec<String>,
+    #[command(flatten)]
+    change: ChangeArgs,
     /// Takes params and axes from a profile of the recipe; `-s` and `--axis` count more
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
@@ -242,15 +236,6 @@ struct DiffArgs {
     /// The other
     #[arg(value_name = "B")]
     now: Option<String>,
-    /// In B gives a param another value
-    #[arg(short = 's', long = "set", value_name = "NAME=VALUE")]
-    set: Vec<String>,
-    /// In B makes a param an axis with these values, or gives an axis others
-    #[arg(long, value_name = "NAME=VALUE,VALUE")]
-    axis: Vec<String>,
-    /// In B leaves only the points at which an axis has one of these values
-    #[arg(long, value_name = "NAME=VALUE,VALUE")]
-    only: Vec<String>,
     /// Takes params and axes of both recipes from a profile
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
@@ -260,15 +245,31 @@ struct DiffArgs {
     /// Prints the differences of two steps as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten, next_help_heading = "What B is changed by")]
+    change: ChangeArgs,
 }
 
-impl DiffArgs {
-    /// Returns what changes B, as it was written.
-    fn changed(&self) -> Vec<String> {
+/// What makes another recipe of one.
+#[derive(ClapArgs, Clone, Debug, Default)]
+struct ChangeArgs {
+    /// Gives a param another value
+    #[arg(short = 's', long = "set", value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    /// Makes a param an axis with these values, or gives an axis others; plans go over it
+    #[arg(long, value_name = "NAME=VALUE,VALUE")]
+    axis: Vec<String>,
+    /// Leaves only the points at which an axis has one of these values
+    #[arg(long, value_name = "NAME=VALUE,VALUE")]
+    only: Vec<String>,
+}
+
+impl ChangeArgs {
+    /// Returns the words of a command line that say the same.
+    fn words(&self) -> Vec<String> {
         let flags = [("-s", &self.set), ("--axis", &self.axis), ("--only", &self.only)];
-        let texts =
-            flags.into_iter().flat_map(|(flag, texts)| texts.iter().map(move |t| (flag, t)));
-        texts.map(|(flag, text)| format!("{flag} {text}")).collect()
+        let each =
+            flags.into_iter().flat_map(|(flag, values)| values.iter().map(move |v| (flag, v)));
+        each.map(|(flag, value)| format!("{flag} {}", text::shell_word(value))).collect()
     }
 }
 

@@ -6,8 +6,9 @@ use std::thread;
 use crate::base::{Digest, FileId, SourceMap, World, text};
 use crate::cli::{Console, ENVIRONMENT, Exit, PROGRAM, PlanArgs, RecipeArgs, StoreArgs, USAGE};
 use crate::diag::{self, Checked, Diagnostic, Severity};
-use crate::exec::{Machine, Origins};
+use crate::exec::{Machine, Origins, Outcome};
 use crate::graph::{self, Plan};
+use crate::report::Results;
 use crate::sema::{self, Expansion, Overlay, Program};
 use crate::store::Store;
 use crate::syntax::{self, Unread};
@@ -77,9 +78,9 @@ pub(super) fn read(args: &RecipeArgs, console: &mut Console<'_>) -> Result<Sourc
 fn read_for(args: &RecipeArgs, json: bool, console: &mut Console<'_>) -> Result<Source, Exit> {
     let overlay = Overlay {
         profile: args.profile.clone(),
-        set: named("-s", &args.set, console)?,
-        axes: named("--axis", &args.axis, console)?,
-        only: named("--only", &args.only, console)?,
+        set: named("-s", &args.change.set, console)?,
+        axes: named("--axis", &args.change.axis, console)?,
+        only: named("--only", &args.change.only, console)?,
     };
     let path = console.world.cwd().join(&args.recipe);
     if path.to_str().is_none() {
@@ -165,6 +166,11 @@ impl Source {
 }
 
 impl Session {
+    /// Returns what there is to show, after a run that ended so.
+    pub(super) fn results<'s>(&'s self, outcome: &'s Outcome) -> Results<'s> {
+        Results { plan: &self.plan, outcome, store: &self.store, now: None }
+    }
+
     /// Returns digests by the paths of their files from the recipe's folder.
     pub(super) fn named(&self, paths: &[PathBuf], digests: &[Digest]) -> Vec<(String, Digest)> {
         let folder = &self.source.folder;

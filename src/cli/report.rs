@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use crate::base::text::did_you_mean;
 use crate::cli::{Console, Exit, FAILED, PlanArgs, ReportFormat, USAGE, recipe};
 use crate::exec::Outcome;
-use crate::report::Results;
 use crate::report::draw::{Format, draw, draw_all};
 use crate::report::html::{self, pictures};
 use crate::report::table::Table;
@@ -30,30 +29,23 @@ pub(super) fn report(
         return Err(console.fail(USAGE, message, &help));
     }
     session.plan.settle(&session.store);
-    let outcome = Outcome::default();
-    let results =
-        Results { plan: &session.plan, outcome: &outcome, store: &session.store, now: None };
-    let mut tables = results.tables();
+    let mut tables = session.results(&Outcome::default()).tables();
     tables.retain(|table| names.is_empty() || names.contains(&table.name));
     let format = format.map_or_else(|| default_format(console), chosen_format);
-    let Some(folder) = figures else {
-        write!(console.out, "{}", draw_all(&tables, format))?;
-        return Ok(());
-    };
-    let written = write_figures(&tables, folder);
-    let links = written.map_err(|(path, why)| {
+    let links = figures.map(|folder| write_figures(&tables, folder)).transpose();
+    let links = links.map_err(|(path, why)| {
         let message = format!("can't write `{}`: {why}", path.display());
         console.fail(FAILED, message, "give a folder that can be written with `--figures`")
     })?;
-    match format {
-        Format::Markdown => {
-            for (at, (table, links)) in tables.iter().zip(links).enumerate() {
-                let blank = if at == 0 { "" } else { "\n" };
-                write!(console.out, "{blank}{}{links}", draw(table, format))?;
-            }
+    let text = match (format, links) {
+        (Format::Markdown, Some(links)) => {
+            let linked = tables.iter().zip(links);
+            let drawn = linked.map(|(table, links)| draw(table, format) + &links);
+            drawn.collect::<Vec<_>>().join("\n")
         }
-        _ => write!(console.out, "{}", draw_all(&tables, format))?,
-    }
+        _ => draw_all(&tables, format),
+    };
+    write!(console.out, "{text}")?;
     Ok(())
 }
 

@@ -149,8 +149,7 @@ fn run_once(
         console.say(format_args!("{text}what was damaged is made again\n"));
         return Ok(None);
     }
-    let results =
-        Results { plan: &session.plan, outcome: &outcome, store: &session.store, now: None };
+    let results = session.results(&outcome);
     let tables = results.tables();
     let closed = watch.close(outcome.interrupted);
     console.say(closed.text);
@@ -285,11 +284,7 @@ fn resume(args: &PlanArgs, options: &RunArgs) -> String {
     let mut words =
         vec!["tlm run".to_owned(), text::shell_word(&args.recipe.recipe.to_string_lossy())];
     words.extend(args.plans.iter().map(|plan| text::shell_word(plan)));
-    let flags =
-        [("-s", &args.recipe.set), ("--axis", &args.recipe.axis), ("--only", &args.recipe.only)];
-    for (flag, values) in flags {
-        words.extend(values.iter().map(|value| format!("{flag} {}", text::shell_word(value))));
-    }
+    words.extend(args.recipe.change.words());
     words.extend(
         args.recipe.profile.iter().map(|name| format!("--profile {}", text::shell_word(name))),
     );

@@ -110,14 +110,8 @@ impl<'r> Lower<'r> {
     /// Returns the plan of another recipe that a term is: `b0.default`.
     fn other_plan(&mut self, term: &ast::PlanTerm) -> Option<(ScopeId, &'r ast::Plan)> {
         let ExprKind::Field(base, name) = &term.target.kind else { return None };
-        let scope = match self.resolve(&base.path()?.join("."))? {
-            Def::Scope(scope) => scope,
-            Def::Binding(id) => match self.binding(id).0 {
-                Ty::Recipe(scope) => scope,
-                _ => return None,
-            },
-            _ => return None,
-        };
+        let def = self.resolve(&base.path()?.join("."))?;
+        let scope = self.scope_behind(&def)?;
         let Origin::Recipe(recipe) = self.scopes[scope].origin else { return None };
         if self.member_of(scope, &name.node).is_some() {
             return None;

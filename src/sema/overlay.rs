@@ -8,7 +8,7 @@ use crate::base::{SourceMap, Span};
 use crate::diag::Diagnostic;
 use crate::sema::Overlay;
 use crate::sema::files::{Files, Recipe};
-use crate::syntax::ast::{Expr, ExprKind, File, ItemKind, Name, TypeKind};
+use crate::syntax::ast::{Binding, Expr, ExprKind, File, ItemKind, Name, TypeKind};
 use crate::syntax::parse_expr;
 
 /// An overlay, parsed; values of params and axes are in the files already.
@@ -161,9 +161,11 @@ impl Reader<'_> {
     fn value(&mut self, recipe: &Recipe, flag: &str, name: &str, text: &str) -> (Name, Expr) {
         let id = self.sources.add(format!("{flag} {name}"), text);
         let span = Span::new(id, 0, text.len());
-        let is_written =
-            text.starts_with('"') || (text == "none" && takes_none(&recipe.file, name));
-        let expr = match takes_text(&recipe.file, name) && !is_written {
+        let is_bare = declared(&recipe.file, name).is_some_and(|binding| {
+            let is_none = text == "none" && takes_none(binding);
+            takes_text(binding) && !text.starts_with('"') && !is_none
+        });
+        let expr = match is_bare {
             true => Expr { span, kind: ExprKind::Str(text.to_owned()) },
             false => {
                 let (expr, errors) = parse_expr(id, text);
@@ -176,7 +178,8 @@ impl Reader<'_> {
 
     /// Parses values with commas between them.
     fn list(&mut self, recipe: &Recipe, flag: &str, name: &str, text: &str) -> (Name, Expr) {
-        if takes_text(&recipe.file, name) && !text.starts_with('"') {
+        let takes_text = declared(&recipe.file, name).is_some_and(takes_text);
+        if takes_text && !text.starts_with('"') {
             let items: Vec<_> =
                 text.split(',').map(|item| self.value(recipe, flag, name, item).1).collect();
             let span = items.first().map_or(Span::new(recipe.id, 0, 0), |item| item.span);
@@ -190,29 +193,29 @@ impl Reader<'_> {
     }
 }
 
-/// Returns whether a param or axis takes texts, which need no quotes on the command line.
-fn takes_text(file: &File, name: &str) -> bool {
-    let is_text = |expr: &Expr| matches!(expr.kind, ExprKind::Str(_));
-    file.items.iter().any(|item| match &item.kind {
+/// Returns the param or axis of a name.
+fn declared<'f>(file: &'f File, name: &str) -> Option<&'f Binding> {
+    file.items.iter().find_map(|item| match &item.kind {
         ItemKind::Param(binding) | ItemKind::Axis(binding) if binding.name.node == name => {
-            match (&binding.ty, &binding.value.kind) {
-                (Some(ty), _) => is_text_type(&ty.kind),
-                (None, ExprKind::List(items)) => items.first().is_some_and(is_text),
-                (None, _) => is_text(&binding.value),
-            }
+            Some(binding)
         }
-        _ => false,
+        _ => None,
     })
 }
 
-/// Returns whether a param may be `none`.
-fn takes_none(file: &File, name: &str) -> bool {
-    file.items.iter().any(|item| match &item.kind {
-        ItemKind::Param(binding) if binding.name.node == name => {
-            matches!(&binding.ty, Some(ty) if matches!(ty.kind, TypeKind::Optional(_)))
-        }
-        _ => false,
-    })
+/// Returns whether a param or axis takes texts, which need no quotes on the command line.
+fn takes_text(binding: &Binding) -> bool {
+    let is_text = |expr: &Expr| matches!(expr.kind, ExprKind::Str(_));
+    match (&binding.ty, &binding.value.kind) {
+        (Some(ty), _) => is_text_type(&ty.kind),
+        (None, ExprKind::List(items)) => items.first().is_some_and(is_text),
+        (None, _) => is_text(&binding.value),
+    }
+}
+
+/// Returns whether a param or axis may be `none`.
+fn takes_none(binding: &Binding) -> bool {
+    matches!(&binding.ty, Some(ty) if matches!(ty.kind, TypeKind::Optional(_)))
 }
 
 fn is_text_type(kind: &TypeKind) -> bool {

@@ -305,17 +305,22 @@ impl<'r> Lower<'r> {
         let mut parts = name.split('.');
         let mut def = self.look_up(parts.next()?)?;
         for part in parts {
-            let scope = match def {
-                Def::Scope(scope) => scope,
-                Def::Binding(id) => match self.binding(id).0 {
-                    Ty::Recipe(scope) => scope,
-                    _ => return None,
-                },
-                _ => return None,
-            };
+            let scope = self.scope_behind(&def)?;
             def = self.member_of(scope, part)?;
         }
         Some(def)
+    }
+
+    /// Returns the scope of what a name stands for, if that has names in it.
+    pub(super) fn scope_behind(&mut self, def: &Def) -> Option<ScopeId> {
+        match def {
+            Def::Scope(scope) => Some(*scope),
+            Def::Binding(id) => match self.binding(*id).0 {
+                Ty::Recipe(scope) => Some(scope),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// Returns the scope that an expression names; an error when it should name one and does not.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::report::html::chart::{COLORS, WIDTH};
-use crate::report::html::figure::{Figure, figures};
+use crate::report::html::figure::{CHAR_PX, Figure, figures};
 use crate::report::html::{HtmlError, escape};
 use crate::report::names::columns;
 use crate::report::table::Table;
@@ -12,8 +12,7 @@ use crate::report::table::Table;
 pub(super) const PALETTE: &str = include_str!("palette.css");
 /// The height of a line of text, in pixels.
 const LINE_PX: u32 = 24;
-/// Pixels of a character, and of what stands before and behind a name.
-const CHAR_PX: usize = 8;
+/// Pixels of what stands before and behind a name.
 const AROUND_PX: usize = 38;
 
 /// Returns the pictures of a report as SVG files: none of a table, of a figure one or more.

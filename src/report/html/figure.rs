@@ -21,7 +21,7 @@ const LOG_FROM: f64 = 24.0;
 /// Numbers that stand closer, as a part of the axis, are not all written.
 const GAP: f64 = 0.05;
 /// Pixels of a character.
-const CHAR_PX: usize = 8;
+pub(super) const CHAR_PX: usize = 8;
 /// The height of a row of a heat map, in pixels.
 const FIELD_PX: u32 = 36;
 
